@@ -1,0 +1,52 @@
+# Everything happens in .venv beside this file; nothing is registered or installed outside it.
+PYTHON ?= python3
+PIP_ARGS ?=
+LAB_ARGS ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test bench notebooks organisms clean
+
+# A backend chosen outside would replace the inline figures of notebook kernels.
+unexport MPLBACKEND
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "Variables: PYTHON=python3.12 (interpreter), PIP_ARGS, LAB_ARGS, PYTEST_ARGS (extra flags)."
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "This course needs Python 3.11 or newer, and '$(PYTHON)' is not: run 'make PYTHON=/path/to/python3.12 $(or $(MAKECMDGOALS),lab)'." >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+lab: $(STAMP) ## set up, then open the first lesson in JupyterLab
+	$(PY) -m jupyterlab --ServerApp.root_dir='$(CURDIR)' \
+	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
+
+test: export HF_HUB_OFFLINE := 1
+test: export TRANSFORMERS_OFFLINE := 1
+test: $(STAMP) ## set up, then run every test and every notebook, without a network
+	$(PY) -m pytest --nbmake --nbmake-timeout=120 $(PYTEST_ARGS)
+
+bench: $(STAMP) ## measure our implementations against others, table to build/bench.json
+	$(PY) -m tests.benchmarks
+
+notebooks: $(STAMP) ## execute every notebook in place
+	$(PY) -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+organisms: $(STAMP) ## train both bundled models again (takes hours; resumes when interrupted)
+	$(PY) -m tft_utils.organisms train transformer --seed 0
+	$(PY) -m tft_utils.organisms train mamba --seed 0
+
+clean: ## remove the environment, caches and build outputs, but not training runs
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -path ./.git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) \
+	  -exec rm -rf {} +

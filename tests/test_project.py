@@ -1,0 +1,348 @@
+"""The files around the lessons agree with each other, and the network really is blocked."""
+
+import ast
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import pytest_socket
+import yaml
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY = PROJECT["urls"]["Repository"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TEST_ADDRESS = ("192.0.2.1", 80)  # reserved for documentation, belongs to nobody
+BLOCKED = "network blocked in tests"
+
+
+def read(name: str) -> str:
+    path = ROOT / name
+    assert path.is_file(), f"expected {name} in the repository, found none: restore or write it"
+    return path.read_text(encoding="utf-8")
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    parsed = [Requirement(line) for line in lines]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+RUNTIME = requirements(PROJECT["dependencies"])
+EXTRAS = {extra: requirements(lines) for extra, lines in PROJECT["optional-dependencies"].items()}
+
+
+# --- versions ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*RUNTIME, *EXTRAS["dev"], *EXTRAS["cuda"]])
+def test_dependency_has_a_lower_and_an_upper_bound(name):
+    requirement = (RUNTIME | EXTRAS["dev"] | EXTRAS["cuda"])[name]
+    operators = {specifier.operator for specifier in requirement.specifier}
+    assert operators == {">=", "<"}, (
+        f"expected a range 'name>=lowest,<first unsupported', found '{requirement}': "
+        "give it both bounds in pyproject.toml"
+    )
+
+
+def test_constraints_pin_every_direct_dependency_inside_its_range():
+    lines = (line.split("#")[0].strip() for line in read("constraints.txt").splitlines())
+    pins = requirements([line for line in lines if line])
+    for name, pin in pins.items():
+        assert re.fullmatch(r"==[\w.]+", str(pin.specifier)), (
+            f"expected one exact version, found '{pin}': write '{name}==<tested version>' "
+            "in constraints.txt"
+        )
+    for name, requirement in (RUNTIME | EXTRAS["dev"]).items():
+        assert name in pins, (
+            f"expected a tested version of {name}, found none: add '{name}==<tested version>' "
+            "to constraints.txt"
+        )
+        version = Version(str(pins[name].specifier).removeprefix("=="))
+        assert requirement.specifier.contains(version), (
+            f"expected {name} inside '{requirement}', found {version} in constraints.txt: "
+            "move the pin or widen the range in pyproject.toml"
+        )
+
+
+def test_environment_yml_repeats_pyproject():
+    environment = yaml.safe_load(read("environment.yml"))
+    assert environment["name"] == PROJECT["name"], (
+        f"expected the name '{PROJECT['name']}', found '{environment['name']}': "
+        "rename the environment in environment.yml"
+    )
+    python = f"python{PROJECT['requires-python']}"
+    assert python in environment["dependencies"], (
+        f"expected '{python}', found {environment['dependencies'][0]!r}: "
+        "copy requires-python from pyproject.toml to environment.yml"
+    )
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    options = [line for line in pip if line.startswith("-")]
+    assert options == ["-c constraints.txt", "-e .[dev]"], (
+        f"expected the options '-c constraints.txt' and '-e .[dev]', found {options}: "
+        "restore them in the pip section of environment.yml"
+    )
+    listed = requirements([line for line in pip if not line.startswith("-")])
+    assert listed == RUNTIME, (
+        f"expected the dependencies of pyproject.toml {sorted(map(str, RUNTIME.values()))}, "
+        f"found {sorted(map(str, listed.values()))}: copy them to environment.yml"
+    )
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the absolute imports in a Python file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("folder", ["tft_utils", "tests"])
+def test_every_imported_package_is_declared(folder):
+    files = sorted((ROOT / folder).rglob("*.py"))
+    # tests/ is on the path while pytest runs, so its own modules import each other by bare name.
+    own = {"tft_utils", "tests", *(path.stem for path in files if folder == "tests")}
+    declared = RUNTIME | EXTRAS["cuda"] | (EXTRAS["dev"] if folder == "tests" else {})
+    known = {name.replace("-", "_") for name in declared} | set(sys.stdlib_module_names) | own
+    if "pyyaml" in declared:
+        known.add("yaml")
+    for path in files:
+        undeclared = imported(path) - known
+        assert not undeclared, (
+            f"expected only declared packages in {path.relative_to(ROOT)}, found imports of "
+            f"{sorted(undeclared)}: add them to pyproject.toml (dependencies, or the extra dev)"
+        )
+
+
+# --- addresses and links -----------------------------------------------------------------------
+
+
+def cells(notebook: Path, kind: str) -> list[nbformat.NotebookNode]:
+    return [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == kind]
+
+
+def prose(path: Path) -> str:
+    """Markdown of a page or of a notebook."""
+    if path.suffix == ".ipynb":
+        return "\n".join(cell.source for cell in cells(path, "markdown"))
+    return read(str(path.relative_to(ROOT)))
+
+
+def badge(notebook: str) -> str:
+    return f"https://colab.research.google.com/github/{REPOSITORY.removeprefix('https://github.com/')}/blob/main/{notebook}"
+
+
+PAGES = [ROOT / "README.md", *NOTEBOOKS]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_colab_links_open_existing_notebooks_of_this_repository(page):
+    found = re.findall(r"https://colab\.research\.google\.com/github/[^\s)\"'>]+", prose(page))
+    valid = {badge(f"notebooks/{path.name}") for path in NOTEBOOKS}
+    for link in found:
+        assert link in valid, (
+            f"expected a Colab link of the form {badge('notebooks/<existing notebook>.ipynb')}, "
+            f"found {link} in {page.name}: correct it, or the repository address in pyproject.toml"
+        )
+    if page in NOTEBOOKS:
+        own = badge(f"notebooks/{page.name}")
+        assert own in found, (
+            f"expected a Colab badge with {own} in {page.name}, found {found or 'none'}: "
+            "add it to the title cell"
+        )
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_setup_cell_fetches_this_repository(notebook):
+    for cell in cells(notebook, "code"):
+        if "setup" not in cell.metadata.get("tags", []):
+            continue
+        for address in re.findall(r"https://github\.com/[\w.-]+/[\w.-]+", cell.source):
+            assert address.removesuffix(".git") == REPOSITORY, (
+                f"expected the setup cell of {notebook.name} to fetch {REPOSITORY}, "
+                f"found {address}: copy the address from pyproject.toml"
+            )
+
+
+def test_lesson_table_lists_every_notebook():
+    rows = re.findall(r"^\|\s*\d\d\+?\s*\|.*$", read("README.md"), flags=re.MULTILINE)
+    assert rows, (
+        "expected a lesson table in README.md with rows '| 00 | [start_here](notebooks/...) |', "
+        "found no such row: write it"
+    )
+    linked = set()
+    for row in rows:
+        targets = re.findall(r"\]\((notebooks/[^)]+\.ipynb)\)", row)
+        linked.update(targets)
+        assert targets or "planned" in row, (
+            f"expected a link to a notebook or the word 'planned', found '{row}': "
+            "add one of them to the row in README.md"
+        )
+        for target in targets:
+            assert (ROOT / target).is_file(), (
+                f"expected the file {target}, found none: write it, or mark the row 'planned'"
+            )
+            assert badge(target) in row, (
+                f"expected the Colab badge {badge(target)} in the same row, found '{row}': add it"
+            )
+    missing = {f"notebooks/{path.name}" for path in NOTEBOOKS} - linked
+    assert not missing, (
+        f"expected every notebook in the lesson table of README.md, found no row for "
+        f"{sorted(missing)}: add one each"
+    )
+
+
+@pytest.mark.parametrize("page", ["README.md", "data/README.md"])
+def test_relative_links_resolve(page):
+    text = read(page)
+    links = re.findall(r"\]\(([^)\s]+)", text) + re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
+    for link in links:
+        target = link.split("#")[0]
+        if re.match(r"\w+:", link) or not target:
+            continue
+        path = (ROOT / page).parent / target
+        assert path.exists(), (
+            f"expected '{link}' in {page} to lead to a file, found none at "
+            f"{path.resolve()}: correct the link"
+        )
+
+
+# --- the rest of the repository ----------------------------------------------------------------
+
+
+def test_repository_stays_small():
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listing.returncode:
+        pytest.skip(f"not a git checkout: {listing.stderr.strip()}")
+    paths = [ROOT / name for name in set(listing.stdout.split("\0")) if name]
+    megabytes = {p.relative_to(ROOT): p.stat().st_size / 1e6 for p in paths if p.is_file()}
+    for path, size in megabytes.items():
+        assert size <= 12, (
+            f"expected at most 12 MB a file, found {path} with {size:.1f} MB: "
+            "shrink it, or keep it out of git"
+        )
+    data = sum(size for path, size in megabytes.items() if path.parts[0] == "data")
+    assert data < 80, (
+        f"expected less than 80 MB in data/, found {data:.1f} MB: "
+        "store smaller models or fewer files"
+    )
+
+
+def test_citation_matches_pyproject():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    for key, expected in {
+        "cff-version": "1.2.0",
+        "version": PROJECT["version"],
+        "repository-code": REPOSITORY,
+        "license": PROJECT["license"],
+    }.items():
+        assert citation.get(key) == expected, (
+            f"expected {key}: {expected}, found {citation.get(key)}: correct CITATION.cff"
+        )
+
+
+def test_continuous_integration_runs_make_test():
+    script = ROOT / ".ci" / "run"
+    assert "make test" in read(".ci/run").splitlines(), (
+        "expected a line 'make test' in .ci/run, found none: everything checked goes through it"
+    )
+    assert script.stat().st_mode & 0o100, (
+        "expected .ci/run to be executable, found it is not: chmod +x .ci/run"
+    )
+    job = yaml.safe_load(read(".github/workflows/test.yml"))["jobs"]["test"]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == [".ci/run"], (
+        f"expected the workflow to run .ci/run alone, found {commands}: "
+        "move other checks behind 'make test'"
+    )
+    lowest = f">={job['strategy']['matrix']['python'][0]}"
+    assert lowest == PROJECT["requires-python"], (
+        f"expected the matrix to start at {PROJECT['requires-python']}, found {lowest}: "
+        "test the oldest supported Python"
+    )
+
+
+def test_makefile_has_its_targets():
+    makefile = read("Makefile")
+    found = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+    wanted = {"lab", "test", "bench", "notebooks", "organisms", "clean", "help"}
+    assert wanted <= found, (
+        f"expected the targets {sorted(wanted)}, found {sorted(found)}: restore the missing ones"
+    )
+    assert "--nbmake" in makefile, (
+        "expected 'make test' to execute the notebooks with --nbmake, found no such flag: "
+        "restore it in the Makefile"
+    )
+
+
+# --- no network --------------------------------------------------------------------------------
+
+
+def test_this_process_cannot_reach_the_network():
+    with (
+        pytest.warns(UserWarning, match="192.0.2.1"),
+        pytest.raises(pytest_socket.SocketConnectBlockedError),
+    ):
+        socket.create_connection(TEST_ADDRESS, timeout=1)
+
+
+ATTEMPTS = {
+    "connect": f"socket.create_connection({TEST_ADDRESS}, timeout=1)",
+    "connect_ex": f"socket.socket().connect_ex({TEST_ADDRESS})",
+    "udp": f"socket.socket(type=socket.SOCK_DGRAM).sendto(b'', {TEST_ADDRESS})",
+    "name": "socket.getaddrinfo('example.org', 80)",
+    "library": "import urllib.request; urllib.request.urlopen('http://192.0.2.1', timeout=1)",
+}
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS.keys())
+def test_a_child_process_cannot_reach_the_network(attempt):
+    run = subprocess.run(
+        [sys.executable, "-c", f"import socket\n{attempt}"], capture_output=True, text=True
+    )
+    assert BLOCKED in run.stderr, (
+        f"expected '{BLOCKED}' from {attempt}, found exit status {run.returncode} and "
+        f"'{run.stderr.strip()[-300:]}': tests/conftest.py must put tests/offline on PYTHONPATH"
+    )
+
+
+def test_a_child_process_still_reaches_this_machine():
+    code = (
+        "import socket\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "socket.create_connection(('localhost', server.getsockname()[1]), timeout=5)\n"
+        "socket.socketpair()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not run.returncode, (
+        f"expected loopback and Unix sockets to stay open, found '{run.stderr.strip()[-300:]}': "
+        "repair is_local in tests/offline/sitecustomize.py"
+    )
+
+
+def test_a_notebook_kernel_cannot_reach_the_network(tmp_path):
+    code = f"import socket\n{ATTEMPTS['connect']}"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    with pytest.raises(CellExecutionError) as failure:
+        NotebookClient(notebook, timeout=60, kernel_name="python3").execute(cwd=tmp_path)
+    assert BLOCKED in str(failure.value), (
+        f"expected '{BLOCKED}' from the kernel, found '{str(failure.value)[-300:]}': "
+        "tests/conftest.py must put tests/offline on the kernel's PYTHONPATH"
+    )

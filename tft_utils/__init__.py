@@ -1,0 +1,1 @@
+"""Interpretability tools for the course "Transfer from Transformers"."""
