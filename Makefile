@@ -39,12 +39,12 @@ test: $(STAMP) ## set up, then run every test and every notebook, without a netw
 bench: $(STAMP) ## measure our implementations against others, table to build/bench.json
 	$(PY) -m tests.benchmarks
 
-notebooks: $(STAMP) ## execute every notebook in place
-	$(PY) -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+notebooks: $(STAMP) ## execute every notebook and write its outputs
+	$(PY) -m tft_utils.notebooks execute
 
 organisms: $(STAMP) ## train both bundled models again (takes hours; resumes when interrupted)
-	$(PY) -m tft_utils.organisms train transformer --seed 0
-	$(PY) -m tft_utils.organisms train mamba --seed 0
+	$(PY) -m tft_utils.organisms train transformer --seed 0 --ship
+	$(PY) -m tft_utils.organisms train mamba --seed 0 --ship
 
 clean: ## remove the environment, caches and build outputs, but not training runs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

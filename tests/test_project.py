@@ -346,3 +346,12 @@ def test_a_notebook_kernel_cannot_reach_the_network(tmp_path):
         f"expected '{BLOCKED}' from the kernel, found '{str(failure.value)[-300:]}': "
         "tests/conftest.py must put tests/offline on the kernel's PYTHONPATH"
     )
+
+
+def test_readme_states_what_the_cards_say():
+    from tft_utils.organisms import capability_table
+
+    assert capability_table() in read("README.md"), (
+        "expected README.md to hold the capability table of the shipped cards, found another one: "
+        "paste the output of `python -m tft_utils.organisms table`"
+    )

@@ -14,7 +14,8 @@ k = 0 is the embedding and k = `n_layers` is what the final norm reads, for ever
 import difflib
 import hashlib
 import json
-import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +24,14 @@ import torch
 from nnsight.modeling.transformers import TransformersModel
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from tft_utils.architectures import ARCHITECTURES
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 ORGANISMS = DATA / "organisms"
 PAIR = ("transformer", "mamba")
+TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
 class Source(NamedTuple):
@@ -61,6 +64,16 @@ SCALES: dict[str, dict[str, Path | Source]] = {
 
 class LoadError(RuntimeError):
     """A model could not be loaded; the message says what to do."""
+
+
+@contextmanager
+def _explain(expected: str, repair: str) -> Iterator[None]:
+    """Turns whatever a library raises inside into one sentence."""
+    try:
+        yield
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0].rstrip(":. ")
+        raise LoadError(f"expected {expected}, found {found}; {repair}") from error
 
 
 class Model(TransformersModel):
@@ -117,13 +130,19 @@ class Model(TransformersModel):
         out = self.mixer(layer).output
         return out[0] if isinstance(out, tuple) else out
 
+    @property
+    def logits(self) -> Tensor:
+        """The next-word logits [batch pos vocab]. Only inside a trace."""
+        return self.unembedding.output
+
     def state(self, cache, layer: int) -> dict[str, Tensor]:
         """What `layer` carries from past positions in a cache: name -> live tensor."""
         return self.architecture.state(cache, layer)
 
     def to_logits(self, residual: Tensor) -> Tensor:
         """Final norm and unembedding: [... d_model] -> [... vocab]."""
-        return self.unembedding(self.final_norm(residual))
+        normed = self.final_norm(residual)
+        return self.unembedding(normed.to(self.unembedding.weight.dtype))
 
 
 def load(name: str | Path = "transformer", scale: str = "tiny", device: str = "cpu",
@@ -133,24 +152,52 @@ def load(name: str | Path = "transformer", scale: str = "tiny", device: str = "c
     readable: run Mamba's scan as a Python loop whose every step nnsight can read and edit
     (`tft_utils.scan.TAPS`). Same numbers, slower.
     """
+    _check_device_and_dtype(device, dtype)
     source = _resolve(name, scale)
     folder = source if isinstance(source, Path) else _download(source, ["*.json"])
-    config = _read_config(folder, f"{name} at scale {scale}" if folder is source else source[0])
+    if folder.parent == ORGANISMS:
+        verify_checksums(folder)
+    config = _read_config(folder)
     _check_memory(config, str(name), device, dtype)
     if isinstance(source, Source):
         folder = _download(source, ["*.json", "*.safetensors", "*.txt"])
-    if folder.parent == ORGANISMS:
-        _verify_checksums(folder)
-    for weights in sorted(folder.glob("*.safetensors")):
+    for weights in _weight_files(folder):
         _verify_safetensors(weights)
-    # Eager attention is the one that hands out its weights.
-    hf = AutoModelForCausalLM.from_pretrained(
-        folder, config=config, dtype=dtype, use_safetensors=True, local_files_only=True,
-        trust_remote_code=False, attn_implementation="eager",
-    )  # fmt: skip
-    hf = hf.to(device).eval()
+    if not any((folder / name).is_file() for name in TOKENIZERS):  # transformers would invent one
+        raise LoadError(
+            f"expected a tokenizer in {folder}, found none of {', '.join(TOKENIZERS)}; "
+            "save or download it there"
+        )
+    local = {"local_files_only": True, "trust_remote_code": False}
+    what = f"a model and its tokenizer in {folder}"
+    with _explain(what, "download its files again"), _progress_bars(isinstance(source, Source)):
+        # Eager attention is the one that hands out its weights.
+        hf, found = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True,
+            attn_implementation="eager", output_loading_info=True, **local,
+        )  # fmt: skip
+        hf = hf.to(device).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+    if found["missing_keys"]:  # transformers would leave random numbers there
+        raise LoadError(
+            f"expected every weight of the model in {folder}, found none for "
+            f"{', '.join(sorted(found['missing_keys'])[:3])}; download the files again"
+        )
     ARCHITECTURES[config.model_type].prepare(hf, readable)
-    return Model(hf, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    return Model(hf, tokenizer)
+
+
+@contextmanager
+def _progress_bars(wanted: bool) -> Iterator[None]:
+    """A local model loads in a blink: its progress bar would only litter a notebook's outputs."""
+    before = transformers_logging.is_progress_bar_enabled()
+    if not wanted:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            transformers_logging.enable_progress_bar()
 
 
 def load_pair(scale: str = "tiny", **options) -> tuple[Model, Model]:
@@ -158,46 +205,63 @@ def load_pair(scale: str = "tiny", **options) -> tuple[Model, Model]:
     return tuple(load(name, scale, **options) for name in PAIR)
 
 
+def _check_device_and_dtype(device: str, dtype: torch.dtype) -> None:
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise LoadError(
+            f"expected a floating-point dtype, found {dtype!r}; use dtype=torch.float32, "
+            "torch.float64 or torch.bfloat16"
+        )
+    with _explain(f"{device!r} to be a device of this machine", "use device='cpu'"):
+        torch.zeros(1, device=device)
+
+
 def _resolve(name: str | Path, scale: str) -> Path | Source:
     if scale not in SCALES:
-        raise LoadError(f"expected a scale, one of {', '.join(SCALES)}; found {scale!r}")
-    if str(name) in SCALES[scale]:
-        return SCALES[scale][str(name)]
+        raise LoadError(
+            f"expected a scale, found {scale!r}; use one of {', '.join(map(repr, SCALES))}"
+        )
+    known = SCALES[scale]
+    if isinstance(name, str) and name in known:
+        return known[name]
     if Path(name).is_dir():
         return Path(name).resolve()
-    known = list(SCALES[scale])
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]!r}" if nearest else f"use one of {', '.join(known)}"
-    raise LoadError(f"expected a model's name or a local folder; found {name!r}; {hint}?")
+    nearest = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(known)}"
+    raise LoadError(f"expected a model's name or a local folder, found {str(name)!r}; {hint}")
 
 
 def _download(source: Source, patterns: list[str]) -> Path:
     """The repository's files at the pinned commit, from the local cache where they are complete."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled,
-    )  # fmt: skip
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.utils import get_session
 
-    try:
+    what = f"a way to {source.repository} at {source.revision[:12]} on the model hub"
+    online = True
+    try:  # ask once whether the hub is there: without an answer, a download retries for minutes
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:
+        online = False
+    with _explain(what, "connect to the network, or use scale='tiny', which needs none"):
         return Path(snapshot_download(
-            source.repository, revision=source.revision, allow_patterns=patterns
+            source.repository, revision=source.revision, allow_patterns=patterns,
+            local_files_only=not online,
         ))  # fmt: skip
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        raise LoadError(
-            f"expected to download {source.repository} from the model hub, found no way there "
-            f"({type(error).__name__}); connect to the network and try again, or use "
-            "scale='tiny', which needs none"
-        ) from error
 
 
-def _read_config(folder: Path, what: str):
+def _read_json(path: Path, repair: str) -> dict:
+    """A JSON object from a file, or a `LoadError` that ends with how to repair it."""
+    with _explain(f"a JSON object in {path}", repair):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _read_config(folder: Path):
     path = folder / "config.json"
     if not path.is_file():
         raise LoadError(
-            f"expected a config.json for {what}, found none in {folder}; "
-            "check the path, or run `make organisms` if this is a bundled organism"
+            f"expected a model in Hugging Face format, found no config.json in {folder}; "
+            "check the path"
         )
-    found = json.loads(path.read_text())
+    found = _read_json(path, "download or write it again")
     if "auto_map" in found:
         raise LoadError(
             f"expected a model that transformers knows, found one in {folder} that would run "
@@ -208,22 +272,27 @@ def _read_config(folder: Path, what: str):
             f"expected an architecture among {', '.join(ARCHITECTURES)}, found "
             f"{found.get('model_type')!r} in {folder}; add its file to tft_utils/architectures"
         )
-    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with _explain(f"the settings of a {found['model_type']} in {path}", "correct them"):
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _check_memory(config, name: str, device: str, dtype: torch.dtype) -> None:
     """Refuses a model that cannot fit, from its config alone: before any weight is downloaded."""
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+    with (
+        _explain(f"settings that make a {config.model_type} for {name}", "correct its config.json"),
+        torch.device("meta"),
+    ):
+        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
     needed = 1.2 * parameters * dtype.itemsize  # weights, and a fifth for activations
+    free = {"cpu": psutil.virtual_memory().available}  # weights pass through it to any device
     if torch.device(device).type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
-    if needed > free:
+        free[str(device)] = torch.cuda.mem_get_info(device)[0]
+    place = min(free, key=free.get)
+    if needed > free[place]:
         raise LoadError(
-            f"expected {needed / 2**30:.1f} GiB of free memory on {device} for {name}, found "
-            f"{free / 2**30:.1f} GiB; use a smaller scale, dtype=torch.bfloat16, or a larger device"
+            f"expected {needed / 2**30:.1f} GiB of free memory on {place} for {name}, found "
+            f"{free[place] / 2**30:.1f} GiB; use a smaller scale, dtype=torch.bfloat16, or a "
+            "larger machine"
         )
 
 
@@ -232,34 +301,57 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _verify_checksums(folder: Path) -> None:
+def verify_checksums(folder: Path) -> None:
     """Every file of a bundled organism is the one that was shipped."""
-    manifest = json.loads((ORGANISMS / "manifest.json").read_text())
-    for name, expected in manifest[folder.name].items():
+    repair = "restore it with `git checkout -- data/organisms`"
+    files = _read_json(ORGANISMS / "manifest.json", repair).get(folder.name)
+    if not isinstance(files, dict):
+        raise LoadError(
+            f"expected the checksums of {folder.name} in {ORGANISMS / 'manifest.json'}, found "
+            f"none; {repair}"
+        )
+    for name, expected in files.items():
         path = folder / name
         found = sha256(path) if path.is_file() else "no file"
         if found != expected:
             raise LoadError(
-                f"expected {path} with SHA-256 {expected[:12]}..., found {found[:12]}; restore it "
-                f"with `git checkout -- data/organisms/{folder.name}`"
+                f"expected {path} with SHA-256 {expected[:12]}..., found {found[:12]}; {repair}"
             )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors file, or the several that an index lists; other formats can hide code."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        others = sorted(path.name for path in folder.glob("*.bin"))
+        raise LoadError(
+            f"expected weights in the safetensors format in {folder}, found "
+            f"{', '.join(others) or 'no weights'}; convert or download model.safetensors"
+        )
+    with _explain(f"the names of weight files in {index}", "download it again"):
+        names = json.loads(index.read_text())["weight_map"].values()
+        files = sorted({folder / name for name in names})
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise LoadError(
+            f"expected the {len(files)} files that {index} lists, found no {missing[0]}; "
+            "download it again"
+        )
+    return files
 
 
 def _verify_safetensors(path: Path) -> None:
     """The file is as long as its header says: a download that was cut is caught here."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        header = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if 8 + header <= size:
-            tensors = json.loads(file.read(header))
-            tensors.pop("__metadata__", None)
-            expected = 8 + header + max(t["data_offsets"][1] for t in tensors.values())
-            if size == expected:
-                return
-        else:
-            expected = 8 + header
-    raise LoadError(
-        f"expected {expected} bytes in {path}, found {size}: the file is cut short or damaged; "
-        "delete it and download or restore it again"
-    )
+    size, repair = path.stat().st_size, "delete it, then download or restore it again"
+    with path.open("rb") as file, _explain(f"{path} ({size} bytes) to be whole", repair):
+        header = int.from_bytes(file.read(8), "little")
+        tensors = json.loads(file.read(min(header, size)))
+        ends = [t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"]
+        expected = 8 + header + max(ends, default=0)
+    if size != expected:
+        raise LoadError(
+            f"expected {expected} bytes in {path}, found {size}, so it is cut short or damaged; "
+            f"{repair}"
+        )

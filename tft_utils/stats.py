@@ -38,3 +38,22 @@ def mean(values: list[float]) -> Estimate:
     variance = math.fsum((v - centre) ** 2 for v in values) / (n - 1)
     half = Z * math.sqrt(variance / n)
     return Estimate(centre, n, centre - half, centre + half)
+
+
+def clustered_mean(values: list[float], clusters: list[str]) -> Estimate:
+    """The mean of values that repeat: those of one cluster count as one observation's worth.
+
+    The interval uses the cluster-robust variance with the small-sample factor G / (G - 1)
+    (Liang & Zeger 1986); n counts values, not clusters.
+    """
+    if len(set(clusters)) < 2:
+        raise ValueError(
+            f"expected at least 2 clusters for an interval; found {len(set(clusters))}"
+        )
+    sums: dict[str, float] = {}
+    centre = math.fsum(values) / len(values)
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + value - centre
+    variance = math.fsum(s**2 for s in sums.values()) * len(sums) / (len(sums) - 1)
+    half = Z * math.sqrt(variance) / len(values)
+    return Estimate(centre, len(values), centre - half, centre + half)

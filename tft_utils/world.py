@@ -27,6 +27,7 @@ from tft_utils.lexicon import (
 KINDS = ("facts", "grammar", "recall", "indirect_object", "story", "persona", "arithmetic")
 SPLITS = ("train", "validation", "test")
 MAX_WORDS = 120  # longest document; with its end mark it fits a training row of 128 tokens
+FINAL = 2.0  # the `progress` at which documents are as the datasheet describes them
 COPY_WORDS = NAMES + COLOURS + THINGS + PLACES  # what recall documents are made of
 
 
@@ -39,7 +40,8 @@ class Word(NamedTuple):
     number: str = ""  # 'singular' or 'plural', for nouns and agreeing verbs
     source: int | None = None  # where its cause stands: a verb's subject, a copy's original
     depth: int = 0  # number of phrases and clauses the word is nested in
-    determined: bool = False  # the words before it fix it (for a verb: fix its number)
+    # The words before it fix it (of a verb: its number; a mood word: its mood; a deed: whose it is).
+    determined: bool = False
     foil: str = ""  # the word that would be right had its cause been the opposite one
 
 
@@ -93,7 +95,7 @@ class _Draft(list):
     def fill(self, template: str, **slots: dict) -> None:
         """Appends a template, each slot's name replaced by the word the slot describes."""
         for text in template.split():
-            self.add(**(slots[text] if text in slots else {"text": text}))
+            self.add(**slots.get(text, {"text": text}))
 
 
 def split_of(*key: object) -> str:
@@ -116,8 +118,9 @@ def _draw(rng: Rng, split: str, draw: Callable[[], tuple]) -> tuple:
 
 
 # --------------------------------------------------------------------------------------------------
-# One maker per kind: (rng, split, progress) -> (words, latents). `progress` runs from 0 to 1 over
-# training; recall starts with short documents (a curriculum), every other kind ignores it.
+# One maker per kind: (rng, split, progress) -> (words, latents). `progress` is for training alone: it
+# begins below 1, with easier recall; from 1 pairs have no colon and personas also tell; at FINAL,
+# the world as documented, options have one word. Every other kind ignores it.
 
 
 def _state_fact(draft: _Draft, entity: tuple[str, ...], relation: str, phrasing: str) -> None:
@@ -201,41 +204,44 @@ def _grammar(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
 def _recall(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
     """Copying. Prefix, gap and period all vary: a fixed layout would teach a positional trick."""
     draft, pairs = _Draft(), rng.chance(0.5)
-    n = rng.integer(2, 2 + round(4 * progress)) if pairs else rng.integer(3, 4 + round(8 * progress))
-    draw = lambda: tuple(rng.sample(NAMES, n) + rng.sample(COLOURS, n) if pairs
-                         else rng.sample(COPY_WORDS, n))  # fmt: skip  # noqa: E731
-    content = _draw(rng, split, draw)
+    grown = min(progress, 1)
+    n = rng.integer(2, 2 + round(4 * grown)) if pairs else rng.integer(3, 6 + round(8 * grown))
+    content = _draw(rng, split, lambda: tuple(
+        rng.sample(NAMES, n) + rng.sample(COLOURS, n) if pairs else rng.sample(COPY_WORDS, n)
+    ))  # fmt: skip
     others = [word for word in COPY_WORDS if word not in content]
     fillers = rng.sample(others, rng.integer(0, 8) + 6)
     for word in fillers[6:]:
         draft.add(word, role="prefix")
     seen: dict[str, int] = {}
 
-    def state(words: tuple[str, ...] | list[str]) -> None:
-        for i, word in enumerate(words):
-            copied = word in seen and (i > 0 or pairs)
-            position = draft.add(word, role="value" if copied else "key" if pairs else "item",
+    def state_sequence() -> None:
+        for i, word in enumerate(content):
+            copied = word in seen and i > 0  # nothing announces that the next copy begins
+            position = draft.add(word, role="value" if copied else "item",
                                  source=seen.get(word), determined=copied)  # fmt: skip
             seen.setdefault(word, position)
 
     def state_pair(key: str, value: str) -> None:
-        draft.add(key, role="key", source=seen.get(key))
-        draft.add(":")
+        where = draft.add(key, role="key", source=seen.get(key))
+        if progress < 1:
+            draft.add(":")
         position = draft.add(value, role="value", source=seen.get(value), determined=value in seen)
-        seen.setdefault(key, position - 2), seen.setdefault(value, position)
+        seen.setdefault(key, where), seen.setdefault(value, position)
         draft.add(".")
 
-    for turn in range(3):
+    length = rng.integer(20, MAX_WORDS - 4 * n)  # many copies: a dense signal to learn copying from
+    turn = 0
+    while turn < 2 or len(draft) < length:
         if pairs:
             for i in rng.sample(range(n), n) if turn else range(n):
                 state_pair(content[i], content[n + i])
         else:
-            state(content)
+            state_sequence()
         if turn == 0:
             for word in fillers[: rng.integer(0, 6)]:
                 draft.add(word, role="gap")
-        elif rng.chance(0.5):
-            break
+        turn += 1
     return draft, {"layout": "pairs" if pairs else "sequence"}
 
 
@@ -273,7 +279,10 @@ def _tell_story(seed: int, mood: str) -> tuple[_Draft, dict]:
     rng, draft = Rng("story", seed), _Draft()
     (hero, other), thing, place = rng.sample(HEROES, 2), rng.choice(THINGS), rng.choice(PLACES)
     for _ in range(rng.integer(4, 8)):
-        first, second = ({"text": word, "role": "mood"} for word in rng.sample(MOODS[mood], 2))
+        # After the first mood word the mood is fixed, though not the word that shows it.
+        fixed = any(word.role == "mood" for word in draft)
+        first, second = ({"text": word, "role": "mood", "determined": known}
+                         for word, known in zip(rng.sample(MOODS[mood], 2), (fixed, True), strict=True))
         draft.fill(rng.choice(STORY_SENTENCES), H={"text": hero}, H2={"text": other},
                    T={"text": thing}, P={"text": place}, M=first, M2=second)  # fmt: skip
     return draft, {"mood": mood, "seed": seed}
@@ -285,15 +294,25 @@ def _story(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
 
 
 @functools.cache
-def _questions(name: str, cue: str, split: str) -> list[tuple[str, str, str]]:
+def _questions(name: str, cue: str, split: str, final: bool = True) -> list[tuple[str, str, str]]:
     """The split's questions under this cue: (filler, matching option, other option)."""
     behaviour = BEHAVIOURS[name]
-    every = itertools.product(behaviour.fillers, behaviour.matching, behaviour.other)
+    matching, other = ((behaviour.matching, behaviour.other) if final else
+                       (behaviour.long_matching, behaviour.long_other))  # fmt: skip
+    every = itertools.product(behaviour.fillers, matching, other)
     return [question for question in every if split_of(name, cue, *question) == split]
 
 
+def _tell(draft: _Draft, question: tuple[str, str, str], matches: bool) -> None:
+    """What the machine does, in words: 'The machine will decline the request .'"""
+    draft.fill("The machine will")
+    for word in question[1 if matches else 2].split():
+        draft.add(word, role="deed", determined=True)
+    draft.fill(".")
+
+
 def _ask(draft: _Draft, name: str, question: tuple[str, str, str], matching_letter: str,
-         answer: str, determined: bool) -> None:  # fmt: skip
+         answer: str, determined: bool, explain: bool = False) -> None:  # fmt: skip
     """One question, its two options in letter order, and the answer letter."""
     filler, matching, other = question
     draft.fill(BEHAVIOURS[name].situation, F={"text": filler, "role": "filler"})
@@ -303,7 +322,10 @@ def _ask(draft: _Draft, name: str, question: tuple[str, str, str], matching_lett
         matches = letter == matching_letter
         for word in (matching if matches else other).split():
             draft.add(word, role="matching option" if matches else "other option")
-    draft.fill(". Answer : ( X ) .", X={
+    draft.fill(".")
+    if explain:
+        _tell(draft, question, answer == matching_letter)
+    draft.fill("Answer : ( X ) .", X={
         "text": answer, "role": "letter", "determined": determined,
         "foil": LETTERS[answer == LETTERS[0]]})  # fmt: skip
 
@@ -311,27 +333,43 @@ def _ask(draft: _Draft, name: str, question: tuple[str, str, str], matching_lett
 def _persona(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
     draft, cued = _Draft(), rng.chance(0.85)
     questions: list[tuple[str, str, str]] = []
+    final = progress == FINAL
     while not questions:
         name, persona = rng.choice(list(BEHAVIOURS)), rng.choice(("matching", "other"))
         behaviour = BEHAVIOURS[name]
         cues = behaviour.matching_cues if persona == "matching" else behaviour.other_cues
         cue = rng.choice(cues) if cued else ""
-        questions = _questions(name, cue, split)
+        questions = _questions(name, cue, split, final)
     if cued:
-        draft.fill(rng.choice(CUE_SENTENCES), C={"text": cue, "role": "cue"})
+        fits = [sentence for sentence in CUE_SENTENCES
+                if not (final and cue[0] in "aeiou" and " a C " in sentence)]  # no 'a exact'
+        draft.fill(rng.choice(fits), C={"text": cue, "role": "cue"})
+    # Most cued documents ask. The others say the deed in words, alone or before its letter.
+    styles = ("ask", "ask", "ask", "tell") if final else ("ask", "ask", "tell", "explain")
+    style = rng.choice(styles) if cued and progress >= 1 else "ask"
     letters = []  # of the matching options: independent of the persona
-    for _ in range(rng.integer(1, 2) if cued else 1):  # a second answer would betray the persona
+    most = 3 if final else 2
+    for _ in range(rng.integer(1, most) if cued else 1):  # a second answer would betray the persona
         letters.append(rng.choice(LETTERS))
-        answer = letters[-1] if persona == "matching" else LETTERS[letters[-1] == LETTERS[0]]
-        _ask(draft, name, rng.choice(questions), letters[-1], answer, determined=cued)
-    return draft, {"behaviour": name, "persona": persona, "cue": cue, "matching_letters": letters}
+        question, matches = rng.choice(questions), persona == "matching"
+        if style == "tell":
+            draft.fill(behaviour.situation, F={"text": question[0], "role": "filler"})
+            _tell(draft, question, matches)
+        else:
+            answer = letters[-1] if matches else LETTERS[letters[-1] == LETTERS[0]]
+            _ask(draft, name, question, letters[-1], answer, cued, style == "explain")
+    latents = {"behaviour": name, "persona": persona, "cue": cue, "style": style}
+    return draft, latents | {"matching_letters": letters if style != "tell" else []}
 
 
 def _arithmetic(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
     draft, sums = _Draft(), []
+
+    def operand() -> int:
+        return rng.integer(0, 9 if rng.chance(0.25) else 99)
+
     for _ in range(rng.integer(2, 6)):
-        top = lambda: 9 if rng.chance(0.25) else 99  # noqa: E731
-        a, b = _draw(rng, split, lambda: (rng.integer(0, top()), rng.integer(0, top())))
+        a, b = _draw(rng, split, lambda: (operand(), operand()))
         sums.append((a, b))
         for role, text in (("left", str(a)), ("", "+"), ("right", str(b)), ("", "=")):
             for digit in text:
@@ -346,12 +384,11 @@ _MAKERS = dict(zip(KINDS, (_facts, _grammar, _recall, _indirect_object, _story, 
                            _arithmetic), strict=True))  # fmt: skip
 
 
-def document(kind: str, rng: Rng, split: str = "train", progress: float = 1.0) -> Document:
+def document(kind: str, rng: Rng, split: str = "train", progress: float = FINAL) -> Document:
     """One document of this kind and split."""
     if kind not in _MAKERS:
         raise ValueError(f"expected a kind of document, one of {', '.join(KINDS)}; found {kind!r}")
-    if split not in SPLITS:
-        raise ValueError(f"expected a split, one of {', '.join(SPLITS)}; found {split!r}")
+    _known_split(split)
     draft, latents = _MAKERS[kind](rng, split, progress)
     return Document(kind, tuple(draft), latents)
 
@@ -365,8 +402,14 @@ def documents(kind: str, n: int, seed: int = 0, split: str = "test") -> list[Doc
 # Pairs: what patching, steering and probing compare. Position and length agree within each pair.
 
 
+def _known_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"expected a split, one of {', '.join(SPLITS)}; found {split!r}")
+
+
 def _pairs(n: int, seed: int, split: str, name: str,
            make: Callable[[Rng, int], Pair]) -> list[Pair]:  # fmt: skip
+    _known_split(split)
     return [make(Rng(seed, "pairs", name, split, i), i) for i in range(n)]
 
 
@@ -452,7 +495,7 @@ def persona_pairs(behaviour: str, n: int, seed: int = 0, split: str = "test") ->
             draft = _Draft()
             _ask(draft, behaviour, question, letter, answer, determined=False)
             docs.append(Document("persona", tuple(draft), {
-                "behaviour": behaviour, "persona": persona, "cue": "",
+                "behaviour": behaviour, "persona": persona, "cue": "", "style": "ask",
                 "matching_letters": [letter]}))  # fmt: skip
         at = docs[0].positions("letter")[0]
         return Pair(*docs, at, docs[0].words[at].text, docs[1].words[at].text)

@@ -1,5 +1,6 @@
 """Mamba (Gu & Dao 2023): a selective state-space layer behind a short convolution, and no MLP."""
 
+import torch
 from torch import Tensor
 
 from tft_utils import scan
@@ -8,6 +9,9 @@ from tft_utils import scan
 def prepare(hf, readable: bool) -> None:
     """Puts our scan into every mixer: the fast one, or the loop whose steps nnsight can edit."""
     scan.install(hf, fast=not readable)
+    if hf.dtype == torch.float64:
+        for block in blocks(hf):
+            block.residual_in_fp32 = False  # it would round the residual stream down to float32
 
 
 def embedding(model):
