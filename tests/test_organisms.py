@@ -836,6 +836,8 @@ def test_a_shipped_organism_loads_with_its_card(
     to = tmp_path / "data" / "organisms"
     assert organisms.ship(name, 0, finished[2], runs, to) == to / name
     assert {path.name for path in to.iterdir()} == {"manifest.json", name}
+    hashes = json.loads((to / "manifest.json").read_text())[name]
+    assert hashes == {path.name: models.sha256(path) for path in (to / name).iterdir()}
     card = json.loads((to / name / "card.json").read_text())
     assert card["token_stream_sha256"] == finished[2]["stream"]
     assert card["steps"] == STEPS_OF_A_RUN

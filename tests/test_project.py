@@ -109,6 +109,9 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+MODULES = {"pyyaml": "yaml", "ipython": "IPython"}  # packages imported by another name
+
+
 @pytest.mark.parametrize("folder", ["tft_utils", "tests"])
 def test_every_imported_package_is_declared(folder):
     files = sorted((ROOT / folder).rglob("*.py"))
@@ -116,8 +119,7 @@ def test_every_imported_package_is_declared(folder):
     own = {"tft_utils", "tests", *(path.stem for path in files if folder == "tests")}
     declared = RUNTIME | EXTRAS["cuda"] | (EXTRAS["dev"] if folder == "tests" else {})
     known = {name.replace("-", "_") for name in declared} | set(sys.stdlib_module_names) | own
-    if "pyyaml" in declared:
-        known.add("yaml")
+    known |= {module for name, module in MODULES.items() if name in declared}
     for path in files:
         undeclared = imported(path) - known
         assert not undeclared, (

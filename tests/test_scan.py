@@ -18,6 +18,13 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 SHAPES = [(2, 6, 1, 16), (1, 5, 2, 3), (2, 19, 37, 5), (1, 300, 128, 16)]  # 300 > BLOCK
 
 
+@pytest.fixture(autouse=True, scope="module")
+def nothing_installed():
+    """Models that earlier tests loaded keep their scan installed; here it starts from nothing."""
+    for handle in list(scan._installed):
+        handle.remove()
+
+
 @pytest.fixture(params=["numba", "plain", "loop"])
 def path(request, monkeypatch):
     """Each implementation in turn."""
