@@ -33,13 +33,16 @@ lab: $(STAMP) ## set up, then open the first lesson in JupyterLab
 
 test: export HF_HUB_OFFLINE := 1
 test: export TRANSFORMERS_OFFLINE := 1
+# One worker a core and one thread a worker; the slowest tests, run times of notebooks among them, are listed.
+test: export OMP_NUM_THREADS := 1
 test: $(STAMP) ## set up, then run every test and every notebook, without a network
-	$(PY) -m pytest --nbmake --nbmake-timeout=120 $(PYTEST_ARGS)
+	$(PY) -m pytest --nbmake --nbmake-timeout=300 -n logical --maxprocesses=4 --dist worksteal \
+	  --durations=12 $(PYTEST_ARGS)
 
 bench: $(STAMP) ## measure our implementations against others, table to build/bench.json
 	$(PY) -m tests.benchmarks
 
-notebooks: $(STAMP) ## execute every notebook and write its outputs
+notebooks: $(STAMP) ## execute every notebook; write its outputs and the registry of claims
 	$(PY) -m tft_utils.notebooks execute
 
 organisms: $(STAMP) ## train both bundled models again (takes hours; resumes when interrupted)

@@ -1,73 +1,312 @@
-"""Every committed notebook: canonical, fresh, accessible, within its budget. Nothing is run."""
+"""Every committed notebook keeps the contract; every rule catches the breach it is there for.
 
-import re
+Nothing is run here but two tiny notebooks; tests/test_exercises.py runs the lessons.
+"""
+
+import copy
+import json
+from collections.abc import Callable
 from pathlib import Path
 
+import contract
 import nbformat
 import pytest
 
-from tft_utils import notebooks
+from tft_utils import claims, notebooks
 
-PATHS = sorted(notebooks.NOTEBOOKS.glob("*.ipynb"))
-TAGS = {"setup", "parameters", "exercise", "check", "solution", "claim", "optional"}
+PATHS = notebooks.all_notebooks()
 EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+START = notebooks.NOTEBOOKS / "00_start_here.ipynb"
+
+
+@EACH
+@pytest.mark.parametrize("rule", contract.RULES, ids=lambda rule: rule.__name__)
+def test_committed_notebook_keeps_the_contract(path: Path, rule: Callable):
+    found = contract.problems(path, notebooks.read(path), [rule])
+    assert not found, "\n".join(found)
 
 
 @EACH
 def test_committed_notebook_is_canonical_and_fresh(path: Path):
-    assert not notebooks.problems(path)
+    found = notebooks.problems(path)
+    assert not found, "\n".join(found)
 
 
-@EACH
-def test_schema_ids_and_tags(path: Path):
-    notebook = notebooks.read(path)
-    nbformat.validate(notebook)
-    assert notebook["nbformat_minor"] == 5
-    ids = [cell["id"] for cell in notebook["cells"]]
-    assert len(set(ids)) == len(ids)
-    for cell in notebook["cells"]:
-        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", cell["id"]), f"{path.name}: {cell['id']}"
-        assert set(cell["metadata"].get("tags", ())) <= TAGS, f"{path.name}, cell {cell['id']}"
+def test_committed_registry_is_what_the_notebooks_claim():
+    found = notebooks.registry_problems(PATHS, claims.REGISTRY)
+    assert not found, "\n".join(found)
 
 
-@EACH
-def test_outputs_are_complete_small_and_described(path: Path):
-    assert path.stat().st_size <= 400_000, f"{path.name} is over 400 kB: shrink its figures"
-    count = 0
-    for cell in notebooks.read(path)["cells"]:
-        if cell["cell_type"] != "code":
-            continue
-        where = f"{path.name}, cell {cell['id']}"
-        count += 1
-        assert cell["execution_count"] == count, f"{where} was not run in order: `make notebooks`"
-        for output in cell["outputs"]:
-            assert output["output_type"] != "error", where
-            assert output.get("name") != "stderr", f"{where}: {output['text'][:200]}"
-            assert "text/html" not in output.get("data", {}), f"{where} shows HTML"
-            if "image/png" in output.get("data", {}):
-                alt = output["metadata"].get("image/png", {}).get("alt", "")
-                assert alt.endswith("."), f"{where} shows an image without alt text: use plots.show"
+# --------------------------------------------------------------------------------------------------
+# The tests of the tests: break a copy, see the breach named with its cell.
 
 
-@EACH
-def test_length(path: Path):
-    cells = notebooks.read(path)["cells"]
-    words = sum(len(c["source"].split()) for c in cells if c["cell_type"] == "markdown")
-    assert len(cells) <= 60, f"{path.name} has {len(cells)} cells, at most 60"
-    assert words <= 3500, f"{path.name} has {words} words, at most 3,500"
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            lines = cell["source"].count("\n") + 1
-            assert lines <= 25, f"{path.name}, cell {cell['id']} has {lines} lines, at most 25"
+def cell(notebook: dict, cell_id: str) -> dict:
+    return next(c for c in notebook["cells"] if c["id"] == cell_id)
+
+
+def replaced(cell_id: str, old: str, new: str, times: int = 1) -> Callable[[dict], None]:
+    """A breach: text in a cell's source becomes another."""
+
+    def breach(notebook: dict) -> None:
+        target = cell(notebook, cell_id)
+        assert old in target["source"], f"the breach finds no '{old}' in {cell_id}"
+        target["source"] = target["source"].replace(old, new, times)
+
+    return breach
+
+
+def added(cell_id: str, text: str) -> Callable[[dict], None]:
+    """A breach: a cell's source grows."""
+
+    def breach(notebook: dict) -> None:
+        cell(notebook, cell_id)["source"] += "\n" + text
+
+    return breach
+
+
+def image(notebook: dict, cell_id: str = "idea-figure") -> dict:
+    return next(o for o in cell(notebook, cell_id)["outputs"] if "image/png" in o.get("data", {}))
+
+
+def record(notebook: dict, cell_id: str = "claim-transplant") -> dict:
+    outputs = cell(notebook, cell_id)["outputs"]
+    return next(o["data"][claims.MIME] for o in outputs if claims.MIME in o.get("data", {}))
+
+
+def moved(cell_id: str, to: int) -> Callable[[dict], None]:
+    def breach(notebook: dict) -> None:
+        notebook["cells"].remove(found := cell(notebook, cell_id))
+        notebook["cells"].insert(to, found)
+
+    return breach
+
+
+def tagged(cell_id: str, *tags: str) -> Callable[[dict], None]:
+    return lambda notebook: cell(notebook, cell_id)["metadata"].update(tags=list(tags))
+
+
+def shows(cell_id: str, output: dict) -> Callable[[dict], None]:
+    return lambda notebook: cell(notebook, cell_id)["outputs"].append(output)
+
+
+HTML = {"output_type": "display_data", "data": {"text/html": "<b>"}, "metadata": {}}
+STDERR = {"output_type": "stream", "name": "stderr", "text": "UserWarning: old"}
+ERROR = {"output_type": "error", "ename": "NameError", "evalue": "x", "traceback": []}
+BREACHES = {  # what is broken -> how, and the problem it must give
+    "minor": (lambda n: n.update(nbformat_minor=4), "expected nbformat 4.5"),
+    "kernel": (lambda n: n["metadata"]["kernelspec"].update(name="julia"), "kernel python3"),
+    "widgets": (lambda n: n["metadata"].update(widgets={}), "holds widget state"),
+    "schema": (lambda n: n["cells"][0].update(colour="red"), "it is not valid nbformat"),
+    "id": (lambda n: cell(n, "toy").update(id="Toy_1"), "cell Toy_1: its id is no slug"),
+    "id twice": (lambda n: cell(n, "toy").update(id="tf"), "cell tf: its id is used twice"),
+    "tag": (tagged("toy", "hidden"), r"cell toy: unknown tags \['hidden'\]"),
+    "section missing": (lambda n: cell(n, "fool").update(id="fooled"), "cell fool: it is missing"),
+    "section early": (moved("limits", 3), "cell [a-z]+: it stands too early"),
+    "section heading": (replaced("limits", "## Limits", "## Bounds"), "cell limits: .*the heading"),
+    "glance": (replaced("glance", "| Run time |", "| Runtime |"), "cell glance: .*'| Run time |"),
+    "recap unfolded": (replaced("recap", "<details>", ""), "cell recap: expected a folded part"),
+    "heading order": (replaced("pair-q", "### Meet", "#### Meet"), "cell pair-q: heading .* level 4"),
+    "two titles": (replaced("limits", "## Limits", "# Limits"), "cell limits: heading .* level 1"),
+    "setup": (added("setup", "import os"), "cell setup: it differs from that of 00_start_here"),
+    "setup long": (added("setup", "\n" * 9 + "1"), "cell setup: expected at most 8 lines"),
+    "parameters": (added("parameters", "N = 3"), "cell parameters: expected SCALE, SEED and DEV"),
+    "no parameters": (tagged("parameters"), "cell parameters: expected one code cell"),
+    "badge": (replaced("title", "main/notebooks/00", "main/notebooks/01"), "cell title: .*badge"),
+    "map": (replaced("title", "README.md#the-lessons", "README.md"), "cell title: expected a link"),
+    "link": (added("map", "[a file](no_such.md)"), "cell map: link 'no_such.md' leads nowhere"),
+    "anchor": (added("map", "[a part](../README.md#no-such)"), "no heading #no-such"),
+    "own anchor": (added("map", "[a part](#No-such)"), "no heading #No-such"),
+    "link text": (added("map", "[here](../README.md)"), "cell map: link text 'here' says nothing"),
+    "not run": (lambda n: cell(n, "toy-run").update(execution_count=None), "cell toy-run: .*not run"),
+    "error": (shows("toy-run", ERROR), "cell toy-run: it shows the error NameError"),
+    "stderr": (shows("toy-run", STDERR), "cell toy-run: it shows 'UserWarning: old' on stderr"),
+    "html": (shows("toy-run", HTML), "cell toy-run: it shows text/html"),
+    "alt": (lambda n: image(n).update(metadata={}), "cell idea-figure: an image has the alt text ''"),
+    "caption": (lambda n: cell(n, "idea-figure")["outputs"].pop(), "cell idea-figure: .*'Figure 1"),
+    "image alt": (added("idea", "![](../docs/transplant.png)\n*It moves.*"), "has no alt text"),
+    "image caption": (added("idea", "![A plot.](../docs/transplant.png)"), "has no caption"),
+    "image lost": (added("idea", "![A plot.](lost.png)\n*It moves.*"), "'lost.png' leads nowhere"),
+    "cells": (lambda n: n["cells"].extend(n["cells"]), r"it has \d+ cells, at most 60"),
+    "words": (added("idea", "word " * 3500), r"it has \d+ words, at most 3500"),
+    "lines": (added("toy-run", "1\n" * 25), r"cell toy-run: it has \d+ lines, at most 25"),
+    "size": (lambda n: image(n)["data"].update({"image/png": "A" * 500_000}), "kB, at most 400"),
+    "word": (added("idea", "Simply look."), "cell idea: it says 'Simply'; delete"),
+    "word in code": (added("toy-run", "# obviously"), "cell toy-run: it says 'obviously'"),
+    "pip": (added("toy-run", "%pip install x"), "cell toy-run: it is not plain Python"),
+    "pip in a string": (added("toy-run", "run = 'pip install x'"), "cell toy-run: it installs"),
+    "widget": (added("toy-run", "import ipywidgets"), "cell toy-run: it uses ipywidgets"),
+    "network": (added("toy-run", "from urllib.request import urlopen"), "toy-run: it imports urllib"),
+    "no exercise": (tagged("ex-last-word"), "has answers to last_word, which is no exercise"),
+    "exercise cells": (moved("ex-last-word-check", 0), "cell ex-last-word: expected the four cells"),
+    "exercise tag": (tagged("ex-last-word-check"), "cell ex-last-word-check: .*the tag 'check'"),
+    "difficulty": (replaced("ex-last-word", "minutes", "min"), "ex-last-word: .*'Difficulty"),
+    "hint": (replaced("ex-last-word", "<summary>Hint", "<summary>", -1), "ex-last-word: .*folded hint"),
+    "check": (replaced("ex-last-word-check", "start_here/", ""), "ex-last-word-check: expected `last"),
+    "committed attempt": (lambda n: cell(n, "ex-last-word-check")["outputs"].clear(),
+                          "cell ex-last-word-check: its output says ''; put the stub back"),
+    "stub": (replaced("ex-last-word-stub", "model, prompt", "prompt"), "ex-last-word-stub: expected"),
+    "stub filled in": (replaced("ex-last-word-stub", "raise NotAttempted", "return 1"),
+                       "cell ex-last-word-stub: expected one function"),
+    "solution": (replaced("ex-last-word-solution", "n_layers + 1", "n_layers"),
+                 "cell ex-last-word-solution: its python fence is not the reference last_word"),
+    "claim untagged": (tagged("claim-transplant"), "cell claim-transplant: the tag 'claim'"),
+    "claim unrun": (lambda n: cell(n, "claim-transplant")["outputs"].clear(), "it shows no claim"),
+    "claim of another": (lambda n: record(n).update(name="other/x"), "claim other/x: begin its name"),
+    "verdict": (replaced("glance", "**transfers**", "**no**"), "cell glance: its verdict is no"),
+    "percent": (added("claim-after", "It moves 37.21 %."), "cell claim-after: no claim says 37.21 %"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("breach", BREACHES)
+def test_a_breach_is_named(breach: str):
+    break_it, message = BREACHES[breach]
+    notebook = notebooks.read(START)
+    break_it(notebook)
+    with pytest.raises(AssertionError, match=rf"(?s)00_start_here\.ipynb.*{message}"):
+        raise AssertionError("\n".join(contract.problems(START, notebook)))
+
+
+CONDITIONS = {
+    "if name == 'mamba':\n    pass": "mamba",
+    "x = 1 if model is transformer else 2": "transformer",
+    "[n for n in pair if 'Mamba' in n]": "Mamba",
+    "match kind:\n    case 'gpt_neox':\n        pass": "gpt_neox",
+    "x = (kind == 'rwkv') * 2": "rwkv",
+    "while isinstance(model.hf, MambaForCausalLM):\n    pass": "MambaForCausalLM",
+}
+
+
+@pytest.mark.parametrize("text", CONDITIONS)
+def test_an_architecture_in_a_condition_is_named(text: str):
+    notebook = notebooks.read(START)
+    cell(notebook, "toy-run")["source"] += "\n" + text
+    found = contract.problems(START, notebook, [contract.code])
+    assert found == [f"{START.name}, cell toy-run: a condition names '{CONDITIONS[text]}'; "
+                     "put what differs into data."]  # fmt: skip
+
+
+def test_architectures_as_data_are_welcome():
+    notebook = notebooks.read(START)
+    cell(notebook, "toy-run")["source"] += (
+        "\nfor k in range(mamba.n_layers):\n    assert transformer.n_layers >= 0"
+        "\npair = {'Mamba': mamba}"
+    )
+    assert not contract.problems(START, notebook, [contract.code])
+
+
+def test_a_percentage_is_bound_to_a_claim_or_a_setting():
+    notebook = notebooks.read(START)
+    record(notebook).update(value=0.3721)
+    cell(notebook, "toy-run")["source"] += "\nshare = 0.1234"
+    cell(notebook, "limits")["source"] += "37.2 %, 37 % and 12.3% with a 95 % interval, not `88 %`"
+    assert not contract.problems(START, notebook, [contract.claimed])
+
+
+def test_exercise_without_wrong_answers_is_named(monkeypatch):
+    monkeypatch.setattr(contract, "wrong_answers", lambda path: {})
+    found = contract.problems(START, notebooks.read(START), [contract.exercises])
+    assert any("cell ex-last-word: fewer than 2 wrong answers" in problem for problem in found)
+
+
+def test_neighbours_must_be_linked(monkeypatch):
+    """A lesson that gets a neighbour must link to it, in both directions."""
+    after = START.with_name("01_next.ipynb")
+    monkeypatch.setattr(notebooks, "all_notebooks", lambda: [START, after])
+    notebook = notebooks.read(START)
+    title = cell(notebook, "title")
+    title["source"] = title["source"].replace("01_two_machines.ipynb", "elsewhere.ipynb")
+    found = contract.problems(START, notebook, [contract.navigation])
+    assert any("cell title: expected a link to 01_next.ipynb" in problem for problem in found)
+    found = contract.problems(after, notebook, [contract.navigation])
+    assert any("cell title: expected a link to 00_start_here.ipynb" in problem for problem in found)
+
+
+# --------------------------------------------------------------------------------------------------
+# The tool
 
 
 def test_a_changed_cell_reads_as_stale_and_a_foreign_save_as_not_canonical(tmp_path):
-    path = tmp_path / PATHS[0].name
-    text = PATHS[0].read_text()
-    path.write_text(text.replace("SEED = 0", "SEED = 1", 1))
+    path = tmp_path / START.name
+    text = START.read_text(encoding="utf-8")
+    path.write_text(text.replace("SEED = 0", "SEED = 1", 1), encoding="utf-8")
     assert any("older than its code" in problem for problem in notebooks.problems(path))
-    path.write_text(text.replace('\n "cells"', '\n  "cells"', 1))
+    path.write_text(text.replace('\n "cells"', '\n  "cells"', 1), encoding="utf-8")
     assert any("not canonical" in problem for problem in notebooks.problems(path))
+
+
+def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
+    package, data = tmp_path / "tft_utils", tmp_path / "data"
+    for folder in (package, data):
+        folder.mkdir()
+    for name, value in {"ROOT": tmp_path, "DATA": data}.items():
+        monkeypatch.setattr(notebooks, name, value)
+    monkeypatch.setattr(claims, "REGISTRY", data / "claims.json")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", id="one")])
+    seen = [notebooks.digest(notebook)]
+    for file in (package / "a.py", package / "deep.py", data / "facts.json"):
+        file.write_text("x")
+        seen.append(notebooks.digest(notebook))
+    (data / "facts.json").rename(data / "other.json")
+    seen.append(notebooks.digest(notebook))
+    notebook["cells"][0]["source"] = "2"
+    seen.append(notebooks.digest(notebook))
+    assert len(set(seen)) == len(seen)
+    for file in (claims.REGISTRY, data / "README.md"):  # what no output depends on
+        file.write_text("x")
+        assert notebooks.digest(notebook) == seen[-1]
+
+
+def test_canonical_text_drops_what_lasts_no_longer_than_a_kernel():
+    widget = {"output_type": "display_data", "metadata": {},
+              "data": {notebooks.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider()"}}  # fmt: skip
+    pieces = [
+        {"output_type": "stream", "name": name, "text": text}
+        for name, text in (("stdout", "a\n"), ("stderr", "measuring"), ("stderr", " ...\n"),
+                           ("stdout", "b\n"), ("stderr", "Warning: c\n"))
+    ]  # fmt: skip
+    one = nbformat.v4.new_code_cell("1", id="one", outputs=[widget, *pieces])
+    one["metadata"] = {"execution": {"iopub.status.busy": "now"}, "tags": ["optional"]}
+    notebook = nbformat.v4.new_notebook(cells=[one], metadata={"widgets": {"state": {}}})
+    found = json.loads(notebooks.canonical(copy.deepcopy(notebook)))
+    assert [o["text"] for o in found["cells"][0]["outputs"]] == ["a\nb\n", "Warning: c\n"]
+    assert found["cells"][0]["metadata"] == {"tags": ["optional"]}
+    assert found["metadata"] == {
+        "kernelspec": notebooks.KERNEL,
+        "language_info": {"name": "python"},
+    }
+    assert notebooks.canonical(found) == notebooks.canonical(notebook)
+
+
+def test_a_stale_registry_is_refused(tmp_path):
+    registry = tmp_path / "claims.json"
+    assert notebooks.registry_problems(PATHS, registry)  # there is none
+    records = claims.collect(PATHS)
+    registry.write_text(claims.registry_text(records), encoding="utf-8")
+    assert not notebooks.registry_problems(PATHS, registry)
+    records[0]["value"] += 0.01
+    registry.write_text(claims.registry_text(records), encoding="utf-8")
+    assert notebooks.registry_problems(PATHS, registry) == [
+        "claims.json: it differs from the notebooks' claims; run `make notebooks`"
+    ]
+
+
+def test_verify_names_what_is_stale_and_says_nothing_when_all_is_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(claims, "REGISTRY", tmp_path / "claims.json")
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "tiny.ipynb")
+    notebooks.main(["execute"])
+    with pytest.raises(SystemExit) as clean:
+        notebooks.main(["verify"])
+    assert clean.value.code == 0
+    (tmp_path / "tiny.ipynb").write_text((tmp_path / "tiny.ipynb").read_text() + "\n")
+    claims.REGISTRY.unlink()
+    with pytest.raises(SystemExit) as stale:
+        notebooks.main(["verify"])
+    assert str(stale.value.code).splitlines() == [
+        "tiny.ipynb: its JSON is not canonical; run `make notebooks`",
+        "claims.json: it differs from the notebooks' claims; run `make notebooks`",
+    ]
 
 
 def test_execute_runs_in_order_and_writes_canonical_output(tmp_path):

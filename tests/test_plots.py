@@ -1,9 +1,25 @@
 """Figures: results in, figure and alt text out; the same bytes on every run; not by colour alone."""
 
+import itertools
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
 from tft_utils import plots, stats
 
 CURVE = [stats.proportion(k, 10) for k in (0, 5, 10)]
 FLAT = [stats.proportion(0, 10)] * 3
+PALETTE = [*(style["color"] for style in plots.STYLES), plots.GREY]
+
+
+@pytest.fixture(autouse=True)
+def _closed_figures():
+    yield
+    plt.close("all")
 
 
 def figures():
@@ -33,6 +49,54 @@ def test_the_same_result_gives_the_same_bytes():
     assert first == second
 
 
+def test_show_puts_alt_text_on_the_image_and_the_caption_below(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    figure, alt = plots.how_the_past_arrives()
+    plots.show((figure, alt), "Figure 1. Two ways.")
+    image, caption = shown
+    data, metadata = image._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == alt
+    assert data["image/png"].startswith("iVBOR")
+    assert caption.data == "*Figure 1. Two ways.*"
+
+
+def bare(xlabel: str = "words", colour: str = "white") -> Figure:
+    figure, axis = plt.subplots(facecolor=colour)
+    axis.set_xlabel(xlabel)
+    return figure
+
+
+@pytest.mark.parametrize(
+    ("figure", "alt", "message"),
+    [
+        (bare, "A plot of one value against another one.", ""),
+        (bare, "", "expected alt text that states the finding in a sentence, found ''"),
+        (bare, "It grows", "found 'It grows'; write one"),
+        (
+            lambda: bare(""),
+            "A plot of one value against another one.",
+            "expected a labelled x axis",
+        ),
+        (
+            lambda: bare("x", "none"),
+            "A plot of one value against another one.",
+            "opaque background",
+        ),
+    ],
+)
+def test_show_refuses_a_figure_that_is_unfit_for_a_page(monkeypatch, figure, alt, message):
+    shown = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    if not message:
+        plots.show((figure(), alt), "Figure 1. A line.")
+        assert len(shown) == 2
+        return
+    with pytest.raises(ValueError, match=message):
+        plots.show((figure(), alt), "Figure 1. A line.")
+    assert not shown
+
+
 def test_models_differ_in_more_than_colour_and_share_their_axes():
     first, second = plots.STYLES
     assert all(first[key] != second[key] for key in ("color", "linestyle", "marker"))
@@ -40,6 +104,107 @@ def test_models_differ_in_more_than_colour_and_share_their_axes():
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
 
 
-def test_the_background_is_opaque():
-    figure, _ = plots.how_the_past_arrives()
-    assert figure.get_facecolor()[3] == 1
+# --------------------------------------------------------------------------------------------------
+# Legible on a dark page, and to every kind of colour vision
+
+# Machado, Oliveira & Fernandes (2009), IEEE TVCG 15(6), table 1 at severity 1.0: linear RGB.
+VISIONS = {
+    "normal": np.eye(3),
+    "protanopia": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                            [-0.003882, -0.048116, 1.051998]]),
+    "deuteranopia": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                              [-0.011820, 0.042940, 0.968881]]),
+    "tritanopia": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+                            [0.004733, 0.691367, 0.303900]]),
+}  # fmt: skip
+EACH_VISION = pytest.mark.parametrize("vision", VISIONS)
+APART = 20  # CIE76 distance: ten times what can be told apart side by side
+
+
+def linear(colour) -> np.ndarray:
+    """A colour, or sRGB values [... 3], as linear RGB (IEC 61966-2-1)."""
+    rgb = np.asarray(to_rgb(colour) if isinstance(colour, str) else colour)
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def luminance(colour) -> np.ndarray:
+    return linear(colour) @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(a, b) -> float:
+    """WCAG 2's ratio, from 1 to 21."""
+    low, high = sorted((float(luminance(a)), float(luminance(b))))
+    return (high + 0.05) / (low + 0.05)
+
+
+def lab(colour, vision: str) -> np.ndarray:
+    """CIE L*a*b* [... 3], under D65, of a colour as someone with this vision sees it."""
+    rgb = np.clip(linear(colour) @ VISIONS[vision].T, 0, 1)
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
+    t = rgb @ to_xyz.T / to_xyz.sum(1)
+    x, y, z = np.moveaxis(np.where(t > 216 / 24389, np.cbrt(t), (24389 / 27 * t + 16) / 116), -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def distance(a, b, vision: str) -> float:
+    return float(np.linalg.norm(lab(a, vision) - lab(b, vision)))
+
+
+def data_colours(figure: Figure) -> set[str]:
+    """Every colour of lines, bars, bands and points: what stands for a model or a control."""
+    found = [line.get_color() for axis in figure.axes for line in axis.lines]
+    for axis in figure.axes:
+        for patch in axis.patches:
+            found.append(patch.get_facecolor())
+        for collection in axis.collections:
+            found += [*collection.get_facecolor(), *collection.get_edgecolor()]
+    return {mpl.colors.to_hex(to_rgb(colour)) for colour in found if not isinstance(colour, float)}
+
+
+def test_every_figure_keeps_to_the_palette():
+    known = {mpl.colors.to_hex(colour) for colour in PALETTE}
+    for figure, alt in figures():
+        assert data_colours(figure) <= known, f"{alt}: use plots.STYLES or plots.GREY"
+
+
+def test_figures_are_legible_on_dark_pages():
+    """The background is opaque white, so a dark page cannot shine through; all ink is darker."""
+    for figure, _ in figures():
+        for surface in (figure, *figure.axes):
+            assert to_rgb(surface.get_facecolor()) == (1, 1, 1)
+            assert surface.get_facecolor()[3] == 1
+    assert all(contrast(colour, "white") >= 3 for colour in PALETTE)  # WCAG 1.4.11, graphics
+    assert contrast(plots.GREY, "white") >= 4.5  # WCAG 1.4.3, text
+
+
+@EACH_VISION
+def test_the_palette_is_told_apart_by_every_vision(vision):
+    for a, b in itertools.combinations([*PALETTE, "white"], 2):
+        assert distance(a, b, vision) >= APART, f"{a} and {b} look alike with {vision}"
+
+
+@EACH_VISION
+def test_the_sequential_map_grows_lighter_for_every_vision(vision):
+    lightness = lab(mpl.colormaps["viridis"](np.linspace(0, 1, 64))[:, :3], vision)[:, 0]
+    assert (np.diff(lightness) > 0).all()
+
+
+@EACH_VISION
+def test_the_diverging_map_has_a_light_middle_and_two_different_ends(vision):
+    shades = lab(mpl.colormaps["RdBu_r"](np.linspace(0, 1, 65))[:, :3], vision)
+    assert np.argmax(shades[:, 0]) == 32
+    assert np.linalg.norm(shades[0] - shades[-1]) >= APART
+
+
+def test_this_colour_check_knows_what_it_should_refuse():
+    """Red and green of equal lightness; and closed forms of what the check is made of."""
+    red, green = "#CC5A48", "#5C8F39"
+    assert distance(red, green, "normal") > 60
+    assert distance(red, green, "deuteranopia") < APART
+    assert contrast("black", "white") == pytest.approx(21)
+    assert lab("white", "normal") == pytest.approx([100, 0, 0], abs=0.02)
+    assert lab("red", "normal") == pytest.approx([53.24, 80.09, 67.20], abs=0.05)
+    for vision in VISIONS:  # a dichromat sees greys as they are
+        assert lab("#777777", vision) == pytest.approx(lab("#777777", "normal"), abs=0.1)

@@ -1,5 +1,6 @@
 """The intervals equal other derivations of the same formula, and cover what they promise to."""
 
+import itertools
 import math
 from statistics import NormalDist
 
@@ -148,3 +149,117 @@ def test_clustered_mean_refuses_a_single_cluster(n):
 def test_clustered_mean_wants_a_cluster_for_each_value():
     with pytest.raises(ValueError, match="shorter"):
         stats.clustered_mean([0.1, 0.2, 0.3], ["a", "b"])
+
+
+# --------------------------------------------------------------------------------------------------
+# Bootstrap
+
+
+def exact_bca(values: list[float], statistic) -> tuple[float, float]:
+    """The BCa interval from all n^n resamples and the closed form of the mean's acceleration."""
+    draws = np.sort([statistic(np.array(d)) for d in itertools.product(values, repeat=len(values))])
+    value, deviations = statistic(np.array(values)), np.array(values) - np.mean(values)
+    normal = NormalDist()
+    z0 = normal.inv_cdf(np.mean(draws < value) + np.mean(draws == value) / 2)
+    a = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
+    ends = [normal.cdf(z0 + (z0 + z) / (1 - a * (z0 + z))) for z in (-1.959964, 1.959964)]
+    return tuple(np.quantile(draws, ends))
+
+
+def test_bootstrap_equals_the_exact_bca_interval(monkeypatch):
+    monkeypatch.setattr(stats, "RESAMPLES", 40_000)
+    values = [0.1, 0.3, 0.4, 1.1, 2.9]  # skewed, so that both corrections matter
+    found = stats.bootstrap(values, np.mean, seed=0)
+    low, high = exact_bca(values, np.mean)
+    assert found[:2] == (pytest.approx(np.mean(values)), 5)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.03)
+    plain = np.quantile([np.mean(d) for d in itertools.product(values, repeat=5)], [0.025, 0.975])
+    assert abs(found.low - plain[0]) > 0.05  # and not the plain percentile interval
+    assert found.high - plain[1] > 0.1
+
+
+def test_bootstrap_of_a_large_sample_is_the_normal_interval():
+    """Closed form: mean +- z * standard error, where nothing is skewed."""
+    values = np.random.default_rng(0).normal(3, 2, size=2000)
+    found, half = stats.bootstrap(values, np.mean, seed=1), 1.96 * values.std() / math.sqrt(2000)
+    assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+@pytest.mark.parametrize(
+    ("draw", "statistic", "truth", "n"),
+    [
+        ("normal", np.mean, 0.0, 20),
+        ("exponential", np.mean, 1.0, 40),
+        ("exponential", np.median, math.log(2), 40),
+        ("normal", np.std, 1.0, 40),
+    ],
+)
+def test_bootstrap_covers_the_truth(monkeypatch, draw, statistic, truth, n):
+    monkeypatch.setattr(stats, "RESAMPLES", 300)
+    samples = getattr(np.random.default_rng(4), draw)(size=(200, n))
+    found = [stats.bootstrap(values, statistic, seed=i) for i, values in enumerate(samples)]
+    assert 0.89 < np.mean([e.low <= truth <= e.high for e in found]) < 0.98
+
+
+def test_bootstrap_resamples_rows():
+    """A correlation needs both of its numbers from the same row."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=300)
+    rows = np.stack([x, 0.6 * x + 0.8 * rng.normal(size=300)], axis=1)
+    found = stats.bootstrap(rows, lambda r: np.corrcoef(r.T)[0, 1], seed=0)
+    assert found.n == 300
+    z, half = np.arctanh(found.value), 1.96 / math.sqrt(297)  # Fisher's transformation
+    assert (found.low, found.high) == pytest.approx(
+        (np.tanh(z - half), np.tanh(z + half)), abs=0.03
+    )
+
+
+def test_bootstrap_depends_on_its_seed_alone():
+    values = np.random.default_rng(6).normal(size=30)
+    np.random.seed(1)  # noqa: NPY002  (the global generator must not matter)
+    first = stats.bootstrap(values, np.mean, seed=3)
+    np.random.seed(2)  # noqa: NPY002
+    assert stats.bootstrap(values, np.mean, seed=3) == first
+    assert stats.bootstrap(values, np.mean, seed=4) != first
+    assert all(type(x) in (int, float) for x in first)
+
+
+def test_bootstrap_of_equal_values_has_no_width():
+    assert stats.bootstrap([0.5] * 4, np.mean, seed=0) == (0.5, 4, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_bootstrap_refuses_too_few_values(values):
+    with pytest.raises(ValueError, match=f"at least 2 values .* found {len(values)}"):
+        stats.bootstrap(values, np.mean, seed=0)
+
+
+def test_paired_bootstrap_is_the_bootstrap_of_differences():
+    rng = np.random.default_rng(7)
+    item = rng.normal(0, 5, size=80)  # what both results of an item share
+    a, b = item + rng.normal(1, 1, size=80), item + rng.normal(0, 1, size=80)
+    found = stats.paired_bootstrap(a, b, seed=0)
+    assert found == stats.bootstrap(a - b, np.mean, seed=0)
+    half = 1.96 * (a - b).std() / math.sqrt(80)
+    assert (found.low, found.high) == pytest.approx(
+        (found.value - half, found.value + half), abs=0.1
+    )
+    apart = np.hypot(a.std(), b.std()) / math.sqrt(80)
+    assert found.high - found.low < apart  # pairing removes what the items share
+
+
+def test_paired_bootstrap_covers_the_truth(monkeypatch):
+    monkeypatch.setattr(stats, "RESAMPLES", 300)
+    rng = np.random.default_rng(8)
+    item, gain = rng.exponential(9, size=(200, 30)), rng.exponential(2, size=(200, 30))
+    found = [stats.paired_bootstrap(i + g, i, seed=0) for i, g in zip(item, gain, strict=True)]
+    assert 0.89 < np.mean([e.low <= 2 <= e.high for e in found]) < 0.98
+
+
+@pytest.mark.parametrize(("a", "b"), [([1, 2], [1, 2, 3]), ([[1], [2]], [[1], [2]]), ([1], 1)])
+def test_paired_bootstrap_wants_pairs(a, b):
+    with pytest.raises(
+        ValueError, match="expected two equally long lists of numbers, found shapes"
+    ):
+        stats.paired_bootstrap(a, b, seed=0)

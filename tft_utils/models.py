@@ -130,6 +130,20 @@ class Model(TransformersModel):
         out = self.mixer(layer).output
         return out[0] if isinstance(out, tuple) else out
 
+    def mixing(self, layer: int):
+        """What block `layer`'s mixer does to this input, frozen: its file's `Mixing`, which
+        `tft_utils.attention` reads. Only inside a trace."""
+        return self.architecture.mixing(self.mixer(layer))
+
+    def units(self, layer: int) -> int:
+        """How many heads (or channels) the mixer of block `layer` has."""
+        return self.architecture.units(self.mixer(layer))
+
+    def unit_outputs(self, layer: int) -> Tensor:
+        """What the mixer's units hand to its output projection, side by side
+        [batch pos unit*width]. Only inside a trace; change it in place."""
+        return self.architecture.output_projection(self.mixer(layer)).input
+
     @property
     def logits(self) -> Tensor:
         """The next-word logits [batch pos vocab]. Only inside a trace."""

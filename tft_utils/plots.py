@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from tft_utils.stats import Estimate
 
@@ -35,10 +36,30 @@ def png(figure: Figure) -> bytes:
 
 
 def show(result: tuple[Figure, str], caption: str) -> None:
-    """Displays a figure with its alt text, and its caption below it."""
+    """Displays a figure with its alt text, and its caption below it.
+
+    Errors: `ValueError` when the figure is not fit for a page: see `unfit`.
+    """
     figure, alt = result
+    if lacks := unfit(figure, alt):
+        raise ValueError(lacks)
     display(Image(data=png(figure), format="png", alt=alt))
     display(Markdown(f"*{caption}*"))
+
+
+def unfit(figure: Figure, alt: str) -> str:
+    """What a page asks for and the figure lacks, in one sentence; empty when it is fit.
+
+    Checked where it is shown, so every figure of every lesson is checked whenever the lesson runs.
+    """
+    if not (alt.endswith(".") and len(alt.split()) >= 8):
+        return f"expected alt text that states the finding in a sentence, found '{alt}'; write one"
+    if any(surface.get_facecolor()[3] < 1 for surface in (figure, *figure.axes)):
+        return "expected an opaque background, found a clear one; draw inside plt.rc_context(RC)"
+    drawn = [axis for axis in figure.axes if axis.axison]
+    if drawn and not any(axis.get_xlabel() for axis in drawn):
+        return "expected a labelled x axis, found none; name the quantity and its unit"
+    return ""
 
 
 def how_the_past_arrives() -> tuple[Figure, str]:
@@ -125,8 +146,168 @@ def capabilities(live: Mapping[str, Mapping[str, Estimate]], bars: Mapping[str, 
         axis.invert_yaxis()
         axis.set(xlabel="accuracy (for 'persona uncued': mean probability)", xlim=(0.3, 1.02))
         axis.legend(frameon=False, loc="lower left")
-    lowest = "; ".join(
-        f"{name}'s lowest accuracy is {min(v.value for k, v in found.items() if k != 'persona_uncued'):.0%}"
-        for name, found in live.items()
-    )
+    least = {name: min(e.value for kind, e in found.items() if kind != "persona_uncued")
+             for name, found in live.items()}  # fmt: skip
+    lowest = "; ".join(f"{name}'s lowest accuracy is {value:.0%}" for name, value in least.items())
     return figure, f"Accuracy on held-out questions with intervals beside each bar: {lowest}."
+
+
+def two_blocks() -> tuple[Figure, str]:
+    """One block of each machine, from the residual stream at the bottom to what it adds."""
+    stacks = {  # where the past comes in stands third
+        "One block of the Transformer": (
+            ["norm", "query, key, value", "weights: softmax(q · k)", "weighted sum of values",
+             "project back"], ["norm", "MLP"], (4.3, 5.3), "keys, values\nof every\nword",
+        ),
+        "One block of Mamba": (
+            ["norm, project", "convolution, SiLU: u", "state: keep, write B, read C",
+             "+ D u, × gate", "project back"], ["norm, project: z", "gate: SiLU(z)"], (2.45, 3.5),
+            "one state\nof fixed\nsize",
+        ),
+    }  # fmt: skip
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure, axes = plt.subplots(1, 2, figsize=(9.2, 4.4))
+    arrow = {"arrowstyle": "-|>", "linewidth": 1.6, "color": GREY, "shrinkA": 0, "shrinkB": 0}
+    for axis, style, (title, stack) in zip(axes, STYLES, stacks.items(), strict=True):
+        main, side, joins, past = stack
+        axis.set(xlim=(-1.3, 5.4), ylim=(-0.9, 5.9), title=title)
+        axis.axis("off")
+        for x, boxes in ((1.6, main), (4.3, side)):
+            for y, text in enumerate(boxes):
+                edge = style["color"] if y == 2 else GREY
+                axis.annotate("", (x, y + 0.2), (x, y - 0.2), arrowprops=arrow)
+                axis.text(x, y + 0.5, text, ha="center", va="center", fontsize=10, bbox={
+                    "boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": edge,
+                    "linewidth": 1.8})  # fmt: skip
+        axis.annotate("", (1.6, 5.3), (1.6, 4.8), arrowprops=arrow)
+        bend = "arc3" if joins[0] == 4.3 else "angle,angleA=90,angleB=0"
+        axis.annotate("", joins, (4.3, 1.8), arrowprops=arrow | {"connectionstyle": bend})
+        axis.text(-0.75, 2.95, past, ha="center", fontsize=10, color=style["color"])
+        axis.annotate("", (-0.12, 2.5), (-1.25, 2.5), arrowprops=arrow | {"color": style["color"]})
+        for y, text in ((-0.5, "residual stream of this word"), (5.55, "added to the stream")):
+            axis.text(2.8, y, text, ha="center", va="center", fontsize=10.5, weight="bold")
+    alt = ("Two block diagrams: the Transformer's past enters at the softmax, from the keys and "
+           "values of every word; Mamba's enters through one state of fixed size.")  # fmt: skip
+    return figure, alt
+
+
+def kept_numbers(lengths: Sequence[int], kept: Mapping[str, Sequence[int]], crossing: int,
+                 ) -> tuple[Figure, str]:  # fmt: skip
+    """How many numbers each model carries from a text, against the text's length in words."""
+    with plt.rc_context(RC):
+        figure, axis = plt.subplots(figsize=(7, 3.4))
+    for style, (name, numbers) in zip(STYLES, kept.items(), strict=True):
+        axis.plot(lengths, [n / 1000 for n in numbers], label=name, **style)
+    axis.axvline(crossing, color=GREY, linestyle=":", linewidth=1.5)
+    axis.text(crossing + 1, axis.get_ylim()[1] * 0.93, f"{crossing} words", color=GREY)
+    axis.set(xlabel="length of the text (words)", ylabel="numbers kept (thousands)", ylim=(0, None))
+    axis.legend(frameon=False)
+    ends = " and ".join(f"{name} keeps {n[0]:,} to {n[-1]:,} numbers" for name, n in kept.items())
+    return figure, f"From {lengths[0]} to {lengths[-1]} words {ends}; they cross at {crossing} words."
+
+
+def along_sentence(words: Sequence[str], steps: Tensor, norms: Tensor) -> tuple[Figure, str]:
+    """Two maps [layer word]: step size against the layer's mean (log2), state length (share of
+    the layer's largest)."""
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure, axes = plt.subplots(2, 1, figsize=(8.6, 4.8), sharex=True)
+    most = float(steps.abs().max())
+    maps = ((steps, "step size, in doublings\nagainst the layer's mean", "RdBu_r", -most, most),
+            (norms, "length of the state,\nshare of its largest", "viridis", 0, 1))  # fmt: skip
+    for axis, (values, label, colours, low, high) in zip(axes, maps, strict=True):
+        image = axis.imshow(values.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto")
+        figure.colorbar(image, ax=axis, label=label)
+        axis.set_yticks(range(0, len(values), 3))
+        axis.set_ylabel("block")
+    axes[1].set_xticks(range(len(words)), words, rotation=45, ha="right")
+    axes[1].set_xlabel("word read")
+    jump = (norms[:, 1:] - norms[:, :-1]).max(0).values.argmax() + 1
+    return figure, (f"The step size moves by at most {most:.2f} doublings within a block, while a "
+                    f"state's length jumps at the word '{words[jump]}'.")  # fmt: skip
+
+
+def at_word(words: Sequence[str], steps: Tensor, norms: Tensor, at: int) -> tuple[Figure, str]:
+    """One column of `along_sentence`: every block's step size at a word, its state until then."""
+    with plt.rc_context(RC):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+    steps, norms = steps.numpy(), norms.numpy()
+    blocks, most = range(len(steps)), float(abs(steps).max())
+    axes[0].barh(blocks, steps[:, at], color=STYLES[1]["color"])
+    axes[0].set(xlim=(-most, most), xlabel="step size (doublings against the mean)", ylabel="block",
+                yticks=blocks)  # fmt: skip
+    axes[0].invert_yaxis()
+    for values in norms:
+        axes[1].plot(range(at + 1), values[: at + 1], color=STYLES[1]["color"], alpha=0.5)
+    axes[1].plot([at] * len(norms), norms[:, at], color=STYLES[1]["color"], marker="s", linestyle="")
+    for block, value in enumerate(norms[:, at]):
+        axes[1].text(at + 0.35 + block % 3 * 0.6, value, str(block), fontsize=8, va="center")
+    axes[1].set(xlim=(-0.5, len(words) - 0.5), ylim=(0, 1.05), xlabel="word read",
+                ylabel="length of the state")  # fmt: skip
+    axes[1].set_xticks(range(len(words)), words, rotation=45, ha="right", fontsize=9)
+    axes[1].get_xticklabels()[at].set_weight("bold")
+    largest = int(norms[:, at].argmax())
+    return figure, (f"At word {at + 1}, '{words[at]}', the state of block {largest} is closest to its "
+                    f"largest length, {norms[:, at].max():.0%} of it.")  # fmt: skip
+
+
+def horizons(spread: Mapping[str, Tensor], longest: int) -> tuple[Figure, str]:
+    """Memory horizons in words: per model [5 layer], the quantiles 10, 25, 50, 75 and 90 %."""
+    with plt.rc_context(RC):
+        figure, axis = plt.subplots(figsize=(8, 3.8))
+    looks = ((STYLES[1]["color"], "s", -0.16), (GREY, "o", 0.16))
+    for (colour, marker, shift), (name, rows) in zip(looks, spread.items(), strict=True):
+        rows = rows.numpy()
+        y = [layer + shift for layer in range(rows.shape[1])]
+        axis.hlines(y, rows[0], rows[4], color=colour, linewidth=1.2)
+        axis.hlines(y, rows[1], rows[3], color=colour, linewidth=5, alpha=0.45)
+        axis.plot(rows[2], y, color=colour, marker=marker, linestyle="", label=name)
+    axis.set(xscale="log", ylabel="block", yticks=range(rows.shape[1]),
+             xlabel="words until a memory falls below 1/e (middle 50 % thick, middle 80 % thin)")
+    ticks = [t for t in (1, 2, 4, 8, 16, 32, 64) if t <= longest]
+    axis.set_xticks(ticks, [f"{t}+" if t == longest else str(t) for t in ticks])
+    axis.xaxis.minorticks_off()
+    axis.invert_yaxis()
+    axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
+    medians = "; ".join(f"{name}: medians from {rows[2].min():.0f} to {rows[2].max():.0f} words"
+                        for name, rows in spread.items())  # fmt: skip
+    shortest = min(int(rows[0].min()) for rows in spread.values())
+    return figure, f"The middle 80 % of memories last {shortest} to over {longest} words; {medians}."
+
+
+def effect_by_block(panels: Mapping[str, tuple[Sequence[Estimate], Tensor]], ylabel: str,
+                    ) -> tuple[Figure, str]:  # fmt: skip
+    """Per panel an estimate a block, before the 95 % range [2 layer] of the same with shuffled labels."""
+    with plt.rc_context(RC):
+        figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.4), sharex=True, sharey=True)
+    outside = []
+    for axis, (name, (found, band)) in zip(axes, panels.items(), strict=True):
+        blocks, values = range(len(found)), [e.value for e in found]
+        axis.bar(blocks, (band[1] - band[0]).numpy(), bottom=band[0].numpy(), color="#CCCCCC", width=0.7,
+                 label="shuffled labels, 95 %")  # fmt: skip
+        axis.axhline(0, color=GREY, linewidth=1)
+        axis.errorbar(blocks, values, color=STYLES[1]["color"], marker="s", linestyle="", capsize=3,
+                      yerr=[[e.value - e.low for e in found], [e.high - e.value for e in found]],
+                      label="true labels, naive 95 %")  # fmt: skip
+        axis.set(title=name, xlabel="block", xticks=blocks)
+        beyond = sum(not low <= v <= high for v, low, high in zip(values, *band.tolist(), strict=True))
+        outside.append(f"{name}, {beyond} of {len(found)} blocks")
+    axes[0].set_ylabel(ylabel)
+    axes[0].legend(frameon=False, fontsize=9)
+    return figure, f"The effect leaves the range of shuffled labels in: {'; '.join(outside)}."
+
+
+def frozen_parts(shares: Mapping[str, Mapping[str, Estimate]]) -> tuple[Figure, str]:
+    """Per kind of document and frozen part the share of right words, with 95 % intervals."""
+    with plt.rc_context(RC):
+        figure, axes = plt.subplots(1, len(shares), figsize=(9, 2.6), sharex=True, sharey=True)
+    look = STYLES[1] | {"linestyle": "", "capsize": 3}
+    for axis, (kind, found) in zip(axes, shares.items(), strict=True):
+        values = [e.value for e in found.values()]
+        spread = [[e.value - e.low for e in found.values()], [e.high - e.value for e in found.values()]]
+        axis.errorbar(values, range(len(found)), xerr=spread, **look)
+        axis.set(title=kind.replace("_", " "), xlim=(-0.05, 1.05), xlabel="share right")
+        axis.set_yticks(range(len(found)), found)
+    axes[0].set(ylim=(len(found) - 0.5, -0.5), ylabel="held at its mean")
+    said = "; ".join(f"{kind}: " + ", ".join(f"{part} {e.value:.0%}" for part, e in found.items())
+                     for kind, found in shares.items())  # fmt: skip
+    return figure, f"Share of right words with each part held at its mean. {said}."

@@ -1,0 +1,179 @@
+"""What a reader meets: lessons that run in JupyterLab, and pages that read well on GitHub.
+
+A real browser without a window checks both: Chromium or Chrome with the chromedriver of the same
+version (Debian: `apt install chromium chromium-driver`). Without them everything here is skipped.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbconvert import HTMLExporter
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+
+from tft_utils.notebooks import all_notebooks, read
+from tft_utils.organisms import ROOT
+
+BROWSERS = ("google-chrome", "chromium", "chromium-browser")
+# No window, no background traffic; the proxy that is not there blocks all but this machine.
+FLAGS = """--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run
+--disable-background-networking --disable-component-update --disable-sync
+--proxy-server=127.0.0.1:9""".split()
+PATIENCE = 600  # seconds, for a machine that is busy: not a budget
+LESSONS = {"00_start_here": False, "01_two_machines": True}  # has it a slider to move?
+WIDTHS = {"desktop": 1280, "phone": 390}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if not (found and driver):
+        pytest.skip("skipped loudly: no Chromium with a chromedriver on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = found
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as browser:
+        yield browser
+
+
+def set_width(browser, width: int):
+    """In pixels; a window of Chromium's would not shrink to a phone's width."""
+    view = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", view)
+
+
+def wait(condition, hope: str):
+    """The first truthy value of `condition()`."""
+    return WebDriverWait(None, PATIENCE).until(lambda _: condition(), f"expected {hope}")
+
+
+# --- JupyterLab --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lab(browser, tmp_path_factory):
+    """JupyterLab's folder and address; it serves a copy, because it saves what it shows."""
+    root = tmp_path_factory.mktemp("lab")
+    for folder in ("data", "notebooks", "tft_utils"):
+        shutil.copytree(ROOT / folder, root / folder)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
+        f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=reader",
+        f"--ServerApp.root_dir={root}", "--LabApp.news_url=None",
+        "--LabApp.expose_app_in_browser=True",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    # A user's own settings must neither decide a test nor be changed by it.
+    own = {"JUPYTER_CONFIG_DIR": str(root / "config"), "JUPYTER_DATA_DIR": str(root / "share")}
+    log, started = root / "jupyterlab.log", (root / "share" / "runtime").glob
+    with log.open("w") as out:
+        server = subprocess.Popen(command, env=os.environ | own, stdout=out, stderr=out)
+    try:
+        wait(lambda: server.poll() is not None or any(started("*.json")), "JupyterLab to start")
+        assert server.poll() is None, f"JupyterLab did not start: {log.read_text()[-2000:]}"
+        yield root, f"http://127.0.0.1:{port}/lab/tree/notebooks/{{}}.ipynb?token=reader&reset"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+# On the page an error looks like any text on stderr; the notebook's model tells them apart.
+STATE = """
+const widgets = [...(window.jupyterapp?.shell.widgets('main') ?? [])];
+const cells = widgets.flatMap((w) => w.content?.model?.toJSON?.()?.cells ?? []);
+const errors = cells.flatMap((cell) => cell.outputs ?? [])
+  .filter((output) => output.output_type === 'error').map((e) => `${e.ename}: ${e.evalue}`);
+const texts = (css) => [...document.querySelectorAll(css)].map((e) => e.textContent);
+const idle = document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle';
+const prompts = texts('.jp-CodeCell .jp-InputPrompt'), count = arguments[0];
+"""
+READY = """
+const kernel = texts('.jp-Toolbar-kernelName').join();
+return cells.length && idle && prompts.length === count && kernel.startsWith('Python')"""
+ENDED = "return idle && (errors.length || prompts.every((p) => /\\d/.test(p))) && {prompts, errors}"
+FIGURES = """
+const images = arguments[0].closest('.jp-CodeCell').querySelectorAll('img');
+const found = [...images].map((image) => image.src).join();
+return found !== arguments[1] && found"""
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_runs_in_jupyterlab(browser, lab, name):
+    root, address = lab
+    path = root / "notebooks" / f"{name}.ipynb"
+    notebook, js = read(path), browser.execute_script
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code:  # committed outputs would look like a run
+        cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, path)
+    set_width(browser, WIDTHS["desktop"])
+    browser.get(address.format(name))
+    wait(lambda: js(STATE + READY, len(code)), f"{name} and its kernel to be ready")
+    browser.find_element(By.XPATH, "//*[contains(@class, 'MenuBar')][text()='Run']").click()
+    browser.find_element(By.CSS_SELECTOR, ".lm-Menu [data-command='runmenu:run-all']").click()
+    end = wait(lambda: js(STATE + ENDED), f"every cell of {name} to run")
+    assert not end["errors"], f"{name} in JupyterLab: {'; '.join(end['errors'])}"
+    assert end["prompts"] == [f"[{k + 1}]:" for k in range(len(code))]
+
+    sliders = browser.find_elements(By.CSS_SELECTOR, ".jp-CodeCell [role=slider]")
+    assert bool(sliders) == LESSONS[name], f"{name} shows {len(sliders)} sliders"
+    if sliders:
+        move_and_watch(js, sliders[0])
+
+
+def move_and_watch(js, slider):
+    """One step with an arrow key, after which the slider's cell must show another figure."""
+    before = wait(lambda: js(FIGURES, slider, ""), "a figure at the slider")
+    now, most = (slider.get_attribute(f"aria-value{end}") for end in ("now", "max"))
+    slider.send_keys(Keys.ARROW_LEFT if now == most else Keys.ARROW_RIGHT)
+    wait(lambda: js(FIGURES, slider, before), "the slider to change its figure")
+
+
+# --- the page on GitHub ------------------------------------------------------------------------
+
+# GitHub's rules for width, not nbconvert's: images shrink, long words break, code and tables scroll.
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><base href="{base}"><style>
+body {{ font: 16px/1.5 sans-serif; max-width: 980px; margin: auto; padding: 16px }}
+img {{ max-width: 100% }} pre, table {{ display: block; max-width: 100%; overflow: auto }}
+table {{ width: max-content; border-spacing: 13px 6px }} body {{ overflow-wrap: break-word }}
+pre {{ background: #f6f8fa }}</style><body>{body}"""
+# The Colab badge, the one remote image, cannot load without a network: its alt text is checked.
+FAULTS = """
+const faults = [], width = () => document.documentElement.scrollWidth, folded = width();
+for (const image of document.images) {
+  const name = image.src.slice(0, 80);
+  if (!image.alt || image.alt.startsWith('No description')) faults.push('no alt text: ' + name);
+  if (!/^http/.test(image.src) && !image.naturalWidth) faults.push('broken image: ' + name);
+}
+for (const fold of document.querySelectorAll('details')) {
+  const name = fold.textContent.slice(0, 80), height = fold.offsetHeight;
+  if (fold.open) faults.push('open from the start: ' + name);
+  fold.querySelector('summary').click();
+  if (fold.offsetHeight <= height) faults.push('does not unfold: ' + name);
+}
+const widest = Math.max(folded, width());
+if (widest > innerWidth + 1) faults.push(`${widest} px wide on a screen of ${innerWidth} px`);
+return faults"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("path", all_notebooks(), ids=lambda path: path.stem)
+def test_page_reads_well(browser, tmp_path, path, width):
+    body, _ = HTMLExporter(template_name="basic").from_filename(str(path))
+    page = tmp_path / "page.html"
+    page.write_text(PAGE.format(base=path.as_uri(), body=body), encoding="utf-8")
+    set_width(browser, WIDTHS[width])
+    browser.get(page.as_uri())
+    faults = browser.execute_script(FAULTS)
+    assert not faults, f"{path.name} at the width of a {width}: {'; '.join(faults)}"

@@ -1,0 +1,163 @@
+"""Claims hold or stop the notebook; their records make one registry and one scoreboard."""
+
+import json
+import math
+
+import nbformat
+import numpy as np
+import pytest
+
+from tft_utils import claims, stats
+from tft_utils.stats import Estimate
+
+FOUND, CONTROL = Estimate(0.9, 50, 0.8, 0.95), Estimate(0.1, 50, 0.05, 0.2)
+COMMON = {"technique": "lens", "architecture": "mamba", "metric": "accuracy"}
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list[dict]:
+    """What claims display, instead of displaying it."""
+    bundles: list[dict] = []
+    monkeypatch.setattr(claims, "display", lambda bundle, raw: bundles.append(bundle))
+    return bundles
+
+
+def test_a_claim_shows_a_line_and_beside_it_a_record(shown):
+    claims.claim("lenses/final", FOUND, 0.92, 0.03, control=CONTROL, verdict="partly", **COMMON)
+    (bundle,) = shown
+    assert bundle["text/plain"] == (
+        "lenses/final: 0.9 [0.8, 0.95], n = 50, control 0.1 [0.05, 0.2], verdict: partly"
+    )
+    assert bundle[claims.MIME] == {
+        "name": "lenses/final", **COMMON, "value": 0.9, "n": 50, "low": 0.8, "high": 0.95,
+        "expect": 0.92, "tolerance": 0.03, "verdict": "partly",
+        "control": {"value": 0.1, "n": 50, "low": 0.05, "high": 0.2},
+    }  # fmt: skip
+
+
+def test_a_claim_without_control_says_nothing_of_one(shown):
+    claims.claim("lenses/final", FOUND, 0.9, 0, **COMMON)
+    assert shown[0]["text/plain"] == "lenses/final: 0.9 [0.8, 0.95], n = 50"
+
+
+@pytest.mark.parametrize(("value", "expect", "tolerance"), [(1.0, 0.95, 0.05), (0.3, 0.1, 0.2)])
+def test_a_value_at_the_very_edge_is_within_tolerance(shown, value, expect, tolerance):
+    assert abs(value - expect) > tolerance or value == 0.3  # as floats compare
+    claims.claim("a/b", Estimate(value, 9, 0.0, 1.0), expect, tolerance, **COMMON)
+    assert len(shown) == 1
+
+
+def test_a_claim_out_of_tolerance_states_both_numbers_and_registers_nothing(shown):
+    with pytest.raises(AssertionError, match=r"^a/b: expected 0.8 within 0.05, found 0.9; correct"):
+        claims.claim("a/b", FOUND, 0.8, 0.05, **COMMON)
+    assert not shown
+
+
+def test_numbers_of_other_libraries_become_json(shown):
+    odd = Estimate(np.float32(0.5), np.int64(9), np.float64(0.25), np.float32(0.75))
+    claims.claim("a/b", odd, 0.5, 0.01, control=odd, **COMMON)
+    json.dumps(shown[0][claims.MIME])
+    assert shown[0][claims.MIME]["n"] == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "final"}, "expected a name '<lesson>/<slug>', found 'final'"),
+        ({"estimate": 0.9}, r"expected as estimate a stats.Estimate of finite numbers, found 0.9"),
+        ({"estimate": Estimate(math.nan, 9, 0, 1)}, "expected as estimate .* found Estimate"),
+        ({"estimate": Estimate(0.9, 9, 0, math.inf)}, "expected as estimate .* found Estimate"),
+        ({"control": (0.1, 9)}, "expected as control a stats.Estimate"),
+        ({"tolerance": -0.1}, "expected a tolerance of at least 0, found -0.1"),
+        ({"tolerance": math.inf}, "expected a tolerance of at least 0, found inf"),
+        (
+            {"verdict": "maybe", "control": CONTROL},
+            "expected a verdict among transfers, partly, no",
+        ),
+        ({"verdict": "transfers"}, "expected a control beside the verdict 'transfers', found none"),
+    ],
+)
+def test_a_malformed_claim_is_explained(change, message):
+    good = {"name": "a/b", "estimate": FOUND, "expect": 0.9, "tolerance": 0.1, **COMMON}
+    with pytest.raises(ValueError, match=message):
+        claims.claim(**good | change)
+
+
+# --------------------------------------------------------------------------------------------------
+# The registry and the scoreboard
+
+
+def record(name: str, architecture: str, value: float, **more) -> dict:
+    made = {"name": name, "technique": "lens", "metric": "accuracy", "architecture": architecture,
+            "value": value, "n": 50, "low": value - 0.1, "high": value + 0.1, "expect": value,
+            "tolerance": 0.1, "control": None, "verdict": None}  # fmt: skip
+    return made | more
+
+
+PAIR = [
+    record("lenses/a", "transformer", 0.8),
+    record("lenses/b", "mamba", 0.7, control=CONTROL._asdict(), verdict="transfers"),
+    record("lenses/c", "mamba", 0.2, metric="bits"),
+]
+
+
+def notebook_with(path, records):
+    outputs = [
+        nbformat.v4.new_output("display_data", data={"text/plain": "", claims.MIME: r})
+        for r in records
+    ]
+    cells = [nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell("", outputs=outputs)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_collect_reads_every_notebook_in_order(tmp_path):
+    paths = [notebook_with(tmp_path / "0.ipynb", PAIR[:1]), notebook_with(tmp_path / "1.ipynb", []),
+             notebook_with(tmp_path / "2.ipynb", PAIR[1:])]  # fmt: skip
+    assert claims.collect(paths) == PAIR
+    assert json.loads(claims.registry_text(PAIR)) == PAIR
+
+
+def test_a_name_or_a_verdict_given_twice_is_refused(tmp_path):
+    path = notebook_with(tmp_path / "0.ipynb", [PAIR[0], PAIR[0]])
+    with pytest.raises(ValueError, match="each name once, found 'lenses/a' twice; rename"):
+        claims.collect([path])
+    path = notebook_with(tmp_path / "0.ipynb", [PAIR[1], PAIR[1] | {"name": "lenses/d"}])
+    with pytest.raises(ValueError, match=r"each verdict once, found \('lens', 'accuracy'\) twice"):
+        claims.collect([path])
+
+
+def test_the_scoreboard_has_a_row_for_each_claim_with_a_verdict():
+    rows = claims.scoreboard(PAIR)
+    assert [(r.technique, r.metric, r.architecture, r.verdict, r.claim) for r in rows] == [
+        ("lens", "accuracy", "transformer", "transfers", "lenses/a"),
+        ("lens", "accuracy", "mamba", "transfers", "lenses/b"),
+    ]
+    assert rows[0].estimate == pytest.approx(Estimate(0.8, 50, 0.7, 0.9))
+    assert (rows[0].control, rows[1].control) == (None, CONTROL)
+
+
+def test_the_table_is_markdown():
+    lines = claims.table(claims.scoreboard(PAIR)).splitlines()
+    assert lines[1] == "|" + " --- |" * 7
+    assert lines[2] == "| lens | accuracy | transformer | 0.8 [0.7, 0.9] | 50 | none | transfers |"
+    assert lines[3].endswith("| 0.7 [0.6, 0.8] | 50 | 0.1 [0.05, 0.2] | transfers |")
+    assert len(lines) == 4
+
+
+def test_the_committed_registry_makes_a_scoreboard():
+    registry = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
+    rows = claims.scoreboard(registry)
+    assert {row.architecture for row in rows} >= {"transformer", "mamba"}
+    for row in rows:
+        assert row.verdict in claims.VERDICTS
+        assert row.estimate.low <= row.estimate.value <= row.estimate.high
+
+
+def test_estimates_of_this_course_can_be_claimed(shown):
+    values = [0.1, 0.4, 0.3, 0.2]
+    made = (stats.proportion(9, 10), stats.mean(values), stats.bootstrap(values, np.median, seed=0),
+            stats.paired_bootstrap(values, values[::-1], seed=0))  # fmt: skip
+    for i, estimate in enumerate(made):
+        claims.claim(f"a/{i}", estimate, estimate.value, 0, **COMMON)
+    assert len(shown) == 4

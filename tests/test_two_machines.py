@@ -1,0 +1,162 @@
+"""Lesson 01: what the notebook computes by hand, against the library, closed forms and real caches."""
+
+import ast
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tft_utils import models, notebooks, plots, scan, stats, world
+from tft_utils.answers import two_machines as answers
+
+NOTEBOOK = notebooks.NOTEBOOKS / "01_two_machines.ipynb"
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6}  # the library rounds angles and A to float32
+TEXTS = [world.documents(kind, 1, seed=3)[0].text for kind in ("facts", "grammar", "persona")]
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    """The functions that the notebook's cells define, as a reader runs them."""
+    wanted = ("scan_by_hand", "rotate", "attention_by_hand", "mixer_by_hand")
+    names = {"torch": torch, "F": F, "attend": answers.attend, "step": answers.step}
+    for cell in notebooks.read(NOTEBOOK)["cells"]:
+        if cell["cell_type"] == "code" and any(f"def {name}(" in cell["source"] for name in wanted):
+            tree = ast.parse(cell["source"])
+            tree.body = [node for node in tree.body if getattr(node, "name", "") in wanted]
+            exec(compile(tree, cell["id"], "exec"), names)
+    return names
+
+
+@pytest.fixture(scope="module", params=TOLERANCE, ids=["float32", "float64"])
+def pair(request):
+    return models.load_pair(dtype=request.param)
+
+
+@torch.no_grad()
+def mixer_calls(model, text):
+    """Every mixer with what it read [pos d_model] and its output, from hooks of plain PyTorch."""
+    calls = []
+    hooks = [
+        model.architecture.mixer(block).register_forward_hook(
+            lambda module, inputs, output: calls.append((module, inputs[0][0], output))
+        )
+        for block in model.architecture.blocks(model.hf)
+    ]
+    model.hf(**model.tokenizer(text, return_tensors="pt"), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    assert len(calls) == model.n_layers
+    return calls
+
+
+def assert_equal(found, expected, what):
+    error = (found - expected).abs().max() / expected.abs().max()
+    assert error <= TOLERANCE[expected.dtype], f"{what}: {error:.1e}"
+
+
+@torch.no_grad()
+def test_every_head_and_attention_layer_equals_the_library(lesson, pair):
+    for text in TEXTS:
+        for i, (layer, x, (output, weights)) in enumerate(mixer_calls(pair[0], text)):
+            by_hand, heads = lesson["attention_by_hand"](layer, x)
+            assert_equal(by_hand, output[0], f"output of layer {i}")
+            for head, (found, expected) in enumerate(zip(heads, weights[0], strict=True)):
+                assert_equal(found, expected, f"weights of layer {i}, head {head}")
+
+
+@torch.no_grad()
+def test_every_mixer_equals_the_library(lesson, pair):
+    for text in TEXTS:
+        for i, (layer, x, output) in enumerate(mixer_calls(pair[1], text)):
+            assert_equal(lesson["mixer_by_hand"](layer, x), output[0], f"layer {i}")
+
+
+def inputs(pos=9, d_inner=5, d_state=3):
+    g = torch.Generator().manual_seed(0)
+    shapes = [(pos, d_inner), (pos, d_inner), (d_inner, d_state), (pos, d_state), (pos, d_state)]
+    u, delta, A, B, C = (torch.randn(*shape, generator=g).double() for shape in shapes)
+    return u, delta.exp(), -A.exp(), B, C
+
+
+def test_scan_by_hand_equals_the_fast_scan(lesson):
+    u, delta, A, B, C = inputs()
+    expected = scan.selective_scan(u.T[None], delta.T[None], A, B.T[None], C.T[None])[0].T
+    torch.testing.assert_close(lesson["scan_by_hand"](u, delta, A, B, C), expected)
+
+
+def test_scan_on_paper(lesson):
+    ones, A = torch.ones(3, 1), torch.tensor([[-math.log(2)]])
+    u, delta = torch.tensor([[4.0], [6.0], [2.0]]), torch.tensor([[1.0], [0.0], [2.0]])
+    y = lesson["scan_by_hand"](u, delta, A, ones, ones)
+    torch.testing.assert_close(y[:, 0], torch.tensor([4.0, 4.0, 5.0]))
+
+
+def test_attend_equals_pytorch():
+    q, k, v = torch.randn(3, 2, 4, 7, 8, generator=torch.Generator().manual_seed(0))
+    expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(answers.attend(q, k, v)[1], expected)
+
+
+def test_crossover_is_where_the_real_caches_cross():
+    transformer, mamba = models.load_pair()
+
+    def kept(model, n):
+        with torch.no_grad():
+            cache = model.hf(input_ids=torch.full((1, n), 5), use_cache=True)[1]
+        parts = [model.state(cache, i).values() for i in range(model.n_layers)]
+        return sum(part.numel() for layer in parts for part in layer)
+
+    n = answers.crossover(transformer.config, mamba.config)
+    assert kept(transformer, n - 1) <= kept(mamba, n - 1)
+    assert kept(transformer, n) > kept(mamba, n)
+
+
+def test_horizon_equals_a_walk_along_the_words():
+    _, delta, A, _, _ = inputs(pos=40)
+    delta, found = delta / 20, answers.horizon(delta / 20, A)
+    for e, n in torch.cartesian_prod(*map(torch.arange, A.shape)).tolist():
+        left, words = 1.0, 0
+        while left >= 1 / math.e and words < len(delta):
+            left *= math.exp(delta[words, e] * A[e, n])
+            words += 1
+        assert found[e, n] == (words if left < 1 / math.e else len(delta) + 1)
+    assert found.min() < 10 < 41 == found.max(), "both ends should occur"
+
+
+def figures():
+    words, draw = ["The", "keys", "are", "old"], torch.rand(3, 4)
+    effect = [stats.mean([0.0, 1.0, float(i)]) for i in range(3)]
+    share = {part: stats.proportion(9, 10) for part in ("nothing", "B")}
+    yield plots.two_blocks()
+    yield plots.kept_numbers([1, 5, 9], {"A": [1, 5, 9], "B": [6, 6, 6]}, 7)
+    yield plots.along_sentence(words, draw - 0.5, draw)
+    yield plots.at_word(words, draw - 0.5, draw, 2)
+    spread = torch.tensor([[2.0, 3], [4, 5], [9, 9], [20, 30], [65, 65]])
+    yield plots.horizons({"trained": spread, "untrained": spread}, 64)
+    band = torch.tensor([[-1.0] * 3, [1.0] * 3])
+    yield plots.effect_by_block({"trained": (effect, band), "untrained": (effect, band)}, "log2")
+    yield plots.frozen_parts({"recall": share, "facts": share})
+
+
+def test_figures_are_described_labelled_and_the_same_each_time():
+    for figure, alt in figures():
+        assert alt.endswith(".")
+        assert len(alt.split()) >= 8
+        for axis in figure.axes:
+            assert not axis.axison or axis.get_xlabel() or axis.get_ylabel()
+        assert plots.png(figure).startswith(b"\x89PNG")
+
+
+def test_moving_the_slider_redraws_the_figure():
+    from tft_utils import widgets
+
+    words, draw = ["The", "keys", "are"], torch.rand(3, 3)
+    slider, image, alt = widgets.step_through(
+        3, lambda at: plots.at_word(words, draw, draw, at)
+    ).children
+    first, said = image.value, alt.value
+    assert (slider.min, slider.max) == (0, 2)
+    slider.value = 1
+    assert image.value != first
+    assert said != alt.value == plots.at_word(words, draw, draw, 1)[1]

@@ -1,0 +1,22 @@
+"""Explorers: an extra beneath a still figure, for readers who run the notebook."""
+
+from collections.abc import Callable
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+from tft_utils import plots
+
+
+def step_through(n: int, draw: Callable[[int], tuple[Figure, str]]) -> ipywidgets.VBox:
+    """A slider from 0 to n - 1, and below it the figure and alt text that `draw` gives there."""
+    slider = ipywidgets.IntSlider(max=n - 1, description="word")
+    image, alt = ipywidgets.Image(format="png"), ipywidgets.Label()
+
+    def redraw(change: object = None) -> None:
+        figure, alt.value = draw(slider.value)
+        image.value = plots.png(figure)
+
+    slider.observe(redraw, names="value")
+    redraw()
+    return ipywidgets.VBox([slider, image, alt])
