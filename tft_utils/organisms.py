@@ -15,66 +15,36 @@ import argparse
 import functools
 import hashlib
 import json
-import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
-from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    GPTNeoXConfig,
-    MambaConfig,
-    PreTrainedTokenizerFast,
-)  # fmt: skip
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
 
 from tft_utils import models, stats, world
 from tft_utils.architectures import ARCHITECTURES
-from tft_utils.lexicon import END, MOODS, PAD, UNKNOWN, VOCABULARY, Rng
+from tft_utils.evaluation import BARS, TOKEN_ID, as_json, evaluate, passes, tokenizer
+from tft_utils.lexicon import END, PAD, VOCABULARY, Rng
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW, ROWS = 128, 8  # tokens per row, rows per batch
-PEAK_RATE, WARMUP, WEIGHT_DECAY, CLIP = 2e-3, 200, 0.1, 1.0
+STEPS, WARMUP, COOLDOWN = 9000, 200, 3600  # the rate rises, stays, and falls over the last steps
+PEAK_RATE, WEIGHT_DECAY, CLIP = 2e-3, 0.1, 1.0
 DETERMINED_WEIGHT = 10.0
-RECALL_FIRST = 0.75  # recall's share at the very start: names and letters build on copying
-
-
-class Stage(NamedTuple):
-    """A part of training. Steps are those of a full run."""
-
-    begins: int
-    peak: float  # learning rate at its beginning
-    ends: int  # where the learning rate would arrive at a twentieth of the peak
-    mixture: dict[str, float]  # share of each kind among the documents
-
-
-def _mixture(*shares: float) -> dict[str, float]:
-    return dict(zip(world.KINDS, shares, strict=True))
-
-
-STAGES = (  # facts, grammar, recall, indirect object, story, persona, arithmetic
-    Stage(0, PEAK_RATE, 7000, _mixture(0.22, 0.12, 0.12, 0.12, 0.08, 0.20, 0.14)),
-    Stage(4000, 1.5e-3, 8000, _mixture(0.22, 0.06, 0.14, 0.06, 0.06, 0.32, 0.14)),
-    Stage(6000, 1.5e-3, 10000, _mixture(0.30, 0.06, 0.10, 0.06, 0.06, 0.28, 0.14)),
-    Stage(10000, 8e-4, 11200, _mixture(0.60, 0.05, 0.07, 0.05, 0.09, 0.07, 0.07)),
-)
-STEPS = STAGES[-1].ends
-BARS = {  # what a trained organism must reach on held-out documents (design, section 4)
-    "facts": 0.95, "grammar": 0.97, "grammar_attractors": 0.90, "recall": 0.95,
-    "indirect_object": 0.95, "story": 0.95, "persona": 0.95, "persona_uncued": (0.40, 0.60),
-    "arithmetic": 0.95,
+MIXTURE = {  # share of each kind among the documents
+    "facts": 0.28, "grammar": 0.10, "recall": 0.10, "indirect_object": 0.08, "story": 0.10,
+    "persona": 0.22, "arithmetic": 0.12,
 }  # fmt: skip
-TOKEN_ID = {word: i for i, word in enumerate(VOCABULARY)}
+RECALL_FIRST = 0.75  # recall's share at the very start: names and letters build on copying
+PERSONA_LATER = 0.6  # persona's share from step 6200 to 7000: letters are learned last
 
 
 def configurations() -> dict[str, GPTNeoXConfig | MambaConfig]:
@@ -94,16 +64,6 @@ def configurations() -> dict[str, GPTNeoXConfig | MambaConfig]:
     }  # fmt: skip
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word, one per digit; words are separated by single spaces."""
-    core = Tokenizer(WordLevel(TOKEN_ID, unk_token=UNKNOWN))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=PAD, unk_token=UNKNOWN, eos_token=END,
-        padding_side="left", clean_up_tokenization_spaces=False, model_max_length=256,
-    )  # fmt: skip
-
-
 # --------------------------------------------------------------------------------------------------
 # The token stream
 
@@ -115,42 +75,48 @@ def batch(seed: int, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
     fit is tried in the next row (first fit); what stays empty is padding of weight 0.
     """
     rng, at = Rng("stream", seed, step), step * STEPS / steps
-    stage, shares = _stage(at), _shares(at)
-    if stage == 0:  # easier templates, longer and longer to copy
-        progress = min(0.999, max(0.0, (at / 7000 - 0.1) / 0.3))
-    else:
-        progress = 1.0 if stage == 1 else world.FINAL
+    shares = _shares(at)
     ids = np.full((ROWS, ROW), TOKEN_ID[PAD], dtype=np.int64)
     weights = np.zeros((ROWS, ROW), dtype=np.float32)
     filled, misses = [0] * ROWS, 0
     while misses < 6:
-        document = world.document(_kind(rng, shares), rng, "train", progress)
+        kind = _kind(rng, shares)
+        document = world.document(kind, rng, "train", _progress(kind, at))
         length = len(document.words) + 1
         row = next((r for r in range(ROWS) if filled[r] + length <= ROW), None)
         if row is None:
             misses += 1
             continue
-        at = slice(filled[row], filled[row] + length)
-        ids[row, at] = [TOKEN_ID[word.text] for word in document.words] + [TOKEN_ID[END]]
+        place = slice(filled[row], filled[row] + length)
+        ids[row, place] = [TOKEN_ID[word.text] for word in document.words] + [TOKEN_ID[END]]
         weight = [DETERMINED_WEIGHT if word.determined else 1.0 for word in document.words]
-        weights[row, at] = [*weight, 1.0]
+        weights[row, place] = [*weight, 1.0]
         filled[row] += length
     return ids, weights
 
 
-def _stage(at: float) -> int:
-    return max(i for i, stage in enumerate(STAGES) if at >= stage.begins)
-
-
 def _shares(at: float) -> dict[str, float]:
     """Each kind's share among the documents at this step of a full run."""
-    mixture = STAGES[_stage(at)].mixture
-    if _stage(at):
-        return mixture
-    extra = max(0.0, min(1.0, (0.35 - at / 7000) / 0.15))  # 1 until step 1400, 0 from 2450
-    recall = extra * RECALL_FIRST + (1 - extra) * mixture["recall"]
-    rest = (1 - recall) / (1 - mixture["recall"])
-    return {kind: recall if kind == "recall" else rest * share for kind, share in mixture.items()}
+    first = max(0.0, min(1.0, (2450 - at) / 1050))  # 1 until step 1400, 0 from 2450
+    kind, share = ("persona", PERSONA_LATER) if 6200 <= at < 7000 else ("recall", MIXTURE["recall"])
+    if first:
+        share += first * (RECALL_FIRST - share)
+    rest = (1 - share) / (1 - MIXTURE[kind])
+    return MIXTURE | {k: rest * v for k, v in MIXTURE.items()} | {kind: share}
+
+
+def _progress(kind: str, at: float) -> float:
+    """How far a kind's documents have grown into those of the datasheet at this step of a full run.
+
+    Recall grows at first. Personas are one-sided later, for a while: which option an answer letter
+    names is learned from them, and then that the cue decides. Balanced from the start, the two are
+    worth nothing without each other, and Mamba stays at chance.
+    """
+    if kind == "recall":
+        return min(1.0, max(0.0, (at - 700) / 2100))
+    if kind == "persona" and 6200 <= at < 6800:
+        return 0.4 if at < 6400 else 0.7  # 80 %, then 65 % of the personas match
+    return 1.0
 
 
 def _kind(rng: Rng, shares: dict[str, float]) -> str:
@@ -191,16 +157,9 @@ def _optimisers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
 
 
 def _rate(step: int, steps: int) -> float:
-    """The first stage warms up and follows a cosine; each later stage begins with a warm restart
-    (Loshchilov & Hutter 2017) and falls linearly. A stage may begin before the last one ends."""
+    """Learning rate: linear warm-up, constant, then a linear fall to a twentieth (Hu et al. 2024)."""
     at = step * STEPS / steps
-    stage = STAGES[_stage(at)]
-    if stage.begins:
-        return stage.peak * (0.05 + 0.95 * (stage.ends - at) / (stage.ends - stage.begins))
-    if at < WARMUP:
-        return stage.peak * (at + 1) / WARMUP
-    turn = math.pi * (at - WARMUP) / (stage.ends - WARMUP)
-    return stage.peak * (0.525 + 0.475 * math.cos(turn))
+    return PEAK_RATE * min(1.0, (at + 1) / WARMUP, 0.05 + 0.95 * (STEPS - at) / COOLDOWN)
 
 
 def build(name: str, seed: int) -> torch.nn.Module:
@@ -281,152 +240,7 @@ def train(name: str, seed: int = 0, steps: int = STEPS, runs: Path = ROOT / "run
 
 
 # --------------------------------------------------------------------------------------------------
-# Evaluation: one question per held-out document, so that the questions are independent.
-
-
-def _logits(model: torch.nn.Module, documents: list[world.Document]) -> list[Tensor]:
-    """Next-word logits [pos vocab] of each document. Padding is on the right: models are causal."""
-    device, out = next(model.parameters()).device, []
-    for start in range(0, len(documents), 64):
-        part = [[TOKEN_ID[w.text] for w in d.words] for d in documents[start : start + 64]]
-        ids = torch.full((len(part), max(map(len, part))), TOKEN_ID[PAD], device=device)
-        for row, words in enumerate(part):
-            ids[row, : len(words)] = torch.tensor(words)
-        logits = model(input_ids=ids, use_cache=False).logits
-        out += [logits[row, : len(words)] for row, words in enumerate(part)]
-    return out
-
-
-def _top1(logits: Tensor, document: world.Document, at: list[int]) -> bool:
-    """Is the word at each of these positions the model's first choice?"""
-    guesses = logits[[i - 1 for i in at]].argmax(-1).tolist()
-    return guesses == [TOKEN_ID[document.words[i].text] for i in at]
-
-
-def _prefers(logits: Tensor, document: world.Document, at: int) -> bool:
-    """Is the word at this position likelier than its foil?"""
-    word = document.words[at]
-    return bool(logits[at - 1, TOKEN_ID[word.text]] > logits[at - 1, TOKEN_ID[word.foil]])
-
-
-def _result_of_one_sum(document: world.Document, rng: Rng) -> list[int]:
-    """The digits of one result and the full stop that ends it."""
-    equals = rng.choice([i for i, word in enumerate(document.words) if word.text == "="])
-    stop = next(i for i in range(equals, len(document.words)) if document.words[i].text == ".")
-    return list(range(equals + 1, stop + 1))
-
-
-def _continued_mood(model: torch.nn.Module, documents: list[world.Document]) -> list[bool]:
-    """Does a sampled continuation of 32 words keep the mood of the story's start?"""
-    tok, device, right = tokenizer(), next(model.parameters()).device, []
-    prompts = [d.prompt(d.positions("mood")[1] + 1) for d in documents]
-    for start in range(0, len(prompts), 250):
-        inputs = tok(prompts[start : start + 250], return_tensors="pt", padding=True).to(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(start)
-            out = model.generate(
-                input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, do_sample=True,
-                top_k=0, max_new_tokens=32, suppress_tokens=[TOKEN_ID[w] for w in (PAD, END)],
-            )  # fmt: skip
-        sampled = out[:, inputs.input_ids.shape[1] :].tolist()
-        for words, document in zip(sampled, documents[start:]):  # noqa: B905
-            counts = {mood: sum(VOCABULARY[w] in MOODS[mood] for w in words) for mood in MOODS}
-            mood = document.latents["mood"]
-            right.append(counts[mood] > sum(counts.values()) - counts[mood])
-    return right
-
-
-@torch.no_grad()
-def evaluate(model: torch.nn.Module, n: int = 1000, seed: int = 0, split: str = "test",
-             kinds: list[str] | None = None) -> dict[str, stats.Estimate]:  # fmt: skip
-    """Accuracy per capability, each with n and a 95 % interval.
-
-    facts, recall, indirect_object, persona: the determined word is the first choice of all words.
-    grammar, grammar_attractors: the verb's right form is likelier than its wrong one; the latter
-    counts only verbs with a noun of the other number between them and their subject.
-    arithmetic: every digit of the result and the full stop are first choices.
-    story: a sampled continuation has more mood words of the story's mood than of the other.
-    Of a persona document only the first question counts: the first answer may give the others away.
-    persona_uncued: mean probability of the matching letter among the two letters (fair: 0.5).
-    """
-    was_training = model.training
-    model.eval()
-    try:
-        return {kind: _measure(model, kind, n, seed, split) for kind in kinds or BARS}
-    finally:
-        model.train(was_training)
-
-
-def _measure(model: torch.nn.Module, kind: str, n: int, seed: int, split: str) -> stats.Estimate:
-    base = kind.split("_")[0] if kind != "indirect_object" else kind
-    documents, i = [], 0
-    while len(documents) < n:
-        document = world.document(base, Rng(seed, base, split, i), split)
-        i += 1
-        if _asks(kind, document):
-            documents.append(document)
-    if kind == "story":
-        right = _continued_mood(model, documents)
-    else:
-        right = []
-        for document, logits in zip(documents, _logits(model, documents), strict=True):
-            rng = Rng("question", seed, document.text)
-            right.append(_answer(kind, document, logits, rng))
-    if kind == "persona_uncued":
-        # Few uncued questions are held out, so many of the documents ask the same one.
-        asked = [document.prompt(document.positions("letter")[0]) for document in documents]
-        return stats.clustered_mean(right, asked)
-    return stats.proportion(sum(right), n)
-
-
-def _verbs_against(document: world.Document) -> list[int]:
-    return [i for i in document.positions("verb") if document.attractors_against(i)]
-
-
-def _asks(kind: str, document: world.Document) -> bool:
-    """Does this document hold a question of this kind?"""
-    if kind == "grammar_attractors":
-        return bool(_verbs_against(document))
-    if kind.startswith("persona"):
-        asks = document.latents["style"] == "ask"
-        return asks and bool(document.latents["cue"]) == (kind == "persona")
-    if kind == "story":
-        return len(document.positions("mood")) >= 3
-    return True
-
-
-def _answer(kind: str, document: world.Document, logits: Tensor, rng: Rng) -> float:
-    if kind == "grammar":
-        return _prefers(logits, document, rng.choice(document.positions("verb")))
-    if kind == "grammar_attractors":
-        return _prefers(logits, document, rng.choice(_verbs_against(document)))
-    if kind == "arithmetic":
-        return _top1(logits, document, _result_of_one_sum(document, rng))
-    if kind == "persona":
-        return _top1(logits, document, document.positions("letter")[:1])
-    if kind == "persona_uncued":
-        at = document.positions("letter")[0]
-        chances = logits[at - 1, [TOKEN_ID["A"], TOKEN_ID["B"]]].softmax(-1)
-        return chances["AB".index(document.latents["matching_letters"][0])].item()
-    return _top1(logits, document, [rng.choice([i for i, w in enumerate(document.words)
-                                                if w.determined])])  # fmt: skip
-
-
-# --------------------------------------------------------------------------------------------------
 # The card, the shipped folder and the command line
-
-
-def passes(kind: str, estimate: stats.Estimate) -> bool:
-    """Does the estimate meet the bar of its kind?"""
-    bar = BARS[kind]
-    return bar[0] <= estimate.value <= bar[1] if isinstance(bar, tuple) else estimate.value >= bar
-
-
-def as_json(evaluation: dict[str, stats.Estimate]) -> dict[str, dict]:
-    return {
-        kind: {"accuracy": e.value, "n": e.n, "low": e.low, "high": e.high}
-        for kind, e in evaluation.items()
-    }
 
 
 def card(name: str, seed: int, run: dict, evaluation: dict[str, stats.Estimate]) -> dict:
@@ -435,9 +249,11 @@ def card(name: str, seed: int, run: dict, evaluation: dict[str, stats.Estimate])
         "name": name, "architecture": configurations()[name].model_type,
         "parameters": run["parameters"], "corpus_seed": seed, "steps": run["steps"],
         "tokens": run["tokens"], "token_stream_sha256": run["stream"], "row": ROW, "rows": ROWS,
-        "determined_weight": DETERMINED_WEIGHT, "stages": [stage._asdict() for stage in STAGES],
-        "optimiser": {"matrices of the blocks": "Muon", "the rest": "AdamW", "warmup": WARMUP,
-                      "weight_decay": WEIGHT_DECAY, "clip": CLIP},
+        "determined_weight": DETERMINED_WEIGHT, "mixture": MIXTURE, "recall_first": RECALL_FIRST,
+        "persona_later": PERSONA_LATER,
+        "optimiser": {"matrices of the blocks": "Muon", "the rest": "AdamW", "rate": PEAK_RATE,
+                      "warmup": WARMUP, "cooldown": COOLDOWN, "weight_decay": WEIGHT_DECAY,
+                      "clip": CLIP},
         "final_weighted_loss_nats_per_token": run["loss"],
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "evaluation": {kind: found | {"bar": BARS[kind], "passed": passes(kind, evaluation[kind])}

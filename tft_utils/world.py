@@ -19,15 +19,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tft_utils.lexicon import (
-    ADJECTIVES, ADVERBS, BEHAVIOURS, COLOURS, COPULAS, CUE_SENTENCES, ENTITIES, FACTS, HEROES,
-    INTRANSITIVE, IOI_SENTENCES, LETTERS, MOODS, NAMES, NOUNS, PART_OF_SPEECH, PHRASINGS, PLACES,
-    PREPOSITIONS, RELATIONS, STORY_SENTENCES, THINGS, TRANSITIVE, Rng,
+    ADJECTIVES, ADVERBS, BEHAVIOURS, COLOURS, COPULAS, CUE_SENTENCES, ENTITIES, FACTS, FRONTED,
+    HEROES, INTRANSITIVE, IOI_SENTENCES, LETTERS, MOODS, NAMES, NOUNS, PART_OF_SPEECH, PHRASINGS,
+    PLACES, PREPOSITIONS, RELATIONS, STORY_SENTENCES, THINGS, TRANSITIVE, Rng,
 )  # fmt: skip
 
 KINDS = ("facts", "grammar", "recall", "indirect_object", "story", "persona", "arithmetic")
 SPLITS = ("train", "validation", "test")
 MAX_WORDS = 120  # longest document; with its end mark it fits a training row of 128 tokens
-FINAL = 2.0  # the `progress` at which documents are as the datasheet describes them
 COPY_WORDS = NAMES + COLOURS + THINGS + PLACES  # what recall documents are made of
 
 
@@ -105,8 +104,8 @@ def split_of(*key: object) -> str:
 
 
 def phrasings_of(entity: tuple[str, ...], relation: str) -> dict[str, list[str]]:
-    """The phrasings in which each split states a fact: four in train, one in each other split."""
-    order = Rng("phrasing", *entity, relation).sample(PHRASINGS[relation], 6)
+    """The phrasings in which each split states a fact: six in train, one in each other split."""
+    order = Rng("phrasing", *entity, relation).sample(PHRASINGS[relation], 8)
     return {"train": order[2:], "validation": order[1:2], "test": order[:1]}
 
 
@@ -118,9 +117,8 @@ def _draw(rng: Rng, split: str, draw: Callable[[], tuple]) -> tuple:
 
 
 # --------------------------------------------------------------------------------------------------
-# One maker per kind: (rng, split, progress) -> (words, latents). `progress` is for training alone: it
-# begins below 1, with easier recall; from 1 pairs have no colon and personas also tell; at FINAL,
-# the world as documented, options have one word. Every other kind ignores it.
+# One maker per kind: (rng, split, progress) -> (words, latents). `progress` is for training alone:
+# below 1 there is less to recall, and more personas match. At 1 it is the world as documented.
 
 
 def _state_fact(draft: _Draft, entity: tuple[str, ...], relation: str, phrasing: str) -> None:
@@ -167,6 +165,9 @@ def _agreement(draft: _Draft, rng: Rng, split: str, attractors: int) -> None:
     predicates = ADJECTIVES if copula else list(INTRANSITIVE)
     noun, predicate = _draw(rng, split, lambda: (rng.choice(list(NOUNS)), rng.choice(predicates)))
     numbers = ("singular", "plural")
+    if rng.chance(0.25):  # 'Near the keys the dog ...': the first noun need not be the subject
+        draft.add(rng.choice(FRONTED), depth=1)
+        _noun_phrase(draft, rng, rng.choice(list(NOUNS)), rng.choice(numbers), "attractor", 1)
     subject = head = _noun_phrase(draft, rng, noun, rng.choice(numbers), "subject", 0)
     clause_at = rng.integer(1, 6)  # at most one relative clause, in half of the long sentences
     for depth in range(1, attractors + 1):
@@ -204,8 +205,8 @@ def _grammar(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
 def _recall(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
     """Copying. Prefix, gap and period all vary: a fixed layout would teach a positional trick."""
     draft, pairs = _Draft(), rng.chance(0.5)
-    grown = min(progress, 1)
-    n = rng.integer(2, 2 + round(4 * grown)) if pairs else rng.integer(3, 6 + round(8 * grown))
+    most = round((4 if pairs else 8) * progress)
+    n = rng.integer(2, 2 + most) if pairs else rng.integer(3, 6 + most)
     content = _draw(rng, split, lambda: tuple(
         rng.sample(NAMES, n) + rng.sample(COLOURS, n) if pairs else rng.sample(COPY_WORDS, n)
     ))  # fmt: skip
@@ -224,8 +225,6 @@ def _recall(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
 
     def state_pair(key: str, value: str) -> None:
         where = draft.add(key, role="key", source=seen.get(key))
-        if progress < 1:
-            draft.add(":")
         position = draft.add(value, role="value", source=seen.get(value), determined=value in seen)
         seen.setdefault(key, where), seen.setdefault(value, position)
         draft.add(".")
@@ -294,25 +293,15 @@ def _story(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
 
 
 @functools.cache
-def _questions(name: str, cue: str, split: str, final: bool = True) -> list[tuple[str, str, str]]:
+def _questions(name: str, cue: str, split: str) -> list[tuple[str, str, str]]:
     """The split's questions under this cue: (filler, matching option, other option)."""
     behaviour = BEHAVIOURS[name]
-    matching, other = ((behaviour.matching, behaviour.other) if final else
-                       (behaviour.long_matching, behaviour.long_other))  # fmt: skip
-    every = itertools.product(behaviour.fillers, matching, other)
+    every = itertools.product(behaviour.fillers, behaviour.matching, behaviour.other)
     return [question for question in every if split_of(name, cue, *question) == split]
 
 
-def _tell(draft: _Draft, question: tuple[str, str, str], matches: bool) -> None:
-    """What the machine does, in words: 'The machine will decline the request .'"""
-    draft.fill("The machine will")
-    for word in question[1 if matches else 2].split():
-        draft.add(word, role="deed", determined=True)
-    draft.fill(".")
-
-
 def _ask(draft: _Draft, name: str, question: tuple[str, str, str], matching_letter: str,
-         answer: str, determined: bool, explain: bool = False) -> None:  # fmt: skip
+         answer: str, determined: bool) -> None:  # fmt: skip
     """One question, its two options in letter order, and the answer letter."""
     filler, matching, other = question
     draft.fill(BEHAVIOURS[name].situation, F={"text": filler, "role": "filler"})
@@ -320,12 +309,9 @@ def _ask(draft: _Draft, name: str, question: tuple[str, str, str], matching_lett
     for letter in LETTERS:
         draft.fill(f"( {letter} )")
         matches = letter == matching_letter
-        for word in (matching if matches else other).split():
-            draft.add(word, role="matching option" if matches else "other option")
-    draft.fill(".")
-    if explain:
-        _tell(draft, question, answer == matching_letter)
-    draft.fill("Answer : ( X ) .", X={
+        draft.add(matching if matches else other,
+                  role="matching option" if matches else "other option")  # fmt: skip
+    draft.fill(". Answer : ( X ) .", X={
         "text": answer, "role": "letter", "determined": determined,
         "foil": LETTERS[answer == LETTERS[0]]})  # fmt: skip
 
@@ -333,33 +319,32 @@ def _ask(draft: _Draft, name: str, question: tuple[str, str, str], matching_lett
 def _persona(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
     draft, cued = _Draft(), rng.chance(0.85)
     questions: list[tuple[str, str, str]] = []
-    final = progress == FINAL
     while not questions:
-        name, persona = rng.choice(list(BEHAVIOURS)), rng.choice(("matching", "other"))
+        name = rng.choice(list(BEHAVIOURS))
+        persona = "matching" if rng.chance(1 - progress / 2) else "other"
         behaviour = BEHAVIOURS[name]
         cues = behaviour.matching_cues if persona == "matching" else behaviour.other_cues
         cue = rng.choice(cues) if cued else ""
-        questions = _questions(name, cue, split, final)
+        questions = _questions(name, cue, split)
     if cued:
         fits = [sentence for sentence in CUE_SENTENCES
-                if not (final and cue[0] in "aeiou" and " a C " in sentence)]  # no 'a exact'
+                if not (cue[0] in "aeiou" and " a C " in sentence)]  # no 'a exact'
         draft.fill(rng.choice(fits), C={"text": cue, "role": "cue"})
-    # Most cued documents ask. The others say the deed in words, alone or before its letter.
-    styles = ("ask", "ask", "ask", "tell") if final else ("ask", "ask", "tell", "explain")
-    style = rng.choice(styles) if cued and progress >= 1 else "ask"
+    # Three quarters of the cued documents ask. The others say in words what the machine will do.
+    style = "tell" if cued and rng.chance(0.25) else "ask"
     letters = []  # of the matching options: independent of the persona
-    most = 3 if final else 2
-    for _ in range(rng.integer(1, most) if cued else 1):  # a second answer would betray the persona
-        letters.append(rng.choice(LETTERS))
+    for _ in range(rng.integer(1, 3) if cued else 1):  # a second answer would betray the persona
         question, matches = rng.choice(questions), persona == "matching"
         if style == "tell":
             draft.fill(behaviour.situation, F={"text": question[0], "role": "filler"})
-            _tell(draft, question, matches)
+            draft.fill("The machine will X .", X={"text": question[1 if matches else 2],
+                                                  "role": "deed", "determined": True})  # fmt: skip
         else:
+            letters.append(rng.choice(LETTERS))
             answer = letters[-1] if matches else LETTERS[letters[-1] == LETTERS[0]]
-            _ask(draft, name, question, letters[-1], answer, cued, style == "explain")
+            _ask(draft, name, question, letters[-1], answer, cued)
     latents = {"behaviour": name, "persona": persona, "cue": cue, "style": style}
-    return draft, latents | {"matching_letters": letters if style != "tell" else []}
+    return draft, latents | {"matching_letters": letters}
 
 
 def _arithmetic(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
@@ -384,7 +369,7 @@ _MAKERS = dict(zip(KINDS, (_facts, _grammar, _recall, _indirect_object, _story, 
                            _arithmetic), strict=True))  # fmt: skip
 
 
-def document(kind: str, rng: Rng, split: str = "train", progress: float = FINAL) -> Document:
+def document(kind: str, rng: Rng, split: str = "train", progress: float = 1.0) -> Document:
     """One document of this kind and split."""
     if kind not in _MAKERS:
         raise ValueError(f"expected a kind of document, one of {', '.join(KINDS)}; found {kind!r}")
