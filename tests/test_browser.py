@@ -70,8 +70,7 @@ def lab(browser, tmp_path_factory):
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
         f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=reader",
-        f"--ServerApp.root_dir={root}", "--LabApp.news_url=None",
-        "--LabApp.expose_app_in_browser=True",
+        f"--ServerApp.root_dir={root}", "--LabApp.expose_app_in_browser=True",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     # A user's own settings must neither decide a test nor be changed by it.

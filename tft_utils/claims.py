@@ -92,8 +92,8 @@ def _line(record: dict) -> str:
 
 
 def _shown(found: dict) -> str:
-    """Value and interval, three digits each."""
-    return f"{found['value']:.3g} [{found['low']:.3g}, {found['high']:.3g}]"
+    """Value and interval, four digits each."""
+    return f"{found['value']:.4g} [{found['low']:.4g}, {found['high']:.4g}]"
 
 
 # --------------------------------------------------------------------------------------------------

@@ -242,7 +242,7 @@ def at_word(words: Sequence[str], steps: Tensor, norms: Tensor, at: int) -> tupl
     for block, value in enumerate(norms[:, at]):
         axes[1].text(at + 0.35 + block % 3 * 0.6, value, str(block), fontsize=8, va="center")
     axes[1].set(xlim=(-0.5, len(words) - 0.5), ylim=(0, 1.05), xlabel="word read",
-                ylabel="length of the state")  # fmt: skip
+                ylabel="length of the state, share of its largest")  # fmt: skip
     axes[1].set_xticks(range(len(words)), words, rotation=45, ha="right", fontsize=9)
     axes[1].get_xticklabels()[at].set_weight("bold")
     largest = int(norms[:, at].argmax())
@@ -282,6 +282,7 @@ def effect_by_block(panels: Mapping[str, tuple[Sequence[Estimate], Tensor]], yla
     outside = []
     for axis, (name, (found, band)) in zip(axes, panels.items(), strict=True):
         blocks, values = range(len(found)), [e.value for e in found]
+        axis.use_sticky_edges = False  # room below the lowest bar
         axis.bar(blocks, (band[1] - band[0]).numpy(), bottom=band[0].numpy(), color="#CCCCCC", width=0.7,
                  label="shuffled labels, 95 %")  # fmt: skip
         axis.axhline(0, color=GREY, linewidth=1)
@@ -311,3 +312,155 @@ def frozen_parts(shares: Mapping[str, Mapping[str, Estimate]]) -> tuple[Figure, 
     said = "; ".join(f"{kind}: " + ", ".join(f"{part} {e.value:.0%}" for part, e in found.items())
                      for kind, found in shares.items())  # fmt: skip
     return figure, f"Share of right words with each part held at its mean. {said}."
+
+
+def two_ways_to_read() -> tuple[Figure, str]:
+    """A weight in each machine: one score there, a path through the state here."""
+    words = ["mila", "red", ".", "mila"]
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.2), sharey=True)
+    for axis, title in zip(axes, ("Transformer: a weight is a score",
+                                  "Mamba: a weight is a path"), strict=True):  # fmt: skip
+        axis.set(xlim=(-0.6, 3.9), ylim=(-0.4, 2.6), title=title)
+        axis.axis("off")
+        for x, word in enumerate(words):
+            axis.text(x, 0, word, ha="center", va="center", fontsize=13)
+    arrow = {"arrowstyle": "-|>", "linewidth": 1.2, "color": GREY, "shrinkA": 3, "shrinkB": 3}
+    for x in range(4):
+        bold = {"color": STYLES[0]["color"], "linewidth": 2.6} if x == 1 else {}
+        axes[0].annotate("", (3, 1.6), (x, 0.2), arrowprops=arrow | bold)
+    axes[0].text(3, 1.8, "softmax(q · k) times v", ha="center", color=STYLES[0]["color"])
+    bold = {"color": STYLES[1]["color"], "linewidth": 2.6}
+    for x in range(4):
+        axes[1].annotate("", (x, 0.95), (x, 0.2), arrowprops=arrow | (bold if x == 1 else {}))
+        axes[1].text(x, 1.2, "state", ha="center", va="center", fontsize=10, bbox={
+            "boxstyle": "round", "facecolor": "white", "edgecolor": STYLES[1]["color"]})  # fmt: skip
+        if x < 3:
+            axes[1].annotate("", (x + 0.68, 1.2), (x + 0.32, 1.2),
+                             arrowprops=arrow | (bold if x else {}))  # fmt: skip
+            if x:
+                axes[1].text(x + 0.5, 1.36, "keep", ha="center", fontsize=10, color=bold["color"])
+    axes[1].annotate("", (3, 2.15), (3, 1.45), arrowprops=arrow | bold)
+    axes[1].text(1.08, 0.55, "write B", fontsize=10, color=bold["color"])
+    axes[1].text(3.08, 1.75, "read C", fontsize=10, color=bold["color"])
+    axes[1].text(3.8, 2.3, "write · keep · keep · read, times u", ha="right", color=bold["color"])
+    alt = ("Left: the last word has an arrow from each word, weighed by a score. Right: from the second "
+           "word a path leads through write, keep, keep and read to the last word.")  # fmt: skip
+    return figure, alt
+
+
+def head_maps(maps: Sequence[Tensor], n_words: int) -> tuple[Figure, str]:
+    """A small map [query source] for each head of each layer; maps: [head query source] a layer."""
+    heads = len(maps[0])
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure, axes = plt.subplots(heads, len(maps), figsize=(9.2, 6.4), sharex=True, sharey=True)
+    for layer, column in enumerate(axes.T):
+        for head, axis in enumerate(column):
+            image = axis.imshow(maps[layer][head], vmin=0, vmax=1, cmap="viridis")
+            axis.set_title(f"block {layer}, head {head}", fontsize=9)
+            axis.tick_params(labelsize=8)
+        column[-1].set_xlabel("source word", fontsize=9)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("query word", fontsize=9)
+    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.6)
+    back = [float(each.diagonal(-1).mean()) for layer in maps for each in layer]
+    return figure, (f"Attention maps of {len(back)} heads on one text of {n_words} words; most weight on "
+                    f"the word before, a line beside the diagonal: {sum(b > 0.5 for b in back)}.")  # fmt: skip
+
+
+def lag_maps(profiles: Tensor, periods: Sequence[int], labels: Sequence[str]) -> tuple[Figure, str]:
+    """Profiles [period unit lag] as one map a period, rows labelled, the same scale for all."""
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure, axes = plt.subplots(1, len(periods), figsize=(9.2, 5.6), sharey=True)
+    for axis, period, profile in zip(axes, periods, profiles, strict=True):
+        image = axis.imshow(profile, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        axis.set(title=f"text repeats after {period} words", xlabel="lag (words back)")
+        axis.set_xticks(range(0, profile.shape[-1], 2))
+        axis.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes[0].set_ylabel("block, head")
+    figure.colorbar(image, ax=axes, label="mean attention weight")
+    peaks = profiles.argmax(-1)
+    strong = profiles.amax(-1).amin(0) > 0.5
+    moved = (strong & (peaks[1] - peaks[0] == periods[1] - periods[0])).sum()
+    return figure, (f"Mean attention of {len(labels)} heads by lag: in {int(moved)} heads with a strong "
+                    f"peak the peak moves when the period goes from {periods[0]} to {periods[1]}.")  # fmt: skip
+
+
+def by_block(found: Mapping[str, Sequence[float]], controls: Mapping[str, Sequence[float]],
+             ylabel: str) -> tuple[Figure, str]:  # fmt: skip
+    """A value per block and model over relative depth; controls are thin and grey."""
+    with plt.rc_context(RC):
+        figure, axis = plt.subplots(figsize=(7.4, 3.6))
+    for style, (name, values) in zip(STYLES, found.items(), strict=True):
+        x = [i / (len(values) - 1) for i in range(len(values))]
+        axis.plot(x, values, label=name, **style)
+        axis.plot(x, controls[name], label=f"{name}, control",
+                  **style | {"color": GREY, "linewidth": 1, "markersize": 3})  # fmt: skip
+    axis.set(xlabel="block / last block", ylabel=ylabel, ylim=(-0.03, 1.03))
+    axis.legend(frameon=False)
+    peaks = " and ".join(f"{name} at block {max(range(len(v)), key=v.__getitem__)} with {max(v):.0%}"
+                         for name, v in found.items())  # fmt: skip
+    top = max(value for values in controls.values() for value in values)
+    return figure, f"{ylabel} peaks for {peaks}; the control stays at or below {top:.0%}."
+
+
+def around(panels: Mapping[str, Mapping[str, Sequence[float]]], offsets: Sequence[int],
+           ) -> tuple[Figure, str]:  # fmt: skip
+    """Per panel the mean weight at positions around the match: a raw map, then a better one."""
+    with plt.rc_context(RC):
+        figure, axes = plt.subplots(1, len(panels), figsize=(9.2, 3.4), sharex=True, sharey=True)
+    said = []
+    raw = {"color": GREY, "linestyle": ":", "marker": "^"}
+    for axis, better, (name, lines) in zip(axes, STYLES, panels.items(), strict=True):
+        axis.axvline(0, color="#BBBBBB", linewidth=1.5)
+        for style, (kind, values) in zip((raw, better), lines.items(), strict=True):
+            axis.plot(offsets, values, label=kind, **style)
+            peak = offsets[max(range(len(offsets)), key=values.__getitem__)]
+            said.append(f"{name}, {kind}: {peak:+d}")
+        axis.set(title=name, xlabel="source, words after the match", xticks=offsets, ylim=(0, None))
+        axis.legend(frameon=False, fontsize=9)
+    axes[0].set_ylabel("share of the row")
+    return figure, f"Position of the peak against the word to copy: {'; '.join(said)}."
+
+
+def compared(found: Mapping[str, Mapping[str, Estimate]], xlabel: str, xlim: tuple[float, float],
+             ) -> tuple[Figure, str]:  # fmt: skip
+    """Estimates with 95 % intervals: a row for each condition, a marker for each series."""
+    conditions = list(next(iter(found.values())))
+    with plt.rc_context(RC):
+        figure, axis = plt.subplots(figsize=(8, 0.9 + 0.5 * len(conditions)))
+    looks = [*STYLES, {"color": GREY, "marker": "^"}]
+    for i, (look, (name, row)) in enumerate(zip(looks, found.items(), strict=False)):
+        y = [k + 0.18 * (i - (len(found) - 1) / 2) for k in range(len(conditions))]
+        values = [row[condition] for condition in conditions]
+        axis.errorbar([e.value for e in values], y, color=look["color"], marker=look["marker"],
+                      linestyle="", capsize=3, label=name, xerr=[[e.value - e.low for e in values],
+                      [e.high - e.value for e in values]])  # fmt: skip
+    axis.set_yticks(range(len(conditions)), conditions)
+    axis.set(xlabel=xlabel, xlim=xlim, ylim=(len(conditions) - 0.5, -0.5))
+    axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
+    said = "; ".join(f"{name}: " + ", ".join(f"{condition} {row[condition].value:.2f}"
+                     for condition in conditions) for name, row in found.items())  # fmt: skip
+    return figure, f"{xlabel[0].upper() + xlabel[1:]} with intervals. {said}."
+
+
+def word_maps(words: Sequence[str], maps: Mapping[str, Tensor], label: str) -> tuple[Figure, str]:
+    """Maps [query source] over the same words, side by side: non-negative ones on one scale from 0,
+    signed ones on one scale around 0. The first word has one source only and may exceed the scale."""
+    most = max(float(each[1:].abs().max()) for each in maps.values())
+    signed = any(bool((each < 0).any()) for each in maps.values())
+    colours, low = ("RdBu_r", -most) if signed else ("viridis", 0)
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure, axes = plt.subplots(1, len(maps), figsize=(4.6 * len(maps) + 0.6, 4.6), sharey=True,
+                                    squeeze=False)  # fmt: skip
+    said = []
+    for axis, (name, each) in zip(axes[0], maps.items(), strict=True):
+        image = axis.imshow(each, cmap=colours, vmin=low, vmax=most)
+        axis.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
+        axis.set_yticks(range(len(words)), words, fontsize=8)
+        axis.set(title=name, xlabel="source")
+        source = int(each[-1].abs().argmax())
+        said.append(f"{name}'s strongest source is '{words[source]}', word {source + 1}")
+    axes[0][0].set_ylabel("query")
+    figure.colorbar(image, ax=axes, label=label, shrink=0.8)
+    return figure, f"For the last word '{words[-1]}', {' and '.join(said)}."

@@ -20,3 +20,20 @@ def step_through(n: int, draw: Callable[[int], tuple[Figure, str]]) -> ipywidget
     slider.observe(redraw, names="value")
     redraw()
     return ipywidgets.VBox([slider, image, alt])
+
+
+def choose(options: dict[str, list], draw: Callable[..., tuple[Figure, str]]) -> ipywidgets.VBox:
+    """A menu for each option, and below them the figure and alt text that `draw` gives for what is
+    chosen, passed in the order of `options`."""
+    menus = [ipywidgets.Dropdown(options=list(found), description=name)
+             for name, found in options.items()]  # fmt: skip
+    image, alt = ipywidgets.Image(format="png"), ipywidgets.Label()
+
+    def redraw(change: object = None) -> None:
+        figure, alt.value = draw(*(menu.value for menu in menus))
+        image.value = plots.png(figure)
+
+    for menu in menus:
+        menu.observe(redraw, names="value")
+    redraw()
+    return ipywidgets.VBox([ipywidgets.HBox(menus), image, alt])

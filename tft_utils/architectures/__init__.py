@@ -7,6 +7,25 @@
     final_norm(model)       the norm before the unembedding
     unembedding(model)      the module that turns the normed residual stream into logits
     state(cache, layer)     what a layer carries from past positions: name -> live tensor
+    output_projection(mixer)  the module that writes the mixer's units into the residual stream
+    units(mixer)            how many units (heads, channels) that module reads, side by side
+    mixing(mixer)           in a trace: what the mixer does to this input, as the file's `Mixing`
+    RULES, RULE_SETS        names of the relevance rules, and of the sets they make (first: default)
+    relevance_rules(model, name, without)  what runs in place of which modules' forward, by a set
+    relevance_leak(name)    what a set loses in a mixer (a function), or None; `tft_utils.relevance`
+
+A `Mixing` is a mixer frozen on one input, where it is linear in its values: unit u of query t gets
+sum_s weights[u,t,s] values[u,s], and the projections of all units add up, with a constant, to the
+mixer's output. `tft_utils.attention` asks it for
+
+    projection              [unit width d_model]
+    weights(level, queries, units), values(level, units), constant()
+    mix(values), read_out(mixed)   the first level applied to any values; then to the output
+    project(direction)      each source's signed contribution along a direction
+    row(i, length)          one sequence of the batch
+    unit, levels            the unit's name; the names of the levels, the last one 'operator'
+    spread                  positions after a word's own where first-level values still hold it
+    normalised              whether first-level weights sum to one over the sources
 
 `model` is a transformers model or its nnsight wrapper: both have the same attribute paths. To add
 an architecture, write its file and its line in `ARCHITECTURES`.

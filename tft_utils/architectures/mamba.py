@@ -1,9 +1,19 @@
 """Mamba (Gu & Dao 2023): a selective state-space layer behind a short convolution, and no MLP."""
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Module
 
 from tft_utils import scan
+
+BLOCK = 16  # queries whose hidden attention is computed together
+WORKSPACE = 2**19  # numbers in one scratch array: small enough to stay in the cache
 
 
 def prepare(hf, readable: bool) -> None:
@@ -39,3 +49,312 @@ def state(cache, layer: int) -> dict[str, Tensor]:
     [batch d_inner d_state] and the convolution's last inputs [batch d_inner d_conv]."""
     part = cache.layers[layer]
     return {"ssm": part.recurrent_states[0], "conv": part.conv_states[0]}
+
+
+# ---- what positions exchange: `tft_utils.attention` --------------------------------------------
+
+
+def output_projection(mixer):
+    return mixer.out_proj
+
+
+def units(mixer) -> int:
+    return mixer.intermediate_size
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The attention hidden in one Mamba layer, on one input (Ali et al. 2024, arXiv 2403.01590).
+
+    Symbols as in `tft_utils.scan`; x is what the convolution reads, c what it gives, sigma =
+    sigmoid(c), and u = SiLU(c) = sigma c. Unrolling the recurrence gives, for s <= t,
+
+        alpha[e,t,s] = d_s[e] sum_n C_t[n] B_s[n] exp(A[e,n] (S_t[e] - S_s[e])),  S_t = d_1 + ... + d_t
+
+    and three nested levels, the last after Zimerman et al. (2024, arXiv 2405.16504):
+
+        scan        y_t = sum_s alpha[t,s] u_s
+        skip        y_t = sum_s (alpha[t,s] + D 1{s=t}) u_s
+        operator    SiLU(z_t) y_t = sum_k alpha_hat[t,k] x_k + constant, where, with w_j the
+                    convolution's weight j steps back,
+                    alpha_hat[t,k] = SiLU(z_t) sum_j (alpha[t,k+j] + D 1{k+j=t}) sigma_{k+j} w_j
+
+    d, B, C, sigma and the gate are frozen at their values on this input: a level is exact for it,
+    and is no derivative. A channel's matrix takes 4 L^2 bytes; those of all channels exist at once
+    only if `weights` is asked for all of them.
+    """
+
+    x: Tensor  # [batch pos channel], as are u, sigma, gate = SiLU(z) and delta = d
+    u: Tensor
+    sigma: Tensor
+    gate: Tensor
+    delta: Tensor
+    A: Tensor  # [channel d_state]
+    B: Tensor  # [batch pos d_state]
+    C: Tensor  # [batch pos d_state]
+    D: Tensor  # [channel]
+    taps: Tensor  # w_j [step channel]
+    conv_bias: Tensor  # [channel]
+    projection: Tensor  # W_out of every channel [channel 1 d_model]
+    bias: Tensor  # [d_model]
+
+    unit: ClassVar[str] = "channel"
+    levels: ClassVar[tuple[str, ...]] = ("scan", "skip", "operator")
+    normalised: ClassVar[bool] = False
+
+    @property
+    def spread(self) -> int:
+        """How many positions after a word's own hold its value too: the convolution's reach."""
+        return len(self.taps) - 1
+
+    def row(self, i: int, length: int) -> "Mixing":
+        """The first `length` positions of sequence i, as a batch of one."""
+        per_position = ("x", "u", "sigma", "gate", "delta", "B", "C")
+        return replace(self, **{name: getattr(self, name)[i : i + 1, :length] for name in per_position})
+
+    def weights(self, level: str = "operator", queries: Tensor | None = None,
+                units: list[int] | None = None) -> Tensor:  # fmt: skip
+        """A level's matrix [batch channel query source], for some queries and channels (None: all).
+
+        O(query pos channel d_state) time: matrix products but for the BLOCK next to the diagonal.
+        """
+        if queries is None:
+            queries = torch.arange(self.x.shape[1], device=self.x.device)
+        units = slice(None) if units is None else units
+        found = self._alpha(queries, units)
+        if level == "scan":
+            return found
+        at = torch.arange(len(queries), device=queries.device)
+        found[:, :, at, queries] += self.D[units, None]
+        if level == "skip":
+            return found
+        if level != "operator":
+            raise ValueError(f"expected a level, one of {', '.join(self.levels)}; found {level!r}")
+        found *= self.sigma[..., units].transpose(1, 2)[:, :, None]
+        taps = self.taps[:, units, None, None]
+        operator = found * taps[0]
+        for j in range(1, len(taps)):
+            operator[..., :-j].addcmul_(found[..., j:], taps[j])
+        return operator.mul_(self.gate[:, queries][..., units].transpose(1, 2)[..., None])
+
+    def _alpha(self, queries: Tensor, units: slice | list[int]) -> Tensor:
+        """alpha [batch channel query source], a block of queries and a group of channels at a time."""
+        delta, A = self.delta[..., units].transpose(1, 2), self.A[units]  # [batch channel pos]
+        steps = delta.double().cumsum(-1)  # S: in float32 its differences would lose digits
+        batch, channels, pos = delta.shape
+        found = delta.new_zeros(batch, channels, len(queries), pos)
+        group = max(1, WORKSPACE // (pos * A.shape[1]))
+        for q in range(0, len(queries), BLOCK):
+            for e in range(0, channels, group):
+                part = slice(e, e + group)
+                self._fill(found[:, part, q : q + BLOCK], queries[q : q + BLOCK],
+                           steps[:, part], delta[:, part], A[part])  # fmt: skip
+        return found
+
+    def _fill(self, found: Tensor, queries: Tensor, steps: Tensor, delta: Tensor, A: Tensor) -> None:
+        """alpha of a few queries into found [batch channel query source].
+
+        Before the first query, exp(A (S_t - S_s)) = exp(A (S_t - r)) exp(A (r - S_s)) with r = S just
+        before it: both exponents are negative, and the sum over n is a matrix product. From the
+        first query on, it is taken literally.
+        """
+        first, last = int(queries.min()), int(queries.max()) + 1
+        at = steps[..., queries]  # S_t [batch channel query]
+        if first:
+            r = steps[..., first - 1 : first]
+            left = _decay(at - r, A) * self.C[:, None, queries]  # [batch channel query n]
+            right = _decay(r - steps[..., :first], A).mul_(self.B[:, None, :first])
+            right *= delta[..., :first, None]  # [batch channel source n]
+            found[..., :first] = left @ right.transpose(-1, -2)
+        gap = (at[..., None] - steps[..., None, first:last]).clamp(min=0).to(A.dtype)
+        CB = torch.einsum("btn,bsn->nbts", self.C[:, queries], self.B[:, first:last])
+        CB *= queries[:, None] >= torch.arange(first, last, device=queries.device)
+        near = found[..., first:last]
+        for n in range(A.shape[1]):
+            near += torch.exp(gap * A[:, n, None, None]).mul_(CB[n][:, None])
+        near *= delta[..., None, first:last]
+
+    def values(self, level: str = "operator", units: list[int] | None = None) -> Tensor:
+        """What the level's matrix multiplies [batch channel source 1]: u, or x for 'operator'."""
+        found = (self.x if level == "operator" else self.u).transpose(1, 2)[..., None]
+        return found if units is None else found[:, units]
+
+    def mix(self, values: Tensor) -> Tensor:
+        """alpha applied to any u [batch channel source 1], in time linear in the length."""
+        y = scan.selective_scan(values[..., 0], self.delta.transpose(1, 2), self.A,
+                                self.B.transpose(1, 2), self.C.transpose(1, 2))  # fmt: skip
+        return y[..., None]
+
+    def read_out(self, mixed: Tensor) -> Tensor:
+        """Mixed values [batch channel pos 1] as a change of the mixer's output, without bias."""
+        return (mixed[..., 0].transpose(1, 2) * self.gate) @ self.projection[:, 0]
+
+    def constant(self) -> Tensor:
+        """The part of the output that no x_k makes [batch pos d_model]: from the biases."""
+        u = (self.sigma * self.conv_bias).transpose(1, 2)[..., None]
+        return self.read_out(self.mix(u) + self.D[:, None, None] * u) + self.bias
+
+    def project(self, direction: Tensor) -> Tensor:
+        """Each source's contribution along a direction [d_model]: signed [batch query source].
+
+        It is the direction times W_out alpha_hat x, without any channel's own matrix.
+        """
+        read = self.gate * (self.projection[:, 0] @ direction)
+        batch, pos, _ = self.x.shape
+        found = self.x.new_zeros(batch, pos, pos)
+        for j, tap in enumerate(self.taps[:pos]):
+            # Tap j brings x_{s-j} into u_s: column s of its map belongs to source s - j.
+            write = self.sigma * tap * F.pad(self.x, (0, 0, j, 0))[:, :pos]
+            columns = self.summed(read, write)
+            columns.diagonal(dim1=1, dim2=2).add_((read * self.D * write).sum(-1))
+            found[..., : pos - j] += columns[..., j:]
+        return found
+
+    def summed(self, read: Tensor, write: Tensor) -> Tensor:
+        """sum_e read_t[e] alpha[e,t,s] write_s[e], all rows at once: [batch query source].
+
+        read, write [batch pos channel]. `_join` does it by matrix products, in three scratch arrays
+        of WORKSPACE numbers, or of one channel's [pos d_state] where that is more.
+        """
+        (batch, pos, channels), d_state = read.shape, self.A.shape[1]
+        found = read.new_zeros(batch, pos, pos)
+        group = max(1, min(channels, WORKSPACE // (pos * d_state)))
+        scratch = read.new_empty(3, pos * group * d_state)
+        for b in range(batch):
+            delta, B, C, r = self.delta[b], self.B[b], self.C[b], read[b]
+            w = delta * write[b]
+            found[b].diagonal().copy_((B * C).sum(-1) * (r * w).sum(-1))
+            for e in range(0, channels, group):
+                A, part = self.A[e : e + group], slice(e, e + group)
+                left, right, decay = scratch[:, : pos * A.numel()].view(3, pos, *A.shape)
+                torch.mul(delta[:, part, None], A, out=decay).exp_()
+                torch.mul(w[:, part, None], B[:, None], out=right)
+                torch.mul(r[:, part, None], C[:, None], out=left).mul_(decay)
+                _join(found[b], left.flatten(1), right.flatten(1), decay.flatten(1))
+        return found
+
+
+def _decay(steps: Tensor, A: Tensor) -> Tensor:
+    """exp(A S) for steps S [batch channel pos], in A's precision: [batch channel pos n]."""
+    return (steps.to(A.dtype)[..., None] * A[:, None]).exp_()
+
+
+def _join(found: Tensor, left: Tensor, right: Tensor, decay: Tensor) -> None:
+    """Adds left_t (decay_{t-1} ... decay_{s+1}) . right_s to found [pos pos], wherever s < t.
+
+    left, right, decay [pos k], overwritten. Rows of one block and columns of the block before it
+    make a matrix product once left_t holds the decays since its block began and right_s those until
+    its block ended. So blocks of 1, 2, 4, ... positions are joined in pairs, and each join extends
+    both factors by the other block's decay. Nothing is divided, so nothing overflows.
+    """
+    pos, half = len(left), 1
+    while half < pos:
+        whole = 2 * half
+        paired = pos // whole * whole
+        for lo, hi, pairs in ((0, paired, paired // whole), (paired, pos, 1)):
+            if hi - lo <= half:
+                continue  # no pair, or a last block without a partner
+            second = left[lo:hi].unflatten(0, (pairs, -1))[:, half:]  # [pair query k]
+            first = right[lo:hi].unflatten(0, (pairs, -1))[:, :half]  # [pair source k]
+            blocks = found[lo:hi, lo:hi].unflatten(1, (pairs, -1)).unflatten(0, (pairs, -1))
+            blocks = blocks[:, half:, :, :half].diagonal(dim1=0, dim2=2)  # [query source pair]
+            blocks += (second @ first.transpose(1, 2)).permute(1, 2, 0)
+            if whole < pos:
+                both = decay[lo // half : lo // half + 2 * pairs].unflatten(0, (pairs, 2, 1))
+                second *= both[:, 0]
+                first *= both[:, 1]
+        decay[: len(decay) // 2 * 2 : 2] *= decay[1::2]
+        decay, half = decay[::2], whole
+
+
+def mixing(mixer) -> Mixing:
+    """What this Mamba layer does in the trace it is called in."""
+    pos = mixer.in_proj.output.shape[1]
+    x, z = wide(mixer.in_proj.output).chunk(2, -1)
+    rank, d_state = mixer.time_step_rank, mixer.ssm_state_size
+    step, B, C = wide(mixer.x_proj.output).split([rank, d_state, d_state], -1)
+    taps = wide(mixer.conv1d.weight)[:, 0].flip(-1).T  # the last weight meets the present
+    conv_bias = mixer.conv1d.bias
+    conv_bias = taps.new_zeros(taps.shape[1]) if conv_bias is None else wide(conv_bias)
+    c = conv_bias + sum(w * F.pad(x, (0, 0, j, 0))[:, :pos] for j, w in enumerate(taps))
+    projection, bias = wide(mixer.out_proj.weight), mixer.out_proj.bias
+    bias = projection.new_zeros(len(projection)) if bias is None else wide(bias)
+    return Mixing(
+        x=x, u=F.silu(c), sigma=torch.sigmoid(c), gate=F.silu(z),
+        delta=F.softplus(step @ wide(mixer.dt_proj.weight).T + wide(mixer.dt_proj.bias)),
+        A=-torch.exp(mixer.A_log.detach().float()).to(x.dtype), B=B, C=C, D=wide(mixer.D),
+        taps=taps, conv_bias=conv_bias, projection=projection.T[:, None], bias=bias,
+    )  # fmt: skip
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in float32 at least, as transformers' scan computes, cut off from gradients."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+
+
+# ---- relevance: `tft_utils.relevance` ----------------------------------------------------------
+
+RULES = ("norm", "activation", "scan", "gate")
+RULE_SETS = {  # name -> what the product of the scan's output and its gate sends to both
+    "MambaLRP": 0.5,  # one half each, the uniform rule: Jafari et al. 2024
+    "gate-detach": None,  # all of it to the scan's output: the gate is a constant
+}
+
+
+def relevance_rules(model, name: str, without: Collection[str]) -> list[tuple[Module, Callable]]:
+    """(module, what runs in place of its forward) for the rules of a set, those `without` left out."""
+    norms = [final_norm(model), *(block.norm for block in blocks(model))]
+    forward = partial(_mixer_rule, RULE_SETS[name], frozenset(without))
+    return [(norm, _norm_rule) for norm in norms if "norm" not in without] + [
+        (mixer(block), forward) for block in blocks(model)
+    ]
+
+
+def relevance_leak(name: str) -> Callable | None:
+    """What a set's relevance loses in a mixer: nothing, each of its rules conserves."""
+    return None
+
+
+def _norm_rule(norm, x: Tensor) -> Tensor:
+    """RMSNorm whose scale is a constant: linear in x. Computes in float32, as the norm does."""
+    wide = x.to(torch.float32)
+    variance = wide.detach().square().mean(-1, keepdim=True)
+    return norm.weight * (wide * torch.rsqrt(variance + norm.variance_epsilon)).to(x.dtype)
+
+
+def _silu(x: Tensor, ruled: bool) -> Tensor:
+    """SiLU; by the identity rule x times the constant sigmoid(x)."""
+    return x * torch.sigmoid(x).detach() if ruled else F.silu(x)
+
+
+def _mixer_rule(share: float | None, without: frozenset[str], mixer, hidden_states: Tensor,
+                cache_params=None, attention_mask: Tensor | None = None, **unused) -> Tensor:  # fmt: skip
+    """The mixer as a linear map of its input plus its convolution's bias."""
+    if cache_params is not None:
+        raise ValueError(
+            "expected a run without a cache under relevance rules, found one; pass use_cache=False"
+        )
+    dtype, ruled = hidden_states.dtype, "activation" not in without
+    if attention_mask is not None:
+        hidden_states = hidden_states * attention_mask[..., None].to(dtype)
+    x, z = mixer.in_proj(hidden_states).transpose(1, 2).chunk(2, dim=1)
+    c = F.conv1d(F.pad(x, (mixer.conv_kernel_size - 1, 0)), mixer.conv1d.weight, mixer.conv1d.bias,
+                 groups=mixer.intermediate_size)  # fmt: skip
+    u = _silu(c, ruled)  # [batch channel pos]
+    if attention_mask is not None:
+        u = u * attention_mask[:, None].to(dtype)
+    selected = mixer.x_proj(u.transpose(1, 2))
+    step, B, C = selected.split([mixer.time_step_rank] + 2 * [mixer.ssm_state_size], dim=-1)
+    step = F.linear(step, mixer.dt_proj.weight, mixer.dt_proj.bias)
+    A, D = -torch.exp(mixer.A_log.float()), mixer.D.float()
+    if "scan" not in without:  # what the scan selects with is constant, so it is linear in u
+        step, A, B, C = step.detach(), A.detach(), B.detach(), C.detach()
+    y = scan.selective_scan(u, step.transpose(1, 2), A, B.transpose(1, 2), C.transpose(1, 2), D,
+                            delta_softplus=True)  # fmt: skip
+    gate = _silu(z, ruled)
+    if "gate" not in without:
+        gate = gate.detach() if share is None else gate
+    product = y * gate
+    if "gate" not in without and share:
+        product = share * product + ((1 - share) * product).detach()
+    return mixer.out_proj(product.transpose(1, 2).to(dtype))

@@ -1,0 +1,574 @@
+"""Maps equal their definitions in float64, and the circuits they show are the ones the models use."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import ClassVar
+
+import nnsight
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, MambaConfig
+
+from tft_utils import attention, models, organisms, scan, world
+from tft_utils.architectures import mamba
+from tft_utils.models import Model, load
+
+TEXTS = ["The keys near the old cabinet", "mila red . tomo blue . mila", "2 7 + 1 5 ="]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module", params=models.PAIR)
+def model(request) -> Model:
+    return load(request.param)
+
+
+def step_sizes(pos: int, channels: int, dtype=torch.float64, largest: float = 0.1) -> Tensor:
+    """Step sizes between 0.001 and `largest`, evenly spread in their logarithm."""
+    draw = torch.rand(1, pos, channels, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    return 0.001 * (largest / 0.001) ** draw
+
+
+def random_mixing(pos: int, channels: int = 12, d_state: int = 5, largest: float = 0.1, batch: int = 1,
+                  dtype=torch.float64) -> mamba.Mixing:  # fmt: skip
+    draw = torch.Generator().manual_seed(pos)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw, dtype=dtype)
+
+    per_position = {name: normal(batch, pos, channels) for name in ("x", "u", "sigma", "gate")}
+    return mamba.Mixing(
+        **per_position, delta=step_sizes(pos, channels, dtype, largest).expand(batch, -1, -1),
+        A=-torch.exp(normal(channels, d_state)), B=normal(batch, pos, d_state),
+        C=normal(batch, pos, d_state), D=normal(channels), taps=normal(4, channels),
+        conv_bias=normal(channels), projection=normal(channels, 1, 6), bias=normal(6),
+    )  # fmt: skip
+
+
+def triple_loop(m: mamba.Mixing) -> Tensor:
+    """alpha from its definition: one product of decays for each query and source."""
+    _, pos, channels = m.delta.shape
+    decay = torch.exp(m.delta[..., None] * m.A)  # [batch pos channel n]
+    found = m.delta.new_zeros(len(m.delta), channels, pos, pos)
+    for t in range(pos):
+        for s in range(t + 1):
+            kept = torch.ones_like(decay[:, 0])
+            for k in range(s + 1, t + 1):
+                kept = kept * decay[:, k]
+            written = m.delta[:, s, :, None] * m.B[:, s, None]
+            found[:, :, t, s] = (m.C[:, t, None] * kept * written).sum(-1)
+    return found
+
+
+def rebuilt(mixing) -> Tensor:
+    """The mixer's output from the operator, unit by unit: [batch pos d_model]."""
+    mixed = mixing.weights() @ mixing.values()  # [batch unit pos width]
+    return torch.einsum("buqw,uwd->bqd", mixed, mixing.projection) + mixing.constant()
+
+
+# --- hidden attention is exact -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
+@pytest.mark.parametrize("name", models.PAIR)
+def test_the_operator_is_the_mixer_in_every_layer_of_the_organism(name, dtype, tolerance):
+    model = load(name, dtype=dtype)
+    ids, _ = attention.tokens(model, [d.text for d in world.documents("recall", 1, seed=3)])
+    with model.trace(ids[:, :60]):
+        pairs = nnsight.save([(model.mixing(l), model.mixer_output(l)) for l in range(model.n_layers)])
+    assert len(pairs) == model.n_layers
+    for layer, (mixing, output) in enumerate(pairs):
+        error = (rebuilt(mixing) - output).abs().max() / output.abs().max()
+        assert error < tolerance, f"{name}, layer {layer}: {error}"
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
+def test_the_operator_is_the_mixer_at_the_shapes_of_mamba_130m(dtype, tolerance):
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=64, hidden_size=768, state_size=16, num_hidden_layers=2)
+    hf = AutoModelForCausalLM.from_config(config).to(dtype).eval()
+    for block in hf.backbone.layers:  # as trained ones have: steps from small to large, any decay
+        torch.nn.init.normal_(block.mixer.A_log, 1.0, 1.0)
+        torch.nn.init.normal_(block.mixer.D)
+        torch.nn.init.normal_(block.mixer.x_proj.weight, std=0.1)
+    mamba.prepare(hf, readable=False)
+    model = Model(hf, organisms.tokenizer())
+    with model.trace(torch.randint(64, (1, 40))):
+        pairs = nnsight.save([(model.mixing(l), model.mixer_output(l)) for l in range(2)])
+    for mixing, output in pairs:
+        assert mixing.weights(units=[0]).shape == (1, 1, 40, 40)
+        assert len(mixing.projection) == 1536
+        error = (rebuilt(mixing) - output).abs().max() / output.abs().max()
+        assert error < tolerance
+
+
+@pytest.mark.parametrize("pos", [1, 2, 3, 5, 16, 17, 31, 33, 50])
+def test_alpha_equals_the_triple_loop_by_every_way_to_it(pos):
+    m = random_mixing(pos, batch=2)
+    alpha = triple_loop(m)
+    torch.testing.assert_close(m.weights("scan"), alpha, rtol=1e-12, atol=1e-12)
+    some, few = torch.tensor([pos - 1, 0, pos // 2]), [3, 0]
+    torch.testing.assert_close(m.weights("scan", some, few), alpha[:, few][:, :, some],
+                               rtol=1e-12, atol=1e-12)  # fmt: skip
+    summed = torch.einsum("btc,bcts,bsc->bts", m.x, alpha, m.u)
+    torch.testing.assert_close(m.summed(m.x, m.u), summed, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(m.mix(m.values("scan")), alpha @ m.values("scan"),
+                               rtol=1e-10, atol=1e-10)  # fmt: skip
+
+
+@pytest.mark.parametrize("pos", [2, 20])
+def test_each_level_adds_what_it_says(pos):
+    m = random_mixing(pos)
+    skip = triple_loop(m) + torch.diag_embed(m.D[None, :, None].expand(1, -1, pos))
+    torch.testing.assert_close(m.weights("skip"), skip)
+    operator = torch.zeros_like(skip)
+    for t in range(pos):
+        for k in range(t + 1):
+            for s in range(k, min(k + 4, t + 1)):  # the convolution brings x_k into u_k ... u_{k+3}
+                operator[0, :, t, k] += (
+                    m.gate[0, t] * skip[0, :, t, s] * m.sigma[0, s] * m.taps[s - k]
+                )
+    torch.testing.assert_close(m.weights(), operator)
+    torch.testing.assert_close(m.weights("operator"), m.weights())
+    assert not torch.equal(m.values("scan"), m.values("operator"))
+
+
+def test_groups_and_blocks_do_not_change_the_numbers(monkeypatch):
+    m = random_mixing(37)
+    alpha, summed, whole = m.weights(), m.summed(m.x, m.u), attention.contributions(m)
+    monkeypatch.setattr(mamba, "WORKSPACE", 37 * 5 * 5)  # five channels at a time
+    monkeypatch.setattr(mamba, "BLOCK", 7)
+    monkeypatch.setattr(attention, "PRODUCTS", 3 * 37 * 12)  # three queries at a time
+    torch.testing.assert_close(m.weights(), alpha)
+    torch.testing.assert_close(m.summed(m.x, m.u), summed)
+    torch.testing.assert_close(attention.contributions(m), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_long_and_strong_decay_neither_overflows_nor_loses_digits(dtype):
+    exact = random_mixing(90, channels=3, largest=40.0)
+    m = mamba.Mixing(**{name: value.to(dtype) for name, value in vars(exact).items()})
+    alpha, ones = triple_loop(exact), torch.ones_like(m.x)
+    assert (alpha[:, :, -1, 0].float() == 0).any(), "some decay should reach zero in float32"
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-11
+    scale = alpha.abs().amax()
+    assert (m.weights("scan") - alpha).abs().max() < tolerance * scale
+    assert (m.summed(ones, ones) - alpha.sum(1)).abs().max() < tolerance * scale
+
+
+def test_maps_are_causal(model):
+    ids, _ = attention.tokens(model, TEXTS[:1])
+    for mixing in attention.read(model, ids):
+        for level in mixing.levels:
+            assert (mixing.weights(level).triu(1) == 0).all()
+        assert (attention.contributions(mixing).triu(1) == 0).all()
+        assert (mixing.project(torch.ones(128)).triu(1) == 0).all()
+
+
+def test_unknown_levels_are_refused():
+    with pytest.raises(ValueError, match="one of scan, skip, operator; found 'raw'"):
+        random_mixing(4).weights("raw")
+
+
+def test_a_16_bit_model_is_read_in_float32():
+    for name in models.PAIR:
+        model = load(name, dtype=torch.bfloat16)
+        ids, _ = attention.tokens(model, TEXTS[:1])
+        with model.trace(ids):
+            pair = nnsight.save([model.mixing(1), model.mixer_output(1)])
+        mixing, output = pair
+        error = (rebuilt(mixing).float() - output.float()).abs().max() / output.abs().max()
+        assert error < 0.03
+
+
+# --- maps ----------------------------------------------------------------------------------------
+
+
+def test_contributions_are_lengths_of_vectors_that_add_up_to_the_output(model):
+    ids, _ = attention.tokens(model, TEXTS[1:2])
+    with model.trace(ids):
+        pair = nnsight.save([model.mixing(2), model.mixer_output(2)])
+    mixing, output = pair
+    vectors = torch.einsum("buqs,busw,uwd->bqsd", mixing.weights(), mixing.values(), mixing.projection)
+    torch.testing.assert_close(vectors.sum(2) + mixing.constant(), output, rtol=1e-4, atol=1e-4)
+    found = attention.contributions(mixing)
+    torch.testing.assert_close(found, vectors.norm(dim=-1), rtol=1e-4, atol=1e-5)
+    some = torch.tensor([5, 1])
+    torch.testing.assert_close(attention.contributions(mixing, some), found[:, some],
+                               rtol=1e-4, atol=1e-5)  # fmt: skip
+    direction = torch.randn(128, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mixing.project(direction), vectors @ direction, rtol=1e-3, atol=1e-4)
+
+
+def test_value_weighted_maps_see_one_unit_at_a_time(model):
+    ids, _ = attention.tokens(model, TEXTS[1:2])
+    (mixing,) = attention.read(model, ids, [3])
+    units = [1, 3]
+    parts = torch.einsum("buqs,busw,uwd->buqsd", mixing.weights(units=units),
+                         mixing.values(units=units), mixing.projection[units])  # fmt: skip
+    found = attention.value_weighted(mixing, units=units)
+    torch.testing.assert_close(found, parts.norm(dim=-1), rtol=1e-3, atol=1e-5)
+
+
+def test_patterns_are_those_of_transformers():
+    model = load("transformer")
+    ids, _ = attention.tokens(model, TEXTS[:1])
+    expected = model.hf(input_ids=ids, output_attentions=True).attentions
+    for mixing, pattern in zip(attention.read(model, ids), expected, strict=True):
+        assert torch.equal(mixing.weights("operator"), pattern)
+        torch.testing.assert_close(pattern.sum(-1), torch.ones_like(pattern[..., 0]))
+
+
+def test_attention_without_a_pattern_is_refused():
+    model = load("transformer")
+    model.hf.set_attn_implementation("sdpa")
+    with pytest.raises(ValueError, match="attn_implementation='eager'"):
+        attention.read(model, attention.tokens(model, TEXTS[:1])[0])
+
+
+def test_padding_changes_nothing(model):
+    ids, lengths = attention.tokens(model, TEXTS)
+    assert lengths.tolist() == [6, 7, 6]
+    together = attention.read(model, ids)
+    for i, text in enumerate(TEXTS):
+        alone = attention.read(model, attention.tokens(model, [text])[0])
+        for layer in (0, model.n_layers - 1):
+            row = together[layer].row(i, int(lengths[i]))
+            torch.testing.assert_close(row.weights(), alone[layer].weights(), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(attention.contributions(row),
+                                       attention.contributions(alone[layer]), rtol=1e-3, atol=1e-4)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Average:
+    """A third architecture's mixer: every position averages what stands before it."""
+
+    v: Tensor  # [batch unit source width]
+    projection: Tensor
+
+    unit: ClassVar[str] = "average"
+    levels: ClassVar[tuple[str, ...]] = ("operator",)
+    spread: ClassVar[int] = 0
+    normalised: ClassVar[bool] = True
+
+    def weights(self, level="operator", queries=None, units=None):
+        pos = self.v.shape[2]
+        found = attention.row_normalised(torch.ones(pos, pos).tril()).expand(*self.v.shape[:2], -1, -1)
+        found = found if units is None else found[:, units]
+        return found if queries is None else found[:, :, queries]
+
+    def values(self, level="operator", units=None):
+        return self.v if units is None else self.v[:, units]
+
+
+def test_another_architecture_needs_no_change_here():
+    mixing = Average(torch.randn(1, 3, 9, 2), torch.randn(3, 2, 4))
+    found = attention.contributions(mixing, torch.tensor([8]))
+    assert found.shape == (1, 1, 9)
+    through = torch.einsum("busw,uwd->bsd", mixing.v, mixing.projection) / 9
+    torch.testing.assert_close(found[0, 0], through[0].norm(dim=-1))
+    assert attention.value_weighted(mixing, units=[2]).shape == (1, 1, 9, 9)
+    assert attention.rollout([attention.contributions(mixing)[0]]).shape == (9, 9)
+
+
+# --- rollout and agreement -----------------------------------------------------------------------
+
+
+def test_rollout_by_hand():
+    first = torch.tensor([[1.0, 0.0], [1.0, 0.0]])  # position 1 reads position 0
+    second = torch.tensor([[2.0, 0.0], [1.0, 3.0]])  # rows are normalised: (1/4, 3/4)
+    expected = torch.tensor([[1.0, 0.0], [0.125 + 0.875 * 0.5, 0.875 * 0.5]])
+    torch.testing.assert_close(attention.rollout([first, second]), expected)
+
+
+def test_rollout_rows_sum_to_one(model):
+    ids, _ = attention.tokens(model, TEXTS[:1])
+    maps = [attention.contributions(mixing) for mixing in attention.read(model, ids)]
+    found = attention.rollout(maps)
+    torch.testing.assert_close(found.sum(-1), torch.ones_like(found[..., 0]))
+    assert (found.triu(1) == 0).all()
+
+
+def test_rollout_refuses_signed_maps_and_no_maps():
+    with pytest.raises(ValueError, match="without negative entries"):
+        attention.rollout([torch.tensor([[1.0, 0.0], [-1.0, 1.0]])])
+    with pytest.raises(ValueError, match="at least one layer"):
+        attention.rollout([])
+
+
+def test_agreement_is_rank_correlation_below_the_diagonal():
+    draw = torch.Generator().manual_seed(0)
+    a, b = torch.rand(9, 9, generator=draw), torch.rand(9, 9, generator=draw)
+    assert attention.agreement(a, a.exp() + torch.eye(9)) == pytest.approx(1)
+    assert attention.agreement(a, -a) == pytest.approx(-1)
+    assert abs(attention.agreement(a, b)) < 0.4
+    with pytest.raises(ValueError, match="of one size"):
+        attention.agreement(a, b[:3])
+
+
+# --- lags and classes ----------------------------------------------------------------------------
+
+
+def planted(runs: list[attention.Repeats]) -> list[Tensor]:
+    """Maps [batch unit query source] of four units: lag 3, the word after the match, the first, all."""
+    maps = []
+    for run in runs:
+        pos = run.ids.shape[1]
+        found = torch.full((len(run.ids), 4, len(run.queries), pos), 0.1 / pos)
+        for i, t in enumerate(run.queries.tolist()):
+            found[:, 0, i, t - 3] += 0.8
+            found[:, 1, i, t - run.period + 1] += 0.7
+            found[:, 2, i, 0] += 0.6
+        maps.append(found)
+    return maps
+
+
+def test_lag_profiles_and_classes_find_planted_units(monkeypatch):
+    runs = attention.repeats(range(60), (9, 13), n=6, batch=4)
+    maps = dict(zip((9, 13), planted(runs), strict=True))
+    by_ids = {id(run.ids): maps[run.period] for run in runs}
+    monkeypatch.setattr(attention, "read", lambda model, ids, layers: [by_ids[id(ids)]])
+    (found,) = attention.lag_profiles(None, runs, view=lambda mixing, queries: mixing)
+    assert found.n == 4 * 5
+    classes = attention.classify(found)
+    assert [(c.kind, c.lag) for c in classes] == [
+        ("fixed", 3), ("match", 1), ("first", None), ("spread", None)]  # fmt: skip
+    assert classes[0].score > classes[1].score > classes[2].score > 0.5
+    assert {c.kind for c in attention.classify(found, floor=0.95)} == {"spread"}
+
+
+def test_repeats_repeat_and_differ_in_nothing_else():
+    runs = attention.repeats(range(100, 160), (9, 13), n=6, batch=5, seed=1)
+    for run in runs:
+        assert run.ids.shape == (5, 15 + 6)
+        assert run.queries.tolist() == [15, 16, 17, 18, 19]
+        for row in run.ids.tolist():
+            assert row[15:] == row[15 - run.period :][:6]
+            assert len(set(row[:15])) == 15
+            assert set(row) <= set(range(100, 160))
+    assert torch.equal(runs[0].ids[:, :15], runs[1].ids[:, :15])
+
+
+def test_repeats_and_profiles_refuse_what_cannot_work():
+    with pytest.raises(ValueError, match="2 <= n <= 9"):
+        attention.repeats(range(60), (9, 13), n=10)
+    with pytest.raises(ValueError, match="at least 15 words; found n = 6 and 14 words"):
+        attention.repeats(range(14), (9, 13), n=6)
+    with pytest.raises(ValueError, match="at least two periods"):
+        attention.lag_profiles(None, attention.repeats(range(60), (9,), n=6))
+    with pytest.raises(ValueError, match="at most 2; found 3"):
+        attention.lag_profile(torch.ones(1, 1, 1, 9), torch.tensor([2]), 4)
+
+
+# --- the world's ground truth --------------------------------------------------------------------
+
+
+def test_induction_items_have_one_source():
+    documents = world.documents("recall", 60, split="validation")
+    items = attention.induction_items(documents)
+    assert len(items) > 50
+    for item in items:
+        words = item.prompt.split()
+        assert words.count(item.answer) == 1
+        assert words[item.match] == item.answer
+        assert item.query == len(words) - 1
+        assert words.count(words[item.query]) == 2
+        assert words[item.match - 1] == words[item.query]
+    assert {item.match - item.query for item in items} > set(range(-9, -5)), "one lag explains all"
+
+
+def test_a_batch_needs_one_token_per_word(model):
+    item = attention.Item("mila red", "red", 1, 5)
+    with pytest.raises(ValueError, match="one token per word"):
+        attention.batch(model, [item])
+
+
+def batch_of(model, split: str, n: int, seed: int = 0) -> attention.Batch:
+    documents = world.documents("recall", n, seed=seed, split=split)
+    return attention.batch(model, attention.induction_items(documents))
+
+
+@pytest.fixture(scope="module")
+def circuit(model) -> SimpleNamespace:
+    """Deciding layers, found on validation documents; the test items; accuracy when uncut."""
+    layers = attention.deciding_layers(model, batch_of(model, "validation", 100))
+    asked = batch_of(model, "test", 250)
+    with model.trace(asked.ids):
+        logits = model.logits.save()
+    return SimpleNamespace(layers=layers, asked=asked, uncut=attention.accuracy(logits, asked))
+
+
+def test_the_match_is_the_top_source_at_the_deciding_layer(model, circuit):
+    (found,) = attention.matches(model, circuit.asked, circuit.layers[:1])
+    assert circuit.uncut.value > 0.9
+    assert found.top.n > 200
+    assert found.top.value >= 0.9
+    assert found.top.low >= 0.85
+    lags = (circuit.asked.queries - circuit.asked.matches).roll(1)  # those of other items
+    elsewhere = circuit.asked._replace(matches=(circuit.asked.queries - lags).clamp(min=0))
+    (control,) = attention.matches(model, elsewhere, circuit.layers[:1])
+    assert control.top.high < 0.2
+
+
+def test_blocking_the_match_proves_it_and_blocking_elsewhere_does_nothing(model, circuit):
+    asked, queries = circuit.asked, circuit.asked.at(circuit.asked.queries, [0])
+
+    def cut(offsets, **options) -> float:
+        sources = asked.at(asked.matches, offsets)
+        logits = attention.block(model, asked.ids, circuit.layers, sources, queries, **options)
+        return attention.accuracy(logits, asked)
+
+    proof, control = cut([0]), cut([-6])
+    assert len(circuit.layers) < model.n_layers
+    assert proof.value < 0.2
+    assert abs(control.value - circuit.uncut.value) <= 0.05
+    (mixing,) = attention.read(model, asked.ids[:1], circuit.layers[:1])
+    if mixing.spread:  # a neighbour still holds the word: one column cut is no cut
+        assert cut([0], spread=False).value - proof.value > 0.3
+
+
+def test_ablating_the_match_heads_proves_them_and_their_neighbours_are_idle():
+    model = load("transformer")
+    words = model.tokenizer.convert_tokens_to_ids(list(world.COPY_WORDS))
+    found = attention.lag_profiles(model, attention.repeats(words))
+    kinds = [[c.kind for c in attention.classify(each)] for each in found]
+    heads = {l: [h for h, kind in enumerate(row) if kind == "match"] for l, row in enumerate(kinds)}
+    others = {l: [h for h in range(4) if h not in heads[l]] for l in heads if heads[l]}
+    asked = batch_of(model, "test", 250)
+
+    def cut(units) -> float:
+        logits = attention.ablate(model, asked.ids, units, "resample", asked.queries + 1)
+        return attention.accuracy(logits, asked).value
+
+    assert 0 < sum(map(len, heads.values())) < 12
+    assert cut(heads) < 0.2
+    assert cut(others) > 0.95 * cut({})
+
+
+# --- cuts equal independent implementations ------------------------------------------------------
+
+
+def hooked(model, layer: int, edit) -> Tensor:
+    """Logits of plain PyTorch with `edit` on what the output projection of a layer reads."""
+    mixer = model.architecture.mixer(model.architecture.blocks(model.hf)[layer])
+    projection = model.architecture.output_projection(mixer)
+    handle = projection.register_forward_pre_hook(lambda module, args: (edit(args[0].clone()),))
+    try:
+        return model.hf(input_ids=IDS).logits
+    finally:
+        handle.remove()
+
+
+IDS = torch.tensor([[20, 31, 44, 20, 31, 9, 7], [50, 51, 52, 53, 54, 55, 56]])
+
+
+@pytest.mark.parametrize("how", ["zero", "mean", "resample"])
+def test_ablation_equals_plain_hooks(model, how):
+    width = 128 // 4 if model.units(2) == 4 else 1
+    part = slice(3 * width, 4 * width)
+    donors = torch.randint(14, (2, 7), generator=torch.Generator().manual_seed(5))
+
+    def edit(x):
+        old = x[..., part].clone()
+        new = {"zero": 0 * old, "mean": old.mean((0, 1)).expand_as(old),
+               "resample": old.flatten(0, 1)[donors]}[how]  # fmt: skip
+        x[..., part] = new
+        return x
+
+    found = attention.ablate(model, IDS, {2: [3]}, how, seed=5)
+    torch.testing.assert_close(found, hooked(model, 2, edit), rtol=0, atol=2e-5)
+    assert (found - model.hf(input_ids=IDS).logits).abs().max() > 1e-3
+
+
+def test_ablation_leaves_out_padding_and_other_positions(model):
+    lengths = torch.tensor([4, 7])
+    other = IDS.clone()
+    other[0, 4:] = 100  # behind the end of the first row
+    first = attention.ablate(model, IDS, {1: [0, 2]}, "mean", lengths)
+    second = attention.ablate(model, other, {1: [0, 2]}, "mean", lengths)
+    torch.testing.assert_close(first[0, :4], second[0, :4], rtol=0, atol=2e-5)
+    where = torch.zeros_like(IDS, dtype=torch.bool)
+    where[:, 3] = True
+    found, plain = attention.ablate(model, IDS, {1: [0, 2]}, where=where), model.hf(input_ids=IDS).logits
+    assert torch.equal(found[:, :3], plain[:, :3])
+    assert (found[:, 3] - plain[:, 3]).abs().max() > 1e-4
+
+
+def test_ablation_refuses_an_unknown_way(model):
+    with pytest.raises(ValueError, match="one of zero, mean, resample; found 'noise'"):
+        attention.ablate(model, IDS, {1: [0]}, "noise")
+
+
+def test_blocking_softmax_attention_equals_a_mask():
+    model = load("transformer")
+    sources, queries = torch.zeros(2, 2, 7, dtype=torch.bool)
+    sources[0, 1:3], sources[1, 4], queries[:, 4:] = True, True, True
+    allowed = torch.ones(7, 7).tril().bool() & ~(queries[:, :, None] & sources[:, None, :])
+    mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[:, None]
+    expected = model.hf(input_ids=IDS, attention_mask=mask).logits
+    found = attention.block(model, IDS, range(model.n_layers), sources, queries)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (found - model.hf(input_ids=IDS).logits).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("spread", [True, False])
+def test_blocking_a_mamba_equals_a_second_state_that_never_saw_the_source(spread):
+    model, layer, source, query = load("mamba"), 6, 1, 5
+    seen = range(source, source + (4 if spread else 1))
+    readable = load("mamba", readable=True)
+    with readable.trace(IDS):
+        decay = scan.tap(readable.mixer(layer), "discrete_A").output.save()
+        written = scan.tap(readable.mixer(layer), "deltaB_u").output.save()
+        read = scan.tap(readable.mixer(layer), "read").output.save()
+    state = torch.zeros_like(written[:, :, 0])
+    for t in range(query + 1):
+        state = decay[:, :, t] * state + (0 if t in seen else written[:, :, t])
+    y_query = (state * read[:, query, None]).sum(-1)
+    with readable.trace(IDS):
+        y = scan.tap(readable.mixer(layer), "y").output.clone()
+        y[:, :, query] = y_query
+        scan.tap(readable.mixer(layer), "y").output = y
+        expected = readable.logits.save()
+    sources, queries = torch.zeros(2, 2, 7, dtype=torch.bool)
+    sources[:, source], queries[:, query] = True, True
+    found = attention.block(model, IDS, [layer], sources, queries, spread)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+    plain = model.hf(input_ids=IDS).logits
+    assert (found[:, query] - plain[:, query]).abs().max() > 1e-3
+    assert torch.equal(found[:, :query], plain[:, :query])
+
+
+def test_blocking_everything_or_nothing(model):
+    nothing, everything = torch.zeros_like(IDS).bool(), torch.ones_like(IDS).bool()
+    layers = range(model.n_layers)
+    plain = model.hf(input_ids=IDS).logits
+    for sources, queries in ((nothing, everything), (everything, nothing)):
+        found = attention.block(model, IDS, layers, sources, queries)
+        torch.testing.assert_close(found, plain, rtol=0, atol=2e-4)
+    (mixing,) = attention.read(model, IDS, [0])
+    if mixing.normalised:
+        with pytest.raises(ValueError, match="at least one source left"):
+            attention.block(model, IDS, layers, everything, everything)
+
+
+def test_the_search_says_when_no_layer_decides(model):
+    asked = batch_of(model, "validation", 8)
+    elsewhere = asked._replace(matches=torch.zeros_like(asked.matches))
+    with pytest.raises(ValueError, match="does not come from the match alone"):
+        attention.deciding_layers(model, elsewhere, below=0.0)
+
+
+def test_architectures_answer_every_question(model):
+    (mixing,) = attention.read(model, IDS, [0])
+    units, first = model.units(0), mixing.levels[0]
+    assert len(mixing.projection) == units
+    assert mixing.levels[-1] == "operator"
+    assert mixing.weights().shape == (2, units, 7, 7)
+    assert mixing.read_out(mixing.mix(mixing.values(first))).shape == (2, 7, 128)
+    rows = mixing.weights(first).sum(-1)
+    assert torch.allclose(rows, torch.ones_like(rows)) == mixing.normalised
