@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, MambaConfig
 
-from tft_utils import attention, models, organisms, scan, world
+from tft_utils import attention, models, organisms, plots, scan, stats, widgets, world
 from tft_utils.architectures import mamba
 from tft_utils.models import Model, load
 
@@ -238,10 +238,9 @@ def test_padding_changes_nothing(model):
     for i, text in enumerate(TEXTS):
         alone = attention.read(model, attention.tokens(model, [text])[0])
         for layer in (0, model.n_layers - 1):
-            row = together[layer].row(i, int(lengths[i]))
-            torch.testing.assert_close(row.weights(), alone[layer].weights(), rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(attention.contributions(row),
-                                       attention.contributions(alone[layer]), rtol=1e-3, atol=1e-4)  # fmt: skip
+            row, expected = together[layer].row(i, int(lengths[i])), alone[layer]
+            for view in (attention.unit_weights, attention.contributions):
+                torch.testing.assert_close(view(row), view(expected), rtol=1e-3, atol=1e-4)
 
 
 @dataclass(frozen=True)
@@ -280,9 +279,10 @@ def test_another_architecture_needs_no_change_here():
 
 
 def test_rollout_by_hand():
-    first = torch.tensor([[1.0, 0.0], [1.0, 0.0]])  # position 1 reads position 0
-    second = torch.tensor([[2.0, 0.0], [1.0, 3.0]])  # rows are normalised: (1/4, 3/4)
-    expected = torch.tensor([[1.0, 0.0], [0.125 + 0.875 * 0.5, 0.875 * 0.5]])
+    first = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0]])  # each position reads the one before
+    second = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 4, 0]])  # the last one does; rows are normalised
+    # The last position: half of what position 1 has after the first layer, half of its own.
+    expected = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0.25, 0.5, 0.25]])
     torch.testing.assert_close(attention.rollout([first, second]), expected)
 
 
@@ -563,6 +563,63 @@ def test_the_search_says_when_no_layer_decides(model):
         attention.deciding_layers(model, elsewhere, below=0.0)
 
 
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plots.plt.close("all")
+
+
+def figures():
+    """Every figure of the lesson, on small made-up results."""
+    draw = torch.Generator().manual_seed(0)
+    maps = [torch.rand(2, 3, 3, generator=draw).tril() for _ in range(2)]
+    found = {name: {"one": stats.proportion(1, 9), "two": stats.proportion(8, 9)} for name in "AB"}
+    words, signed = ["a", "b", "c"], maps[0][0] - 0.5
+    yield plots.two_ways_to_read()
+    yield plots.head_maps(maps, 3)
+    yield plots.lag_maps(torch.rand(2, 4, 6, generator=draw), (3, 5), list("wxyz"))
+    yield plots.by_block({"A": [0.0, 1.0], "B": [0.2, 0.1]}, {"A": [0.0, 0.1], "B": [0.1, 0.1]}, "share")
+    yield plots.around({name: {"raw": [0, 1, 2], "better": [0, 2, 1]} for name in "AB"}, range(-1, 2))
+    yield plots.compared(found, "share right", (0, 1))
+    yield plots.word_maps(words, {"A": maps[0][0], "B": maps[1][0]}, "share")
+    yield plots.word_maps(words, {"A": signed}, "weight")
+
+
+def test_figures_are_fit_to_show_and_the_same_every_time():
+    first, second = ([plots.png(figure) for figure, _ in figures()] for _ in range(2))
+    assert first == second
+    for figure, alt in figures():
+        assert not plots.unfit(figure, alt)
+
+
+def test_alt_texts_state_what_is_seen():
+    around, *_ = (alt for _, alt in figures() if "peak against" in alt)
+    assert "A, raw: +1; A, better: +0" in around
+    one, *_ = (alt for _, alt in figures() if alt.startswith("Share right"))
+    assert "A: one 0.11, two 0.89" in one
+
+
+def test_signed_maps_are_centred_on_zero_and_others_start_there():
+    *_, shares, weights = (figure for figure, _ in figures())
+    low, high = weights.axes[0].images[0].get_clim()
+    assert low == -high
+    assert shares.axes[0].images[0].get_clim() == shares.axes[1].images[0].get_clim()
+    assert shares.axes[0].images[0].get_clim()[0] == 0
+
+
+def test_the_explorer_draws_what_is_chosen():
+    asked = []
+
+    def draw(*choice):
+        asked.append(choice)
+        return plots.two_ways_to_read()
+
+    box = widgets.choose({"model": ["A", "B"], "block": [0, 1]}, draw)
+    box.children[0].children[1].value = 1
+    assert asked == [("A", 0), ("A", 1)]
+    assert box.children[2].value.endswith(".")
+
+
 def test_architectures_answer_every_question(model):
     (mixing,) = attention.read(model, IDS, [0])
     units, first = model.units(0), mixing.levels[0]
@@ -572,3 +629,14 @@ def test_architectures_answer_every_question(model):
     assert mixing.read_out(mixing.mix(mixing.values(first))).shape == (2, 7, 128)
     rows = mixing.weights(first).sum(-1)
     assert torch.allclose(rows, torch.ones_like(rows)) == mixing.normalised
+
+
+def test_carried_ranks_the_units_that_bring_the_match(model):
+    asked = batch_of(model, "validation", 6)
+    (mixing,) = attention.read(model, asked.ids, [4])
+    found = attention.carried(mixing, asked)
+    assert found.shape == (model.units(4),)
+    vectors = torch.einsum("buqs,busw,uwd->buqsd", mixing.weights(units=[1]),
+                           mixing.values(units=[1]), mixing.projection[[1]])  # fmt: skip
+    at = range(len(asked.ids)), 0, asked.queries, asked.matches
+    torch.testing.assert_close(found[1], vectors[at].norm(dim=-1).mean(), rtol=1e-3, atol=1e-5)

@@ -109,7 +109,7 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-MODULES = {"pyyaml": "yaml", "ipython": "IPython"}  # packages imported by another name
+MODULES = {"pyyaml": "yaml", "ipython": "IPython", "pillow": "PIL"}  # packages imported by another name
 
 
 @pytest.mark.parametrize("folder", ["tft_utils", "tests"])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
 
-from tft_utils import attention, models, relevance, scan, stats, world
+from tft_utils import attention, models, plots, relevance, scan, stats, world
 from tft_utils.architectures import ARCHITECTURES, gpt_neox, mamba
 from tft_utils.models import Model, load
 from tft_utils.relevance import Asked, Case
@@ -70,7 +70,7 @@ def ids_of(model, pos: int = 9, batch: int = 1) -> Tensor:
 
 def asked_about(model: Model, kind: str, n: int) -> tuple[Asked, list[Case]]:
     questions = relevance.cases(kind, n)
-    prompts, answers, foils, _ = zip(*questions, strict=True)
+    prompts, answers, foils, *_ = zip(*questions, strict=True)
     return relevance.ask(model, prompts, answers, foils), questions
 
 
@@ -547,7 +547,8 @@ def additive(weights: Tensor) -> SimpleNamespace:
 
     table = torch.nn.Embedding(2, 1)
     table.weight.data.zero_()
-    return SimpleNamespace(hf=hf, architecture=SimpleNamespace(embedding=lambda hf: table))
+    parts = SimpleNamespace(embedding=lambda hf: table, RULE_SETS={})
+    return SimpleNamespace(hf=hf, architecture=parts)
 
 
 def plain_question(pos: int, mask: Tensor | None = None) -> Asked:
@@ -612,12 +613,48 @@ def test_relevance_is_more_faithful_than_gradients_and_chance(model):
     assert chance.high > -0.5
 
 
+# What relevance finds among its top 3 words. On Mamba's agreement it misses the noun, because its
+# number reaches the verb through the gate (lesson 03): there the world knows better than the rules.
+FOUND = {("mamba", "agreement"): (0.0, 0.6)}
+
+
+def test_relevance_finds_the_known_causes(model):
+    name = model.config.model_type
+    for kind in relevance.KINDS:
+        asked, questions = asked_about(model, kind, 60)
+        share = np.mean(relevance.hits(relevance.explain(model, asked), asked, questions))
+        low, high = FOUND.get((name, kind), (0.95, 1.0))
+        assert low <= share <= high, (kind, share)
+
+
 def test_hits_counts_causes_among_the_top_words():
     asked = plain_question(5, torch.tensor([[0, 1, 1, 1, 1]]))
     scores = torch.tensor([[9.0, 1.0, 4.0, 3.0, 2.0]])
     for cause, top, hit in ((1, 1, True), (0, 3, False), (0, 4, True), (3, 3, True), (3, 2, False)):
-        question = Case("", "", "", (cause,))
+        question = Case("", "", "", (cause,), "")
         assert relevance.hits(scores, asked, [question], top) == [hit], (cause, top)
+
+
+def test_the_swapped_prompt_turns_the_answer_into_the_foil(model):
+    for kind in relevance.KINDS:
+        asked, questions = asked_about(model, kind, 12)
+        prompts, answers, foils, causes, swapped = zip(*questions, strict=True)
+        other = relevance.ask(model, swapped, answers, foils)
+        for prompt, changed, at in zip(prompts, swapped, causes, strict=True):
+            words, new = prompt.split(), changed.split()
+            assert len(words) == len(new)
+            assert any(words[i] != new[i] for i in at)
+        assert (relevance.score(model, asked, asked.embeddings) > 0).sum() >= 11
+        assert (relevance.score(model, other, other.embeddings) < 0).sum() >= 11
+
+
+def test_leave_one_out_in_closed_form():
+    weights = torch.tensor([3.0, 1.0, 4.0])
+    found = relevance.explain(additive(weights), plain_question(3), "leave one out")
+    assert found.tolist() == [[3, 1, 4]]
+    found = relevance.explain(additive(weights), plain_question(3, torch.tensor([[0, 1, 1]])),
+                              "leave one out")  # fmt: skip
+    assert found.tolist() == [[0, 1, 4]]
 
 
 def test_causes_are_what_the_world_says():
@@ -650,3 +687,32 @@ def test_relevance_is_a_property_of_the_weights(model):
     trained, chance = (np.mean(relevance.hits(each, asked, questions, top=2)) for each in found)
     assert trained > 0.9
     assert chance < trained - 0.3
+
+
+# --------------------------------------------------------------------------------------------------
+# Figures
+
+
+def test_figures_say_what_they_show():
+    words, shares = (
+        ["a", "b", "c"],
+        {"A": torch.tensor([0.1, 0.9, 0.0]), "B": torch.tensor([0.6, -0.2, 0.3])},
+    )
+    figure, alt = plots.word_shares([plots.Reading("kind", words, shares, [1])])
+    assert "'b' for A and 'a' for B" in alt
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "• b", "c"]
+    assert [text.get_text() for text in figure.axes[0].texts][:3] == ["+.10", "+.90", "+.00"]
+    depth = torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.2, 0.6], [0.0, 0.0, 1.0]])
+    _, alt = plots.by_depth(words, {"A": depth, "B": depth.roll(1, 0)})
+    assert "A holds more than half there from k = 1 of 2" in alt
+    most, least = ([stats.Estimate(value, 9, value, value) for value in row]
+                   for row in ((8, 0, 0), (8, 6, 0)))  # fmt: skip
+    panels = {name: {"LRP": (most, least), "random": (least, least)} for name in "AB"}
+    figure, alt = plots.removals(panels, "logits")
+    assert "mean gap in logits: A 2.0, B 2.0." in alt
+    assert all(axis.get_xlabel() for axis in figure.axes)
+    figure, alt = plots.handed_back()
+    lengths = {}
+    for patch in figure.axes[0].patches:
+        lengths[patch.get_y()] = lengths.get(patch.get_y(), 0) + patch.get_width()
+    assert list(lengths.values()) == pytest.approx([10] * 4)  # conserved in the sketch, too

@@ -6,10 +6,10 @@ channel) of query t gets sum_s weights[u,t,s] values[u,s]. Everything here works
 Maps, [batch query source] or [batch unit query source], zero where source > query:
 
     pattern           weights[u,t,s] itself; for a Mamba one signed, unnormalised matrix a channel
-    value-weighted    || weights[u,t,s] values[u,s] W_u ||           (Kobayashi et al. 2020, eq. 5)
+    value-weighted    || weights[u,t,s] values[u,s] W_u ||           (Kobayashi et al. 2020)
     contributions     || sum_u weights[u,t,s] values[u,s] W_u ||     what source s adds to the
                       mixer's output at t: one map per layer, and the default for figures
-    rollout           product over layers of (map + I) / 2           (Abnar & Zuidema 2020, eq. 1)
+    rollout           product over layers of (map + I) / 2           (Abnar & Zuidema 2020)
 
 Profiles: `lag_profiles` says how far back each unit looks and `classify` names what it follows: a
 fixed lag, the matching word, or the first word. No lag is assumed, because small models find
@@ -335,6 +335,14 @@ def matches(model, asked: Batch, layers: Iterable[int] | None = None,
         top = stats.proportion(int((offsets == 0).sum()), len(offsets))
         found.append(Matches(offsets, sum(shares) / len(shares), top))
     return found
+
+
+def carried(mixing, asked: Batch) -> Tensor:
+    """What each unit alone brings from the match to the query: mean length over items [unit]."""
+    found = [value_weighted(mixing.row(i, q + 1), asked.queries[i : i + 1])[0, :, 0, match]
+             for i, (q, match) in enumerate(zip(asked.queries.tolist(), asked.matches.tolist(),
+                                                strict=True))]  # fmt: skip
+    return torch.stack(found).mean(0)
 
 
 # ---- cuts ----------------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ legible on dark pages. The models of a pair always share their axes.
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+import PIL.Image
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -28,11 +30,16 @@ RC = {
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG bytes, the same on every run: no software name, no date."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    """The figure as PNG bytes, the same on every run: no software name, no date.
+
+    A palette of 256 colours makes it a third as large, and looks the same.
+    """
+    whole, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(whole, format="png", dpi=100)
     plt.close(figure)
-    return buffer.getvalue()
+    pixels = PIL.Image.open(whole).convert("RGB").quantize(256, dither=PIL.Image.Dither.NONE)
+    pixels.save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 def show(result: tuple[Figure, str], caption: str) -> None:
@@ -364,8 +371,8 @@ def head_maps(maps: Sequence[Tensor], n_words: int) -> tuple[Figure, str]:
         axis.set_ylabel("query word", fontsize=9)
     figure.colorbar(image, ax=axes, label="attention weight", shrink=0.6)
     back = [float(each.diagonal(-1).mean()) for layer in maps for each in layer]
-    return figure, (f"Attention maps of {len(back)} heads on one text of {n_words} words; most weight on "
-                    f"the word before, a line beside the diagonal: {sum(b > 0.5 for b in back)}.")  # fmt: skip
+    return figure, (f"Maps of {len(back)} heads on a text of {n_words} words. Number of heads with most "
+                    f"weight on the word before: {sum(b > 0.5 for b in back)}.")  # fmt: skip
 
 
 def lag_maps(profiles: Tensor, periods: Sequence[int], labels: Sequence[str]) -> tuple[Figure, str]:
@@ -383,7 +390,7 @@ def lag_maps(profiles: Tensor, periods: Sequence[int], labels: Sequence[str]) ->
     strong = profiles.amax(-1).amin(0) > 0.5
     moved = (strong & (peaks[1] - peaks[0] == periods[1] - periods[0])).sum()
     return figure, (f"Mean attention of {len(labels)} heads by lag: in {int(moved)} heads with a strong "
-                    f"peak the peak moves when the period goes from {periods[0]} to {periods[1]}.")  # fmt: skip
+                    f"peak it moves when the period goes from {periods[0]} to {periods[1]}.")  # fmt: skip
 
 
 def by_block(found: Mapping[str, Sequence[float]], controls: Mapping[str, Sequence[float]],
@@ -418,7 +425,7 @@ def around(panels: Mapping[str, Mapping[str, Sequence[float]]], offsets: Sequenc
             peak = offsets[max(range(len(offsets)), key=values.__getitem__)]
             said.append(f"{name}, {kind}: {peak:+d}")
         axis.set(title=name, xlabel="source, words after the match", xticks=offsets, ylim=(0, None))
-        axis.legend(frameon=False, fontsize=9)
+        axis.legend(frameon=False, fontsize=9, loc="upper left")
     axes[0].set_ylabel("share of the row")
     return figure, f"Position of the peak against the word to copy: {'; '.join(said)}."
 
@@ -464,3 +471,117 @@ def word_maps(words: Sequence[str], maps: Mapping[str, Tensor], label: str) -> t
     axes[0][0].set_ylabel("query")
     figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     return figure, f"For the last word '{words[-1]}', {' and '.join(said)}."
+
+
+def handed_back() -> tuple[Figure, str]:
+    """A sketch of conservation: one number, shared out anew at each depth, always the same sum."""
+    rows = {  # label -> words and their shares
+        "the answer's logit": {"f": 10}, "after the last block": {"is": 10},
+        "half-way": {"Zabar": 4, "of": 1, "is": 4, "biases": 1},
+        "the words": {"The": 0.8, "capital": 2.2, "of": 0.8, "Zabar": 4, "is": 0.8, "biases": 1.4},
+    }  # fmt: skip
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure, axis = plt.subplots(figsize=(9, 2.9))
+    for y, (label, parts) in enumerate(rows.items()):
+        left = 0.0
+        for word, width in parts.items():
+            ink = STYLES[0]["color"] if word == "Zabar" else GREY
+            axis.barh(-y, width, left=left, height=0.62, color="white", edgecolor=ink,
+                      linestyle=":" if word == "biases" else "-", linewidth=1.8)  # fmt: skip
+            axis.text(left + width / 2, -y, word, ha="center", va="center", color=ink)
+            left += width
+        axis.text(-0.2, -y, label, ha="right", va="center")
+        if y:
+            arrow = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.6}
+            axis.annotate("", (10.3, -y), (10.3, 1 - y), arrowprops=arrow)
+    axis.text(10.5, -1.5, "backward", rotation=270, va="center", color=GREY)
+    axis.set(xlim=(-3.2, 11), ylim=(-3.5, 0.5))
+    axis.axis("off")
+    alt = ("Four bars of one length: the answer's logit, then the same amount shared out among more "
+           "words and a little for biases, down to the words of the prompt.")  # fmt: skip
+    return figure, alt
+
+
+class Reading(NamedTuple):
+    """One prompt, and what each model's explanation gives its words as shares of the explained."""
+
+    title: str
+    words: Sequence[str]
+    shares: Mapping[str, Tensor]  # model -> [word]
+    causes: Sequence[int]
+
+
+def word_shares(readings: Sequence[Reading]) -> tuple[Figure, str]:
+    """Prompts as rows of coloured words, one row a model; a dot marks each known cause."""
+    most = max(float(each.abs().max()) for one in readings for each in one.shares.values())
+    models, size = list(readings[0].shares), (9.4, 1.55 * max(1.3, len(readings)))
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure, axes = plt.subplots(len(readings), 1, figsize=size, squeeze=False)
+    said = []
+    for axis, one in zip(axes[:, 0], readings, strict=True):
+        values = [one.shares[name].tolist() for name in models]
+        image = axis.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+        for row, line in enumerate(values):
+            for at, value in enumerate(line):
+                ink = "white" if abs(value) > most / 2 else "black"
+                axis.text(at, row, f"{value:+.2f}".replace("0.", "."), fontsize=8.5, color=ink,
+                          ha="center", va="center")  # fmt: skip
+        marked = [f"• {word}" if at in one.causes else word for at, word in enumerate(one.words)]
+        axis.set_xticks(range(len(marked)), marked, fontsize=9)
+        axis.set_yticks(range(len(models)), models, fontsize=9)
+        axis.set_xlabel(" ", fontsize=3)
+        axis.tick_params(length=0)
+        axis.set_title(one.title, fontsize=10, loc="left")
+        axis.spines[:].set_visible(False)
+        tops = [f"'{one.words[int(one.shares[name].argmax())]}' for {name}" for name in models]
+        said.append(" and ".join(tops))
+    figure.colorbar(image, ax=axes, label="share of the explained number", shrink=0.7)
+    return figure, f"The word with the largest share, prompt by prompt: {'; '.join(said)}."
+
+
+def by_depth(words: Sequence[str], shares: Mapping[str, Tensor]) -> tuple[Figure, str]:
+    """Where the explained number stands after k blocks: per model a map [k word] of shares."""
+    most = max(float(each.abs().max()) for each in shares.values())
+    look = {"cmap": "RdBu_r", "vmin": -most, "vmax": most, "aspect": "auto", "origin": "lower"}
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure, axes = plt.subplots(1, len(shares), figsize=(9.4, 4.2), sharex=True)
+    said = []
+    for axis, (name, each) in zip(axes, shares.items(), strict=True):
+        image = axis.imshow(each.tolist(), **look)
+        axis.set_xticks(range(len(words)), words, rotation=90, fontsize=9)
+        axis.set_yticks(range(0, len(each), 2))
+        axis.set(title=name, xlabel="position")
+        k = int((each[:, -1] > 0.5).float().argmax())
+        said.append(f"{name} holds more than half there from k = {k} of {len(each) - 1}")
+    axes[0].set_ylabel("blocks applied, k")
+    figure.colorbar(image, ax=axes, label="share of the explained number")
+    return figure, f"Relevance moves to the last word as blocks are applied: {' and '.join(said)}."
+
+
+def removals(panels: Mapping[str, Mapping[str, tuple[Sequence[Estimate], Sequence[Estimate]]]],
+             ylabel: str) -> tuple[Figure, str]:  # fmt: skip
+    """The explained number while words go: per model and method (most first, least first). The first
+    method is in colour with 95 % bands, the others are thin and grey."""
+    with plt.rc_context(RC):
+        figure, axes = plt.subplots(1, len(panels), figsize=(9.4, 3.8), sharex=True, sharey=True)
+    said, greys = [], ({"linestyle": "-.", "marker": "^"}, {"linestyle": ":", "marker": "v"})
+    for axis, style, (model, methods) in zip(axes, STYLES, panels.items(), strict=True):
+        (method, lines), *others = methods.items()
+        x = [j / (len(lines[0]) - 1) for j in range(len(lines[0]))]
+        for which, dashes, line in zip(("most", "least"), ("-", "--"), lines, strict=True):
+            axis.plot(x, [e.value for e in line], **style | {"linestyle": dashes},
+                      label=f"{method}, {which} relevant first")  # fmt: skip
+            axis.fill_between(x, [e.low for e in line], [e.high for e in line],
+                              color=style["color"], alpha=0.2, linewidth=0)  # fmt: skip
+        for look, (other, lines_of) in zip(greys, others, strict=False):
+            for label, line in zip((f"{other}, both", None), lines_of, strict=True):
+                axis.plot(x, [e.value for e in line], color=GREY, linewidth=1, markersize=4,
+                          label=label, **look)  # fmt: skip
+        gap = sum(b.value - a.value for a, b in zip(*lines, strict=True)) / len(x)
+        said.append(f"{model} {gap:.1f}")
+        axis.set(title=model, xlabel="share of the words removed")
+        axis.legend(frameon=False, fontsize=8.5, loc="upper right")
+    low, high = axes[0].get_ylim()
+    axes[0].set(ylabel=ylabel, ylim=(low, high + 0.35 * (high - low)))  # room for the legend
+    return figure, (f"Removing the most relevant words first breaks the answer sooner than removing "
+                    f"the least relevant first; mean gap in logits: {', '.join(said)}.")  # fmt: skip

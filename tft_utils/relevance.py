@@ -31,7 +31,7 @@ from torch import Tensor
 
 from tft_utils import attention, world
 
-METHODS = ("lrp", "gradient x input", "integrated gradients", "rollout", "random")
+METHODS = ("lrp", "gradient x input", "integrated gradients", "leave one out", "rollout", "random")
 IG_STEPS = 32  # points on the path of integrated gradients
 WORDS = 8192  # words in one forward pass of `curves`
 
@@ -179,7 +179,8 @@ def explain(model, asked: Asked, method: str = "lrp", seed: int = 0) -> Tensor:
     """Relevance of each word [batch pos], 0 at padding.
 
     method: one of METHODS, or the name of a rule set. 'lrp' is the architecture's first rule set;
-    'rollout' is that of attention, or of the attention that is hidden in a mixer (`attention`).
+    'leave one out' runs the model once for each word, without it; 'rollout' is that of attention,
+    or of the attention that is hidden in a mixer (`attention`).
     """
     f, sets = partial(score, model, asked), model.architecture.RULE_SETS
     if method == "lrp" or method in sets:
@@ -188,6 +189,8 @@ def explain(model, asked: Asked, method: str = "lrp", seed: int = 0) -> Tensor:
         found = gradient_x_input(f, asked.embeddings)
     elif method == "integrated gradients":
         found = integrated_gradients(f, asked.embeddings, mean_embedding(model))
+    elif method == "leave one out":
+        found = leave_one_out(model, asked)
     elif method == "rollout":
         found = _rollout(model, asked)
     elif method == "random":
@@ -234,6 +237,16 @@ def integrated_gradients(f: Callable[[Tensor], Tensor], x: Tensor, baseline: Ten
         missing = (steps - step - 0.5) / steps * away  # what this point lacks of x
         found += gradient_x_input(lambda d, lacks=missing: f(baseline + d - lacks), away)
     return found / steps
+
+
+@torch.no_grad()
+def leave_one_out(model, asked: Asked) -> Tensor:
+    """How much of the explained number each word takes with it when the mean embedding stands in
+    for it, the last word included: [batch pos]."""
+    pos = asked.ids.shape[1]
+    alone = torch.eye(pos + 1, dtype=torch.bool, device=asked.ids.device)[:, :pos]  # last: none
+    found = _without(model, asked, alone[:, None].expand(-1, len(asked), -1), mean_embedding(model))
+    return (found[-1] - found[:-1]).T
 
 
 def _rollout(model, asked: Asked) -> Tensor:
@@ -301,12 +314,14 @@ def abpc(most: Tensor, least: Tensor) -> Tensor:
 
 
 class Case(NamedTuple):
-    """A question, a wrong answer to it, and where the words stand that decide between the two."""
+    """A question, a wrong answer to it, where the words stand that decide between the two, and the
+    same prompt with those words changed so that the wrong answer is right."""
 
     prompt: str
     answer: str
     foil: str
     causes: tuple[int, ...]
+    swapped: str
 
 
 KINDS = ("induction", "fact", "indirect object", "agreement")
@@ -326,12 +341,20 @@ def cases(kind: str, n: int, seed: int = 0) -> list[Case]:
                   "indirect object": (world.indirect_object_pairs, "giver")}[kind]  # fmt: skip
     found = []
     for pair in make(n, seed):
-        words = pair.clean.words[: pair.position]
-        causes = {pair.clean.words[pair.position].source}
-        causes |= {at for at, word in enumerate(words) if word.role == role}
-        prompt = pair.clean.prompt(pair.position)
-        found.append(Case(prompt, pair.answer, pair.foil, tuple(sorted(causes))))
+        words, source = pair.clean.words[: pair.position], pair.clean.words[pair.position].source
+        causes = {source} | {at for at, word in enumerate(words) if word.role == role}
+        prompt, swapped = pair.clean.prompt(pair.position), pair.corrupt.prompt(pair.position)
+        if kind == "agreement":  # the world's pair differs in the verb, not in its noun
+            texts = swapped.split()
+            texts[source] = _other_number(texts[source])
+            swapped = " ".join(texts)
+        found.append(Case(prompt, pair.answer, pair.foil, tuple(sorted(causes)), swapped))
     return found
+
+
+def _other_number(noun: str) -> str:
+    plurals = world.NOUNS
+    return plurals[noun] if noun in plurals else next(s for s, p in plurals.items() if p == noun)
 
 
 def _induction(n: int, seed: int) -> list[Case]:
@@ -341,7 +364,9 @@ def _induction(n: int, seed: int) -> list[Case]:
             original = document.words[item.match]
             foil = next(word.text for word in document.words
                         if word.role == original.role and word.text != item.answer)  # fmt: skip
-            found.append(Case(item.prompt, item.answer, foil, (item.match,)))
+            other = {item.answer: foil, foil: item.answer}
+            swapped = " ".join(other.get(word, word) for word in item.prompt.split())
+            found.append(Case(item.prompt, item.answer, foil, (item.match,), swapped))
     return found[:n]
 
 

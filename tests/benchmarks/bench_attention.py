@@ -1,10 +1,11 @@
 """Mamba's hidden attention at mamba-130m's layer shapes, against the published triple loop.
 
-The loop is written from the formula (Ali et al. 2024, eq. 17): one product of decays for every
-query and source. It gives every channel's matrix; what is plotted of them, there and here, is their
-mean over channels, which `Mixing.summed` makes without building any. All contenders run in this
-process, interleaved; seconds are the minimum of the repeats. Memory is what one map adds to the peak
-resident set of a fresh process. As a script it prints a table: python tests/benchmarks/bench_attention.py
+The loop is written from the formula (Ali et al. 2024): one product of decays for every query and
+source. It gives every channel's matrix; what is plotted of them, there and here, is their mean over
+channels, which `Mixing.summed` makes without building any. All contenders run in this process,
+interleaved, on two threads; seconds are the minimum of the repeats. Memory is what one map adds to
+the peak resident set of a fresh process. As a script it prints a table:
+python tests/benchmarks/bench_attention.py
 """
 
 import subprocess
@@ -103,7 +104,7 @@ def mean_map(m: Mixing):
     return m.summed(ones, ones) / m.delta.shape[-1]
 
 
-def fastest(contenders, rounds=5):
+def fastest(contenders, rounds=12):
     """Seconds of each contender: the minimum over rounds, half a second or one call per round."""
     times = {name: [] for name in contenders}
     for _ in range(rounds):

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from tft_utils import relevance, scan  # noqa: E402 (after the path, so that it also runs as a script)
 from tft_utils.architectures import mamba  # noqa: E402
 
-POS, LAYERS, THREADS = 256, 8, 2
+POS, LAYERS, THREADS = 256, 8, 1
 
 
 def run() -> dict:

@@ -1,5 +1,7 @@
 """Mamba (Gu & Dao 2023): a selective state-space layer behind a short convolution, and no MLP."""
 
+import math
+import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +16,7 @@ from tft_utils import scan
 
 BLOCK = 16  # queries whose hidden attention is computed together
 WORKSPACE = 2**19  # numbers in one scratch array: small enough to stay in the cache
+_kept = threading.local()  # each thread's scratch array
 
 
 def prepare(hf, readable: bool) -> None:
@@ -219,19 +222,31 @@ class Mixing:
         (batch, pos, channels), d_state = read.shape, self.A.shape[1]
         found = read.new_zeros(batch, pos, pos)
         group = max(1, min(channels, WORKSPACE // (pos * d_state)))
-        scratch = read.new_empty(3, pos * group * d_state)
+        scratch = _scratch(read, 3, pos * group * d_state)
         for b in range(batch):
             delta, B, C, r = self.delta[b], self.B[b], self.C[b], read[b]
-            w = delta * write[b]
+            w, width = delta * write[b], 0
             found[b].diagonal().copy_((B * C).sum(-1) * (r * w).sum(-1))
             for e in range(0, channels, group):
                 A, part = self.A[e : e + group], slice(e, e + group)
-                left, right, decay = scratch[:, : pos * A.numel()].view(3, pos, *A.shape)
+                if len(A) != width:  # the first group, and a smaller last one
+                    width = len(A)
+                    left, right, decay = scratch[:, : pos * A.numel()].view(3, pos, *A.shape)
+                    levels = _levels(found[b], left.flatten(1), right.flatten(1), decay.flatten(1))
                 torch.mul(delta[:, part, None], A, out=decay).exp_()
                 torch.mul(w[:, part, None], B[:, None], out=right)
                 torch.mul(r[:, part, None], C[:, None], out=left).mul_(decay)
-                _join(found[b], left.flatten(1), right.flatten(1), decay.flatten(1))
+                _join(levels)
         return found
+
+
+def _scratch(like: Tensor, *shape: int) -> Tensor:
+    """An array to work in, kept for this thread's next call: fresh memory costs as much time as the
+    arithmetic."""
+    n, kept = math.prod(shape), getattr(_kept, "array", None)
+    if kept is None or len(kept) < n or (kept.dtype, kept.device) != (like.dtype, like.device):
+        _kept.array = kept = like.new_empty(n)
+    return kept[:n].view(shape)
 
 
 def _decay(steps: Tensor, A: Tensor) -> Tensor:
@@ -239,32 +254,45 @@ def _decay(steps: Tensor, A: Tensor) -> Tensor:
     return (steps.to(A.dtype)[..., None] * A[:, None]).exp_()
 
 
-def _join(found: Tensor, left: Tensor, right: Tensor, decay: Tensor) -> None:
-    """Adds left_t (decay_{t-1} ... decay_{s+1}) . right_s to found [pos pos], wherever s < t.
+def _levels(found: Tensor, left: Tensor, right: Tensor, decay: Tensor) -> list[tuple]:
+    """What `_join` works on, as views that last as long as the arrays do.
 
-    left, right, decay [pos k], overwritten. Rows of one block and columns of the block before it
-    make a matrix product once left_t holds the decays since its block began and right_s those until
-    its block ended. So blocks of 1, 2, 4, ... positions are joined in pairs, and each join extends
-    both factors by the other block's decay. Nothing is divided, so nothing overflows.
+    For blocks of 1, 2, 4, ... positions: the joins of two neighbours, then the blocks' decays that
+    become those of twice as long blocks. A join has the part of found [query source pair] it fills,
+    left of the second and right of the first block [pair pos k], and the decay of each [pair 1 k].
     """
-    pos, half = len(left), 1
+    pos, half, levels = len(left), 1, []
     while half < pos:
-        whole = 2 * half
+        whole, joins = 2 * half, []
         paired = pos // whole * whole
         for lo, hi, pairs in ((0, paired, paired // whole), (paired, pos, 1)):
             if hi - lo <= half:
                 continue  # no pair, or a last block without a partner
-            second = left[lo:hi].unflatten(0, (pairs, -1))[:, half:]  # [pair query k]
-            first = right[lo:hi].unflatten(0, (pairs, -1))[:, :half]  # [pair source k]
+            second = left[lo:hi].unflatten(0, (pairs, -1))[:, half:]
+            first = right[lo:hi].unflatten(0, (pairs, -1))[:, :half]
             blocks = found[lo:hi, lo:hi].unflatten(1, (pairs, -1)).unflatten(0, (pairs, -1))
-            blocks = blocks[:, half:, :, :half].diagonal(dim1=0, dim2=2)  # [query source pair]
-            blocks += (second @ first.transpose(1, 2)).permute(1, 2, 0)
-            if whole < pos:
-                both = decay[lo // half : lo // half + 2 * pairs].unflatten(0, (pairs, 2, 1))
-                second *= both[:, 0]
-                first *= both[:, 1]
-        decay[: len(decay) // 2 * 2 : 2] *= decay[1::2]
+            blocks = blocks[:, half:, :, :half].diagonal(dim1=0, dim2=2)
+            both = decay[lo // half : lo // half + 2 * pairs].unflatten(0, (pairs, 2, 1))
+            joins.append((blocks, second, first, both[:, 0], both[:, 1]))
+        levels.append((joins, decay[: len(decay) // 2 * 2 : 2], decay[1::2]))
         decay, half = decay[::2], whole
+    return levels
+
+
+def _join(levels: list[tuple]) -> None:
+    """Adds left_t (decay_{t-1} ... decay_{s+1}) . right_s to found[t, s], wherever s < t.
+
+    Rows of one block and columns of the block before it make a matrix product once left_t holds the
+    decays since its block began and right_s those until its block ended. So each join extends both
+    by the other block's decay, for the next level. Nothing is divided, so nothing overflows.
+    """
+    for joins, decay, odd in levels:
+        for blocks, second, first, decay_first, decay_second in joins:
+            blocks += torch.bmm(second, first.transpose(1, 2)).permute(1, 2, 0)
+            if joins is not levels[-1][0]:
+                second *= decay_first
+                first *= decay_second
+        decay *= odd
 
 
 def mixing(mixer) -> Mixing:
