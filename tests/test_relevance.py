@@ -398,9 +398,9 @@ def six_detaches(model: Model, prompt: str, answer: str) -> Tensor:
         for layer in range(model.n_layers):
             norm, mixer = model.blocks[layer].norm, model.mixer(layer)
             norm.source.torch_rsqrt_0.output = norm.source.torch_rsqrt_0.output.detach()
-            source = mixer.source  # rewrites the mixer, so ask for it before the mixer runs
+            _ = mixer.source  # rewrites the mixer, so ask for it before the mixer runs
             z = mixer.in_proj.output.transpose(1, 2).chunk(2, dim=1)[1]
-            act = source.causal_conv1d_fn_0.source.ACT2FN_0
+            act = scan.tap(mixer, "silu")
             act.output = act.input * torch.sigmoid(act.input).detach()
             for name in ("discrete_A", "discrete_B", "read"):
                 op = scan.tap(mixer, name)

@@ -23,37 +23,39 @@ and differentiating the forward line, with w_t = g_t a_t h_{t-1} (what flows int
     dL/du_t[e] = d_t sum_n g_t B_t            dL/dd_t[e] = u_t sum_n g_t B_t + sum_n w_t A
     dL/dA[e,n] = sum_{b,t} w_t d_t            dL/dh_0    = a_1 g_1
 
-Skip, gate, softplus and the bias of Delta are ordinary autograd around this core. The backward
+What stands around the recurrence, out_t = (y_t + D u_t) SiLU(z_t) and d_t = softplus(raw_t + bias),
+is part of the same pass. With R_t = dL/dout_t and s = sigmoid(z_t), SiLU'(z) = s (1 + z (1 - s)), so
+
+    r_t = R_t z_t s                           dL/dz_t = R_t (y_t + D u_t) s (1 + z_t (1 - s))
+    dL/dD = sum_{b,t} r_t u_t                 dL/draw_t = dL/dd_t sigmoid(raw_t + bias)
+    dL/du_t gains D r_t                       dL/dbias = sum_{b,t} dL/draw_t
+
+The same for the convolution before it, u = SiLU(c) with c_t = b + sum_k w_k x_{t-3+k}: with q = dL/dc,
+dL/dw_k = sum_{b,t} q_t x_{t-3+k}, dL/db = sum_{b,t} q_t and dL/dx_t = sum_k w_k q_{t+3-k}. The backward
 needs every h_t: the forward keeps one state per CHUNK steps and the backward recomputes the others
 chunk by chunk, last chunk first, so no [b t e n] tensor of the whole sequence ever exists.
 
-Two cores do this arithmetic: plain PyTorch on any device and, on CPU, kernels compiled by numba
-when it is there. `selective_scan_loop` is the readable version, whose named lines nnsight reads
-and edits (`TAPS`). `install` puts either into a transformers Mamba; call it before nnsight wraps
-the model, because nnsight keeps the functions it found then.
+Two cores do this arithmetic: plain PyTorch on any device (it leaves the convolution to
+transformers) and, on CPU, `scan_kernels`, compiled by numba, when it is there.
+`selective_scan_loop` is the readable version, whose named lines nnsight reads and edits (`TAPS`).
+`install` puts either into a transformers Mamba; call it before nnsight wraps the model, because
+nnsight keeps the functions it found then.
 """
 
 import importlib
-import math
-import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 from operator import attrgetter
 
 import torch
 import torch.nn.functional as F
 
 try:
-    import numba
-    import numba.extending
-    import numpy as np
-except ImportError:  # the plain PyTorch core needs neither
-    numba = None
+    from tft_utils import scan_kernels as kernels
+except ImportError:  # no numba: the plain PyTorch core needs nothing
+    kernels = None
 
 CHUNK = 16  # steps between stored states: with d_state 16 they take the memory of one more u
-BLOCK = 256  # channels per compiled work item
 
 
 # ---- the pure functions -------------------------------------------------------------------------
@@ -75,12 +77,13 @@ def selective_scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_sof
     u, delta, A, B, C, initial_state = (
         x.to(dtype).transpose(-1, -2).contiguous() for x in (u, delta, A, B, C, initial_state)
     )
-    delta = _step_size(delta, delta_bias, delta_softplus)
-    y, last_state = _Scan.apply(u, delta, A, B, C, initial_state)
-    if D is not None:
-        y = torch.addcmul(y, u, D.to(dtype))
-    if z is not None:
-        y = y * F.silu(z).transpose(1, 2)
+    z = None if z is None else z.to(dtype).transpose(1, 2)
+    D, delta_bias = (
+        A.new_zeros(A.shape[1]) if x is None else x.to(dtype) for x in (D, delta_bias)
+    )
+    y, last_state = _Scan.apply(
+        u, delta, A, B, C, D.contiguous(), z, delta_bias.contiguous(), initial_state, delta_softplus
+    )
     y = y.transpose(1, 2).to(out_dtype)
     return (y, last_state.transpose(1, 2)) if return_last_state else y
 
@@ -155,10 +158,11 @@ def _check(u, delta, A, B, C, D, z, delta_bias, initial_state):
     return torch.float64 if is_double else torch.float32
 
 
-# The lines of the loop that `install(model, fast=False)` uses, as nnsight names them below a
-# mixer's `.source`.
+# What nnsight can read and edit below a mixer's `.source` after `install(model, fast=False)`: SiLU
+# behind the convolution, and the lines of the loop.
 _LOOP = "mamba_selective_scan_0.source._running_scan_0.source."
 TAPS = {
+    "silu": "causal_conv1d_fn_0.source.reference_1.source.ACT2FN_0",  # u [batch d_inner pos]
     "delta": _LOOP + "delta_0",  # [batch d_inner pos], after bias and softplus
     "discrete_A": _LOOP + "discrete_A_0",  # [batch d_inner pos d_state]
     "discrete_B": _LOOP + "discrete_B_0",  # [batch d_inner pos d_state]
@@ -189,27 +193,44 @@ def tap(mixer, name):
 
 
 class _Scan(torch.autograd.Function):
-    """u, delta [b t e]; A [n e]; B, C [b t n]; h0 [b n e] -> y [b t e], last state [b n e]."""
+    """u, delta, z [b t e]; A [n e]; B, C [b t n]; D, bias [e]; h0 [b n e] -> y [b t e], h_T."""
 
     @staticmethod
-    def forward(ctx, u, delta, A, B, C, h0):
-        forward = _forward_numba if _use_numba(u) else _forward_torch
-        y, last, checkpoints = forward(u, delta, A, B, C, h0)
-        ctx.save_for_backward(u, delta, A, B, C, checkpoints)
+    def forward(ctx, u, delta, A, B, C, D, z, bias, h0, softplus):
+        forward = kernels.scan_forward if _compiled(u) else _forward_torch
+        y, last, checkpoints = forward(u, delta, A, B, C, D, z, bias, h0, softplus)
+        ctx.save_for_backward(u, delta, A, B, C, D, z, bias, checkpoints)
+        ctx.softplus = softplus
         return y, last
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, r, g_last):
-        backward = _backward_numba if _use_numba(r) else _backward_torch
-        return backward(*ctx.saved_tensors, r.contiguous(), g_last.contiguous())
+        backward = kernels.scan_backward if _compiled(r) else _backward_torch
+        r, g_last = r.contiguous(), g_last.contiguous()
+        return *backward(*ctx.saved_tensors, r, g_last, ctx.softplus), None
 
 
-def _use_numba(x):
-    return numba is not None and x.device.type == "cpu"
+class _Convolution(torch.autograd.Function):
+    """x [b t e], weight [e taps], bias [e] -> SiLU of the causal convolution [b t e]."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight, bias)
+        return kernels.conv_forward(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dy):
+        return kernels.conv_backward(*ctx.saved_tensors, dy.contiguous())
 
 
-def _forward_torch(u, delta, A, B, C, h0):
+def _compiled(x):
+    return kernels is not None and x.device.type == "cpu"
+
+
+def _forward_torch(u, raw, A, B, C, D, z, bias, h0, softplus):
+    delta = _step_size(raw, bias, softplus)
     y, h, checkpoints = torch.empty_like(u), h0, []
     for t in range(0, u.shape[1], CHUNK):
         checkpoints.append(h)
@@ -217,16 +238,27 @@ def _forward_torch(u, delta, A, B, C, h0):
         _, states = _chunk_states(u[:, step], delta[:, step], A, B[:, step], h)
         h = states[-1]
         y[:, step] = torch.einsum("tbne,btn->bte", states[1:], C[:, step])
+    y.addcmul_(u, D)
+    if z is not None:
+        y *= F.silu(z)
     return y, h.clone(), torch.stack(checkpoints, 1)
 
 
-def _backward_torch(u, delta, A, B, C, checkpoints, r, g_last):
-    du, dd, dB, dC = (torch.empty_like(x) for x in (u, delta, B, C))
+def _backward_torch(u, raw, A, B, C, D, z, bias, checkpoints, r, g_last, softplus):
+    delta = _step_size(raw, bias, softplus)
+    dz = None if z is None else torch.empty_like(u)
+    if z is not None:
+        s = torch.sigmoid(z)
+        dz = r * s * (1 + z * (1 - s))  # still to be multiplied by y before the gate
+        r = r * z * s
+    du, dd, dB, dC = (torch.empty_like(x) for x in (u, u, B, C))
     dA, carry = torch.zeros_like(A), g_last  # carry = a_{t+1} g_{t+1}
     for k in reversed(range(checkpoints.shape[1])):
         step = slice(k * CHUNK, (k + 1) * CHUNK)
         u_k, d_k, B_k, C_k, r_k = u[:, step], delta[:, step], B[:, step], C[:, step], r[:, step]
         a, states = _chunk_states(u_k, d_k, A, B_k, checkpoints[:, k])
+        if z is not None:
+            dz[:, step] *= torch.einsum("tbne,btn->bte", states[1:], C_k).addcmul_(u_k, D)
         g = torch.einsum("btn,bte->tbne", C_k, r_k).contiguous()
         for g_t, a_t in zip(reversed(g.unbind(0)), reversed(a.unbind(0)), strict=True):
             g_t += carry
@@ -235,10 +267,12 @@ def _backward_torch(u, delta, A, B, C, checkpoints, r, g_last):
         read = torch.einsum("tbne,btn->bte", g, B_k)
         dC[:, step] = torch.einsum("bte,tbne->btn", r_k, states[1:])
         dB[:, step] = torch.einsum("tbne,bte->btn", g, d_k * u_k)
-        du[:, step] = d_k * read
+        du[:, step] = d_k * read + D * r_k
         dd[:, step] = u_k * read + torch.einsum("tbne,ne->bte", w, A)
         dA += torch.einsum("tbne,bte->ne", w, d_k)
-    return du, dd, dA, dB, dC, carry
+    if softplus:
+        dd *= torch.sigmoid(raw + bias)
+    return du, dd, dA, dB, dC, (r * u).sum((0, 1)), dz, dd.sum((0, 1)), carry
 
 
 def _chunk_states(u, delta, A, B, h):
@@ -249,190 +283,6 @@ def _chunk_states(u, delta, A, B, h):
     for t, a_t in enumerate(a.unbind(0)):
         states[t + 1].addcmul_(a_t, states[t])
     return a, states
-
-
-# ---- the same core compiled by numba for CPU ----------------------------------------------------
-
-if numba is not None:
-
-    def _jit(function):
-        """Compile without the GIL, so that plain Python threads can share the work."""
-        # fast math may reorder sums and fuse multiply-add, but keeps inf and nan
-        options = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz"}}
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # no writable place for the cache
-            return numba.njit(**options)(function)
-
-    def _exp(x):
-        """exp that LLVM can vectorise (libm's it cannot): relative error 1e-7, in float64 2e-16."""
-
-    @numba.extending.overload(_exp, jit_options={"fastmath": {"contract"}})
-    def _exp_for_type(x):
-        # exp(x) = 2^n exp(r), n = round(x / ln 2): a Taylor series for |r| < 0.35, and 2^n written
-        # into the exponent bits. ln 2 = ln2_a + ln2_b, so that r is exact. Beyond the ends of the
-        # range the result is 0 or inf; nan stays nan. No fastmath "reassoc": it would undo r.
-        if x == numba.float32:
-            f, i = np.float32, np.int32
-            low, high, inv_ln2 = f(-104), f(89), f(1 / math.log(2))
-            ln2_a, ln2_b = f(0.693359375), f(-2.12194440e-4)
-            one, c2, c3, c4, c5, c6, c7 = (f(1 / math.factorial(k)) for k in range(1, 8))
-            zero, bias, top, shift = i(0), i(127), i(255), i(23)
-
-            def exp(x):
-                x = min(max(x, low), high)
-                n = np.rint(x * inv_ln2)
-                r = x - n * ln2_a - n * ln2_b
-                p = c3 + r * (c4 + r * (c5 + r * (c6 + r * c7)))
-                p = one + r * (one + r * (c2 + r * p))
-                bits = np.int32(min(max(np.int32(n) + bias, zero), top))
-                return p * np.int32(bits << shift).view(np.float32)
-        else:
-            low, high, inv_ln2 = -746.0, 711.0, 1 / math.log(2)
-            ln2_a, ln2_b = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-            c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13 = (
-                1 / math.factorial(k) for k in range(2, 14)
-            )
-
-            def exp(x):
-                x = min(max(x, low), high)
-                n = np.rint(x * inv_ln2)
-                r = x - n * ln2_a - n * ln2_b
-                p = c7 + r * (c8 + r * (c9 + r * (c10 + r * (c11 + r * (c12 + r * c13)))))
-                p = 1.0 + r * (1.0 + r * (c2 + r * (c3 + r * (c4 + r * (c5 + r * (c6 + r * p))))))
-                bits = min(max(np.int64(n) + 1023, 0), 2047)
-                return p * np.int64(bits << 52).view(np.float64)
-        return exp
-
-    # Rows run over channels. Each function is small because LLVM vectorises a loop only where few
-    # run-time checks tell that its arrays do not overlap.
-
-    @_jit
-    def _row_decay(a, d, A):
-        for i in range(a.size):
-            a[i] = _exp(d[i] * A[i])
-
-    @_jit
-    def _row_state(h, before, a, x, B):
-        for i in range(h.size):
-            h[i] = a[i] * before[i] + x[i] * B
-
-    @_jit
-    def _row_step(h, y, d, A, x, B, C):
-        for i in range(h.size):
-            h[i] = _exp(d[i] * A[i]) * h[i] + x[i] * B
-            y[i] += C * h[i]
-
-    @_jit
-    def _row_grad_BC(g, read, r, h, x, B, C):
-        dB = dC = g.dtype.type(0)
-        for i in range(g.size):
-            g[i] += C * r[i]
-            dB += g[i] * x[i]
-            dC += r[i] * h[i]
-            read[i] += B * g[i]
-        return dB, dC
-
-    @_jit
-    def _row_grad_A(g, dA, a, before, d):
-        for i in range(g.size):
-            g[i] *= a[i]
-            dA[i] += g[i] * before[i] * d[i]
-
-    @_jit
-    def _row_grad_delta(dd, g, before, A):
-        for i in range(dd.size):
-            dd[i] += g[i] * before[i] * A[i]
-
-    @_jit
-    def _kernel_forward(u, delta, A, B, C, h, y, checkpoints, first, stride):
-        """Advances h [b n e] in place. Takes every stride-th (sequence, block of channels)."""
-        batch, pos, d_inner = u.shape
-        n_blocks = (d_inner + BLOCK - 1) // BLOCK
-        x = np.empty(BLOCK, u.dtype)
-        for item in range(first, batch * n_blocks, stride):
-            b, lo = item // n_blocks, item % n_blocks * BLOCK
-            hi = min(lo + BLOCK, d_inner)
-            for t in range(pos):
-                if t % CHUNK == 0:
-                    checkpoints[b, t // CHUNK, :, lo:hi] = h[b, :, lo:hi]
-                d_t, y_t = delta[b, t, lo:hi], y[b, t, lo:hi]
-                x_t = x[: hi - lo]
-                x_t[:] = d_t * u[b, t, lo:hi]
-                y_t[:] = 0
-                for n in range(A.shape[0]):
-                    h_n, A_n = h[b, n, lo:hi], A[n, lo:hi]
-                    _row_step(h_n, y_t, d_t, A_n, x_t, B[b, t, n], C[b, t, n])
-
-    @_jit
-    def _kernel_backward(u, delta, A, B, C, checkpoints, r, g, du, dd, dA, dB, dC, first, stride):
-        """g [b n e] carries a_{t+1} g_{t+1}; dA [b n e], dB, dC [block b t n] are partial sums."""
-        batch, pos, d_inner = u.shape
-        d_state = A.shape[0]
-        n_blocks = (d_inner + BLOCK - 1) // BLOCK
-        width = min(BLOCK, d_inner)
-        a = np.empty((CHUNK, d_state, width), u.dtype)
-        states = np.empty((CHUNK + 1, d_state, width), u.dtype)
-        x, read = np.empty((CHUNK, width), u.dtype), np.empty(width, u.dtype)
-        for item in range(first, batch * n_blocks, stride):
-            b, block = item // n_blocks, item % n_blocks
-            lo = block * BLOCK
-            hi = min(lo + BLOCK, d_inner)
-            w = hi - lo
-            for k in range(checkpoints.shape[1] - 1, -1, -1):
-                start, stop = k * CHUNK, min((k + 1) * CHUNK, pos)
-                states[0, :, :w] = checkpoints[b, k, :, lo:hi]
-                for j in range(stop - start):
-                    d_t = delta[b, start + j, lo:hi]
-                    x_t = x[j, :w]
-                    x_t[:] = d_t * u[b, start + j, lo:hi]
-                    for n in range(d_state):
-                        a_n, before, after = a[j, n, :w], states[j, n, :w], states[j + 1, n, :w]
-                        _row_decay(a_n, d_t, A[n, lo:hi])
-                        _row_state(after, before, a_n, x_t, B[b, start + j, n])
-                for j in range(stop - start - 1, -1, -1):
-                    t = start + j
-                    d_t, dd_t, r_t = delta[b, t, lo:hi], dd[b, t, lo:hi], r[b, t, lo:hi]
-                    read[:w] = 0
-                    dd_t[:] = 0
-                    for n in range(d_state):
-                        g_n, before, after = g[b, n, lo:hi], states[j, n, :w], states[j + 1, n, :w]
-                        dB[block, b, t, n], dC[block, b, t, n] = _row_grad_BC(
-                            g_n, read[:w], r_t, after, x[j, :w], B[b, t, n], C[b, t, n]
-                        )
-                        _row_grad_A(g_n, dA[b, n, lo:hi], a[j, n, :w], before, d_t)
-                        _row_grad_delta(dd_t, g_n, before, A[n, lo:hi])
-                    du[b, t, lo:hi] = d_t * read[:w]
-                    dd_t += u[b, t, lo:hi] * read[:w]
-
-    @cache
-    def _pool(pid):
-        """Worker threads of this process (a forked child gets its own)."""
-        return ThreadPoolExecutor(os.cpu_count())
-
-    def _run(kernel, *tensors):
-        """Run a kernel on as many threads as PyTorch uses; results do not depend on how many."""
-        arrays = [x.detach().numpy() for x in tensors]
-        stride = min(torch.get_num_threads(), os.cpu_count())
-        pool = _pool(os.getpid()) if stride > 1 else None
-        others = [pool.submit(kernel, *arrays, first, stride) for first in range(1, stride)]
-        kernel(*arrays, 0, stride)
-        for other in others:
-            other.result()
-
-    def _forward_numba(u, delta, A, B, C, h0):
-        (batch, pos, d_inner), d_state = u.shape, A.shape[0]
-        y, h = torch.empty_like(u), h0.clone()
-        checkpoints = u.new_empty(batch, -(-pos // CHUNK), d_state, d_inner)
-        _run(_kernel_forward, u, delta, A, B, C, h, y, checkpoints)
-        return y, h, checkpoints
-
-    def _backward_numba(u, delta, A, B, C, checkpoints, r, g_last):
-        du, dd = torch.empty_like(u), torch.empty_like(u)
-        g, dA = g_last.clone(), torch.zeros_like(g_last)
-        dB, dC = B.new_empty(2, -(-u.shape[2] // BLOCK), *B.shape)
-        _run(_kernel_backward, u, delta, A, B, C, checkpoints, r, g, du, dd, dA, dB, dC)
-        return du, dd, dA.sum(0), dB.sum(0), dC.sum(0), g
 
 
 # ---- inside transformers ------------------------------------------------------------------------
@@ -465,9 +315,9 @@ def install(model, fast=True):
     """Give each Mamba mixer of a transformers model our scan (the readable loop if not `fast`).
 
     It continues from the cache for any number of tokens, where transformers' own restarts from
-    zero. All other kernels become transformers' PyTorch reference, on any device; so they do for
-    models without `install`, scan included. Call before nnsight wraps the model. Returns a handle
-    with `remove()`.
+    zero, and on CPU our convolution with the fast scan. All other kernels become transformers'
+    PyTorch reference, on any device; so they do for models without `install`, scan included. Call
+    before nnsight wraps the model. Returns a handle with `remove()`.
     """
     modeling = _modeling()
     mixers = [module for module in model.modules() if isinstance(module, modeling.MambaMixer)]
@@ -479,7 +329,10 @@ def install(model, fast=True):
     if not _installed:
         _originals.update({name: getattr(modeling, name) for name in KERNELS})
         references = {name: original.__wrapped__ for name, original in _originals.items()}
-        _bind(references | {"mamba_selective_scan": _dispatch})
+        _bind(
+            references
+            | {"mamba_selective_scan": _dispatch, "causal_conv1d_fn": _dispatch_convolution}
+        )
     scan = selective_scan if fast else selective_scan_loop
 
     def before(mixer, args, kwargs):
@@ -512,6 +365,24 @@ def _dispatch(hidden_states, dt, A, B, C, D=None, z=None, delta_bias=None, delta
     return _running.scan(
         hidden_states, dt, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, state
     )
+
+
+def _dispatch_convolution(hidden_states, weight, bias=None, activation=None, **unused):
+    """Stands in for transformers' `causal_conv1d_fn`."""
+    x = hidden_states
+    ours = (
+        getattr(_running, "scan", None) is selective_scan
+        and _compiled(x)
+        and activation == "silu"
+        and bias is not None
+        and weight.shape[1] == kernels.TAPS
+        and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.float64)
+    )
+    if ours:
+        return _Convolution.apply(x.transpose(1, 2), weight.contiguous(), bias).transpose(1, 2)
+    reference = _originals["causal_conv1d_fn"].__wrapped__
+    return reference(x, weight, bias, activation, **unused)
 
 
 @contextmanager

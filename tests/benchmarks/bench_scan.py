@@ -92,7 +92,7 @@ def forward(model, ids):
 
 def without_numba(work):
     def plain():
-        with mock.patch.object(scan, "numba", None):
+        with mock.patch.object(scan, "kernels", None):
             work()
 
     return plain
@@ -123,7 +123,7 @@ def print_memory(kind):
     if kind != "fallback":
         scan.install(contender)
     if kind == "plain":
-        scan.numba = None
+        scan.kernels = None
     train_step(contender, tokens(2))
     Path("/proc/self/clear_refs").write_text("5")  # restarts the peak counter
     before = memory_in_mb("VmRSS")
