@@ -45,9 +45,10 @@ bench: $(STAMP) ## measure our implementations against others, table to build/be
 notebooks: $(STAMP) ## execute every notebook; write its outputs and the registry of claims
 	$(PY) -m tft_utils.notebooks execute
 
-organisms: $(STAMP) ## train both bundled models again (takes hours; resumes when interrupted)
+organisms: $(STAMP) ## train the bundled models again (takes hours; resumes when interrupted)
 	$(PY) -m tft_utils.organisms train transformer --seed 0 --ship
 	$(PY) -m tft_utils.organisms train mamba --seed 0 --ship
+	$(PY) -m tft_utils.organisms train mamba-tied --seed 0 --ship
 
 clean: ## remove the environment, caches and build outputs, but not training runs
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -101,8 +101,8 @@ def test_residual_and_logits_equal_plain_hooks(model):
 
 
 def model_name(model) -> str:
-    return next(n for n, c in organisms.configurations().items()
-                if c.model_type == model.config.model_type)  # fmt: skip
+    return next(n for n in models.PAIR
+                if organisms.configurations()[n].model_type == model.config.model_type)  # fmt: skip
 
 
 def test_final_residual_to_logits(model):

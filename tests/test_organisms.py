@@ -103,25 +103,35 @@ def test_saved_tokenizer_loads_and_pads_on_the_left(tmp_path):
 
 
 def test_the_architectures_are_matched():
-    size = {}
-    for name in NAMES_OF_ORGANISMS:
+    size, layers = {}, {}
+    for name in models.PAIR:
         model = organisms.build(name, seed=0)
         size[name] = sum(p.numel() for p in model.parameters())
+        layers[name] = model.config.num_hidden_layers
         assert 1e6 <= size[name] <= 3e6
         embedding = model.get_input_embeddings().weight
         assert embedding.data_ptr() != model.get_output_embeddings().weight.data_ptr()
     assert max(size.values()) / min(size.values()) < 1.10
-    layers = {n: c.num_hidden_layers for n, c in organisms.configurations().items()}
     assert layers["transformer"] >= 4
     assert layers["mamba"] >= 8
-    assert tuple(layers) == models.PAIR
+
+
+def test_the_tied_mamba_differs_in_its_unembedding_alone():
+    untied, tied = (organisms.build(name, seed=0) for name in ("mamba", "mamba-tied"))
+    assert tied.get_input_embeddings().weight is tied.get_output_embeddings().weight
+    names = {name for name, _ in untied.named_parameters()}
+    assert names - {name for name, _ in tied.named_parameters()} == {"lm_head.weight"}
+    keys = ("tie_word_embeddings", "transformers_version")
+    a, b = ({k: v for k, v in model.config.to_dict().items() if k not in keys}
+            for model in (untied, tied))  # fmt: skip
+    assert a == b
 
 
 def test_build_follows_its_seed():
     a, b, c = (organisms.build("mamba", seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert any(not torch.equal(a[k], c[k]) for k in a)
-    with pytest.raises(ValueError, match="one of transformer, mamba; found 'lstm'"):
+    with pytest.raises(ValueError, match="one of transformer, mamba, mamba-tied; found 'lstm'"):
         organisms.build("lstm", 0)
 
 
@@ -145,13 +155,14 @@ def shipped() -> dict[str, dict]:
 OWN = {"name", "architecture", "parameters", "evaluation", "final_weighted_loss_nats_per_token"}
 
 
-def test_cards_say_the_pair_saw_the_same(shipped):
-    a, b = shipped.values()
+def test_cards_say_that_all_saw_the_same(shipped):
+    a = shipped["transformer"]
     assert {"token_stream_sha256", "tokens", "steps", "corpus_seed", "optimiser"} <= set(a)
-    assert set(a) == set(b)
-    for key in set(a) - OWN:
-        assert a[key] == b[key], f"expected equal cards, found that the organisms differ in {key}"
-    assert a["architecture"] != b["architecture"]
+    for b in shipped.values():
+        assert set(a) == set(b)
+        for key in set(a) - OWN:
+            assert a[key] == b[key], f"expected equal cards, found organisms that differ in {key}"
+    assert a["architecture"] != shipped["mamba"]["architecture"]
 
 
 def test_cards_belong_to_this_code(shipped):
@@ -462,7 +473,7 @@ def train(name: str, runs: Path, steps: int = STEPS_OF_A_RUN) -> tuple[dict, lis
     return state, said
 
 
-@pytest.fixture(scope="module", params=NAMES_OF_ORGANISMS)
+@pytest.fixture(scope="module", params=models.PAIR)
 def finished(request, tmp_path_factory) -> tuple[str, Path, dict]:
     """A run that nobody interrupted: (name, runs, state)."""
     torch.set_num_threads(1)
@@ -522,7 +533,7 @@ def test_a_run_reports_its_stream_and_its_tokens(finished, monkeypatch):
 
 
 def test_both_organisms_see_the_same_stream(tmp_path):
-    a, b = (train(name, tmp_path, steps=1)[0] for name in NAMES_OF_ORGANISMS)
+    a, b = (train(name, tmp_path, steps=1)[0] for name in models.PAIR)
     assert (a["stream"], a["tokens"]) == (b["stream"], b["tokens"])
 
 

@@ -109,7 +109,9 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-MODULES = {"pyyaml": "yaml", "ipython": "IPython", "pillow": "PIL"}  # packages imported by another name
+MODULES = {  # packages imported by another name
+    "pyyaml": "yaml", "scikit-learn": "sklearn", "ipython": "IPython", "pillow": "PIL",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("folder", ["tft_utils", "tests"])

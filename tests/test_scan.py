@@ -222,18 +222,37 @@ def test_bfloat16_inputs_keep_a_float32_state(path):
     assert (last.double() - expected_last).norm() < 1e-5 * expected_last.norm()
 
 
-def test_result_does_not_depend_on_threads():
-    inputs = random_inputs(3, 300, 20, 4)
+@pytest.fixture
+def two_threads():
     before = torch.get_num_threads()
-    try:
-        found = []
-        for n in (1, 2):
-            torch.set_num_threads(n)
-            found.append(results_and_gradients(whole(selective_scan), inputs, torch.float32))
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(scan.kernels is None, reason="skipped: no numba")
+@pytest.mark.parametrize("openmp", [True, False])
+def test_result_does_not_depend_on_threads(openmp, two_threads, monkeypatch):
+    if not openmp:
+        monkeypatch.setattr(scan.kernels, "_openmp", None)
+    inputs = random_inputs(3, 300, 20, 4)
+    found = [results_and_gradients(whole(selective_scan), inputs, torch.float32)]
+    torch.set_num_threads(1)
+    found.append(results_and_gradients(whole(selective_scan), inputs, torch.float32))
     for name in ("y", "last state", "d u", "d A", "d initial_state"):
         assert torch.equal(found[0][name], found[1][name]), name
+
+
+@pytest.mark.skipif(scan.kernels is None, reason="skipped: no numba")
+@pytest.mark.parametrize("openmp", [True, False])
+def test_threads_share_a_kernel_and_report_its_failure(openmp, two_threads, monkeypatch):
+    if not openmp:
+        monkeypatch.setattr(scan.kernels, "_openmp", None)
+    shares = []
+    scan.kernels._run(lambda *share: shares.append(share))
+    assert sorted(shares) == [(0, 2), (1, 2)]
+    with pytest.raises(ZeroDivisionError):
+        scan.kernels._run(lambda first, stride: 1 // (1 - first))
 
 
 @pytest.mark.parametrize("function", [selective_scan, selective_scan_loop])

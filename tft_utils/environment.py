@@ -18,6 +18,7 @@ from tft_utils import models
 NEEDS = (  # the packages a lesson imports; pyproject.toml holds the same ranges
     "torch>=2.9,<3", "transformers>=5.20,<5.30", "nnsight>=0.8.1,<0.9", "numpy>=2.0,<3",
     "matplotlib>=3.10,<4", "ipywidgets>=8.1,<9", "safetensors>=0.8,<1",
+    "scipy>=1.13,<2", "peft>=0.18,<0.22", "concept-erasure>=0.2.4,<0.3",
 )  # fmt: skip
 MEMORY_GIB = 2.0  # free memory the lessons need at scale `tiny`
 

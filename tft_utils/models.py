@@ -42,7 +42,7 @@ class Source(NamedTuple):
 
 
 SCALES: dict[str, dict[str, Path | Source]] = {
-    "tiny": {name: ORGANISMS / name for name in PAIR},
+    "tiny": {name: ORGANISMS / name for name in (*PAIR, "mamba-tied")},
     "small": {
         "transformer": Source(
             "EleutherAI/pythia-160m", "50f5173d932e8e61f858120bcb800b97af589f46"

@@ -48,7 +48,7 @@ PERSONA_LATER = 0.6  # persona's share from step 6200 to 7000: letters are learn
 
 
 def configurations() -> dict[str, GPTNeoXConfig | MambaConfig]:
-    """The organisms, by name. Parameters agree within 10 %; embeddings are untied in both."""
+    """The organisms, by name. Those of `models.PAIR` agree in parameters within 10 % and are untied."""
     common = {
         "vocab_size": len(VOCABULARY), "hidden_size": 128, "tie_word_embeddings": False,
         "bos_token_id": None, "eos_token_id": TOKEN_ID[END], "pad_token_id": TOKEN_ID[PAD],
@@ -61,6 +61,9 @@ def configurations() -> dict[str, GPTNeoXConfig | MambaConfig]:
             **common,
         ),
         "mamba": MambaConfig(num_hidden_layers=10, state_size=16, **common),
+        # Lesson 04's question: the same Mamba whose unembedding is its embedding.
+        "mamba-tied": MambaConfig(num_hidden_layers=10, state_size=16,
+                                  **common | {"tie_word_embeddings": True}),
     }  # fmt: skip
 
 

@@ -9,8 +9,8 @@ number f, activations x of any layer, biases b, and one backward pass of plain a
 
 Which modules, and how, stands in the architecture's file as named rule sets: AttnLRP (Achtibat et
 al. 2024, arXiv 2402.05602, whose softmax rule leaks) and CP-LRP (Ali et al. 2022, arXiv 2202.07304)
-for softmax attention; MambaLRP (Jafari et al. 2024, arXiv 2406.07592) and a variant for the
-selective scan. Under a rule set values stay as they were; only gradients change.
+for softmax attention; MambaLRP (Jafari et al. 2024, arXiv 2406.07592) and two variants for
+the selective scan. Under a rule set values stay as they were; only gradients change.
 
     asked = ask(model, ["The capital of Zabar is"], ["Dovella"])
     explain(model, asked)                            # [batch pos]

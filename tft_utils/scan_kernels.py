@@ -2,18 +2,18 @@
 
 A work item is one sequence and a block of at most BLOCK channels. It goes through time in chunks of
 CHUNK steps: load a chunk into scratch memory that the cache holds, compute there, store the result.
-Every innermost loop runs over channels, so that LLVM makes vector instructions of it. LLVM does so
-for few arrays only, because it has to test that they do not overlap. So the scratch is four arrays,
-and in each of them a row has several fields, a constant BLOCK apart:
+Every innermost loop runs over channels, all BLOCK of them, so that LLVM makes vector instructions of
+it. LLVM does so for few arrays only, because it has to test that they do not overlap. So the scratch
+is three arrays, and in each of them a row has several fields, a constant BLOCK apart:
 
     row[j]       step j of the chunk     U, DELTA, ...    (see below)
     state[n]     entry n of the states   RATE: A, H: h, G: gradient of h, DA: gradient of A
     once[0]      the channels            SKIP: D, BIAS of Delta, DSKIP and DBIAS: their gradients
-    kept[j]      backward, one entry n   DECAY: a_t, BEFORE: h_{t-1}
 
 Loops over steps are inside these small functions, because a call costs as much as sixteen channels.
 """
 
+import ctypes
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -30,10 +30,12 @@ TAPS = 4  # width of the convolution
 ZERO, ONE = np.int8(0), np.int8(1)  # a plain 1 is an int64 and would make a float32 a float64
 
 # Fields of row[j]. WRITE is Delta u, OUT is y before skip and gate, R its gradient, READ is
-# sum_n g B, DDELTA the gradient of Delta, SLOPE that of softplus, Z the gate.
-U, DELTA, SLOPE, WRITE, OUT, Z, R, READ, DDELTA = (k * BLOCK for k in range(9))
-ROW = 9 * BLOCK + 16  # no power of two: rows would compete for the same places in the cache
-RATE, H, G, DA = SKIP, BIAS, DSKIP, DBIAS = DECAY, BEFORE, _, _ = [k * BLOCK for k in range(4)]
+# sum_n g B, DDELTA the gradient of Delta, SLOPE that of softplus, Z the gate; DECAY is a_t and
+# BEFORE h_{t-1} of the one entry n that the backward is at.
+FIELDS = 11
+U, DELTA, SLOPE, WRITE, OUT, Z, R, READ, DDELTA, DECAY, BEFORE = (k * BLOCK for k in range(FIELDS))
+ROW = FIELDS * BLOCK + 16  # no power of two: rows would compete for the same places in the cache
+RATE, H, G, DA = SKIP, BIAS, DSKIP, DBIAS = [k * BLOCK for k in range(4)]
 
 
 def _jit(function):
@@ -125,21 +127,14 @@ def _store(target, row, field, start, steps, column, width):
         _copy(target[start + j, column:], row[j, field:], width)
 
 
-@_jit
-def _store_transposed(target, row, field, start, steps, column, width):
-    for i in range(width):
-        for j in range(steps):
-            target[column + i, start + j] = row[j, field + i]
-
-
 # ---- the scan, one chunk ------------------------------------------------------------------------
 
 
 @_jit
-def _step_sizes(row, once, steps, width, softplus):
+def _step_sizes(row, once, steps, softplus):
     """Delta and its slope from the raw Delta, and what is written: Delta u."""
     for j in range(steps):
-        for i in range(width):
+        for i in range(BLOCK):
             raw = row[j, DELTA + i] + once[0, BIAS + i]
             delta = max(raw, ZERO * raw) + _log1p(_exp(-abs(raw))) if softplus else raw
             row[j, SLOPE + i] = _sigmoid(raw) if softplus else ONE
@@ -148,10 +143,10 @@ def _step_sizes(row, once, steps, width, softplus):
 
 
 @_jit
-def _advance(row, state, n, B, C, start, steps, width):
+def _advance(row, state, n, B, C, start, steps):
     for j in range(steps):
         B_t, C_t = B[start + j, n], C[start + j, n]
-        for i in range(width):
+        for i in range(BLOCK):
             h = _exp(row[j, DELTA + i] * state[n, RATE + i]) * state[n, H + i]
             h += row[j, WRITE + i] * B_t
             state[n, H + i] = h
@@ -159,33 +154,33 @@ def _advance(row, state, n, B, C, start, steps, width):
 
 
 @_jit
-def _skip_and_gate(row, once, steps, width, gated):
+def _skip_and_gate(row, once, steps, gated):
     """The output takes the place of the gate."""
     for j in range(steps):
-        for i in range(width):
+        for i in range(BLOCK):
             y, z = row[j, OUT + i] + once[0, SKIP + i] * row[j, U + i], row[j, Z + i]
             row[j, Z + i] = y * (z * _sigmoid(z)) if gated else y
 
 
 @_jit
-def _back_through_gate(row, steps, width):
+def _back_through_gate(row, steps):
     """R becomes the gradient before the gate, Z what turns that y into the gate's gradient."""
     for j in range(steps):
-        for i in range(width):
+        for i in range(BLOCK):
             z, s, r = row[j, Z + i], _sigmoid(row[j, Z + i]), row[j, R + i]
             row[j, Z + i] = r * (s * (ONE + z * (ONE - s)))
             row[j, R + i] = r * (z * s)
 
 
 @_jit
-def _advance_again(row, kept, state, n, B, C, dC, start, steps, width):
+def _advance_again(row, state, n, B, C, dC, start, steps):
     for j in range(steps):
         B_t, C_t, dC_t = B[start + j, n], C[start + j, n], row.dtype.type(0)
-        for i in range(width):
+        for i in range(BLOCK):
             a, before = _exp(row[j, DELTA + i] * state[n, RATE + i]), state[n, H + i]
             h = a * before + row[j, WRITE + i] * B_t
-            kept[j, DECAY + i] = a
-            kept[j, BEFORE + i] = before
+            row[j, DECAY + i] = a
+            row[j, BEFORE + i] = before
             state[n, H + i] = h
             row[j, OUT + i] += C_t * h
             dC_t += row[j, R + i] * h
@@ -193,33 +188,33 @@ def _advance_again(row, kept, state, n, B, C, dC, start, steps, width):
 
 
 @_jit
-def _back(row, kept, state, n, B, C, dB, start, backwards, width):
+def _back(row, state, n, B, C, dB, start, backwards):
     for j in backwards:  # an array: a loop with step -1 fails LLVM's test for overlap
         B_t, C_t, dB_t = B[start + j, n], C[start + j, n], row.dtype.type(0)
-        for i in range(width):
+        for i in range(BLOCK):
             g = state[n, G + i] + C_t * row[j, R + i]
             dB_t += g * row[j, WRITE + i]
             row[j, READ + i] += B_t * g
-            carry = kept[j, DECAY + i] * g
+            carry = row[j, DECAY + i] * g
             state[n, G + i] = carry
-            w = carry * kept[j, BEFORE + i]
+            w = carry * row[j, BEFORE + i]
             state[n, DA + i] += w * row[j, DELTA + i]
             row[j, DDELTA + i] += w * state[n, RATE + i]
         dB[start + j, n] = dB_t
 
 
 @_jit
-def _grad_gate(row, once, steps, width):
+def _grad_gate(row, once, steps):
     for j in range(steps):
-        for i in range(width):
+        for i in range(BLOCK):
             row[j, Z + i] *= row[j, OUT + i] + once[0, SKIP + i] * row[j, U + i]
 
 
 @_jit
-def _back_through_step_sizes(row, once, steps, width):
+def _back_through_step_sizes(row, once, steps):
     """READ becomes the gradient of u, DDELTA that of the raw Delta."""
     for j in range(steps):
-        for i in range(width):
+        for i in range(BLOCK):
             u, r, read = row[j, U + i], row[j, R + i], row[j, READ + i]
             d_raw = (row[j, DDELTA + i] + u * read) * row[j, SLOPE + i]
             row[j, READ + i] = row[j, DELTA + i] * read + once[0, SKIP + i] * r
@@ -252,14 +247,14 @@ def _scan_forward(u, raw, A, B, C, D, z, z_column, bias, h, softplus, y, checkpo
             start, steps = k * CHUNK, min(CHUNK, pos - k * CHUNK)
             _load(row, U, u[b], start, steps, lo, width)
             _load(row, DELTA, raw[b], start, steps, lo, width)
-            _step_sizes(row, once, steps, width, softplus)
+            _step_sizes(row, once, steps, softplus)
             row[:, OUT : OUT + BLOCK] = 0
             for n in range(d_state):
                 _copy(checkpoints[b, k, n, lo:], state[n, H:], width)
-                _advance(row, state, n, B_b, C_b, start, steps, width)
+                _advance(row, state, n, B_b, C_b, start, steps)
             if z.size:
                 _load(row, Z, z[b], start, steps, z_column + lo, width)
-            _skip_and_gate(row, once, steps, width, z.size > 0)
+            _skip_and_gate(row, once, steps, z.size > 0)
             _store(y[b], row, Z, start, steps, lo, width)
         for n in range(d_state):
             _copy(h[b, n, lo:], state[n, H:], width)
@@ -272,13 +267,14 @@ def _scan_backward(u, raw, A, B, C, D, z, z_column, bias, checkpoints, r, g, sof
     (batch, pos, d_inner), d_state = u.shape, A.shape[0]
     n_blocks = (d_inner + BLOCK - 1) // BLOCK
     row, once = np.zeros((CHUNK, ROW), u.dtype), np.zeros((1, 4 * BLOCK), u.dtype)
-    state, kept = np.zeros((d_state, 4 * BLOCK), u.dtype), np.zeros((CHUNK, 2 * BLOCK), u.dtype)
+    state = np.zeros((d_state, 4 * BLOCK), u.dtype)
     backwards = np.arange(CHUNK)[::-1].copy()
     for item in range(first, batch * n_blocks, stride):
         b, block = item // n_blocks, item % n_blocks
         lo = block * BLOCK
         width = min(BLOCK, d_inner - lo)
         B_b, C_b, dB_b, dC_b = B[b], C[b], dB[block, b], dC[block, b]
+        row[:] = 0  # for the sums over channels, when this block has fewer than the one before
         once[:] = 0
         _copy(once[0, SKIP:], D[lo:], width)
         _copy(once[0, BIAS:], bias[lo:], width)
@@ -290,21 +286,21 @@ def _scan_backward(u, raw, A, B, C, D, z, z_column, bias, checkpoints, r, g, sof
             start, steps = k * CHUNK, min(CHUNK, pos - k * CHUNK)
             _load(row, U, u[b], start, steps, lo, width)
             _load(row, DELTA, raw[b], start, steps, lo, width)
-            _step_sizes(row, once, steps, width, softplus)
+            _step_sizes(row, once, steps, softplus)
             _load(row, R, r[b], start, steps, lo, width)
             if z.size:
                 _load(row, Z, z[b], start, steps, z_column + lo, width)
-                _back_through_gate(row, steps, width)
+                _back_through_gate(row, steps)
             row[:, OUT : OUT + BLOCK] = 0
             row[:, READ : DDELTA + BLOCK] = 0
             for n in range(d_state):
                 _copy(state[n, H:], checkpoints[b, k, n, lo:], width)
-                _advance_again(row, kept, state, n, B_b, C_b, dC_b, start, steps, width)
-                _back(row, kept, state, n, B_b, C_b, dB_b, start, backwards[CHUNK - steps :], width)
+                _advance_again(row, state, n, B_b, C_b, dC_b, start, steps)
+                _back(row, state, n, B_b, C_b, dB_b, start, backwards[CHUNK - steps :])
             if z.size:
-                _grad_gate(row, once, steps, width)
-                _store_transposed(dz[b], row, Z, start, steps, lo, width)
-            _back_through_step_sizes(row, once, steps, width)
+                _grad_gate(row, once, steps)
+                _store(dz[b], row, Z, start, steps, lo, width)
+            _back_through_step_sizes(row, once, steps)
             _store(du[b], row, READ, start, steps, lo, width)
             _store(d_raw[b], row, DDELTA, start, steps, lo, width)
         for n in range(d_state):
@@ -346,9 +342,9 @@ def _load_with_past(x, source, start, steps, column, width):
 
 
 @_jit
-def _convolve(conv, x, taps, steps, width):
+def _convolve(conv, x, taps, steps):
     for j in range(steps):
-        for i in range(width):
+        for i in range(BLOCK):
             total = taps[0, CONV_BIAS + i]
             for k in range(TAPS):
                 total += taps[0, k * BLOCK + i] * x[j + k, i]
@@ -356,34 +352,34 @@ def _convolve(conv, x, taps, steps, width):
 
 
 @_jit
-def _silu(conv, steps, width):
+def _silu(conv, steps):
     for j in range(steps):
-        for i in range(width):
+        for i in range(BLOCK):
             conv[j, i] *= _sigmoid(conv[j, i])
 
 
 @_jit
-def _back_through_silu(conv, dy, steps, width):
+def _back_through_silu(conv, dy, steps):
     for j in range(steps):
-        for i in range(width):
+        for i in range(BLOCK):
             s = _sigmoid(conv[j, i])
             conv[j, i] = dy[j, i] * (s * (ONE + conv[j, i] * (ONE - s)))
 
 
 @_jit
-def _grad_taps(taps, conv, x, steps, width):
+def _grad_taps(taps, conv, x, steps):
     for j in range(steps):
         for k in range(TAPS):
-            for i in range(width):
+            for i in range(BLOCK):
                 taps[0, DTAPS + k * BLOCK + i] += conv[j, i] * x[j + k, i]
-        for i in range(width):
+        for i in range(BLOCK):
             taps[0, DTAPS + CONV_BIAS + i] += conv[j, i]
 
 
 @_jit
-def _grad_x(dx, conv, taps, steps, width):
+def _grad_x(dx, conv, taps, steps):
     for j in range(steps):
-        for i in range(width):
+        for i in range(BLOCK):
             total = ZERO * taps[0, i]
             for k in range(TAPS):
                 total += taps[0, k * BLOCK + i] * conv[j + PAST - k, i]
@@ -403,8 +399,8 @@ def _conv_forward(x, column, weight, bias, y, first, stride):
         for start in range(0, pos, CHUNK):
             steps = min(CHUNK, pos - start)
             _load_with_past(window, x[b], start, steps, column + lo, width)
-            _convolve(conv, window, taps, steps, width)
-            _silu(conv, steps, width)
+            _convolve(conv, window, taps, steps)
+            _silu(conv, steps)
             _store(y[b], conv, 0, start, steps, lo, width)
 
 
@@ -427,16 +423,23 @@ def _conv_backward(x, column, weight, bias, dy, dx, d_taps, first, stride):
                 _copy(conv[steps + j], conv[j], width)
             _load_with_past(window, x[b], start, steps, column + lo, width)
             _load(grad, 0, dy[b], start, steps, lo, width)
-            _convolve(conv, window, taps, steps, width)
-            _back_through_silu(conv, grad, steps, width)
-            _grad_taps(taps, conv, window, steps, width)
-            _grad_x(grad, conv, taps, steps, width)
-            _store_transposed(dx[b], grad, 0, start, steps, lo, width)
+            _convolve(conv, window, taps, steps)
+            _back_through_silu(conv, grad, steps)
+            _grad_taps(taps, conv, window, steps)
+            _grad_x(grad, conv, taps, steps)
+            _store(dx[b], grad, 0, start, steps, lo, width)
         for k in range(TAPS + 1):
             _copy(d_taps[b, k, lo:], taps[0, DTAPS + k * BLOCK :], width)
 
 
 # ---- from and to PyTorch ------------------------------------------------------------------------
+
+
+# PyTorch's threads wait for their next work in a busy loop, for milliseconds, and would take the
+# cores from other threads. So the kernels run on them, by GNU OpenMP's entry point, which other
+# OpenMP libraries have too. Where PyTorch brought none, they get threads of their own.
+_openmp = ctypes.CDLL(None) if os.name == "posix" else None
+_openmp = _openmp if hasattr(_openmp, "GOMP_parallel") else None
 
 
 @cache
@@ -448,12 +451,24 @@ def _pool(pid):
 def _run(kernel, *arguments):
     """Run a kernel on as many threads as PyTorch uses; results do not depend on how many."""
     arrays = [x.detach().numpy() if isinstance(x, torch.Tensor) else x for x in arguments]
-    stride = min(torch.get_num_threads(), os.cpu_count())
-    pool = _pool(os.getpid()) if stride > 1 else None
-    others = [pool.submit(kernel, *arrays, first, stride) for first in range(1, stride)]
-    kernel(*arrays, 0, stride)
-    for other in others:
-        other.result()
+    threads = torch.get_num_threads()
+    if threads == 1:
+        kernel(*arrays, 0, 1)
+    elif _openmp:
+        failures = []
+
+        @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        def share(_):
+            try:
+                kernel(*arrays, _openmp.omp_get_thread_num(), _openmp.omp_get_num_threads())
+            except BaseException as failure:  # which C would drop
+                failures.append(failure)
+
+        _openmp.GOMP_parallel(share, None, threads, 0)
+        if failures:
+            raise failures[0]
+    else:
+        list(_pool(os.getpid()).map(lambda first: kernel(*arrays, first, threads), range(threads)))
 
 
 def _rows(x):
@@ -482,17 +497,17 @@ def scan_forward(u, raw, A, B, C, D, z, bias, h0, softplus):
 
 def scan_backward(u, raw, A, B, C, D, z, bias, checkpoints, r, g_last, softplus):
     """The gradients of u, raw, A, B, C, D, z, bias and h0 from r of y and g_last of the last."""
-    batch, pos, d_inner = u.shape
+    batch, _, d_inner = u.shape
     du, d_raw, dA, g = (torch.empty_like(x) for x in (u, u, g_last, g_last))
     g.copy_(g_last)
     dB, dC = B.new_empty(2, -(-d_inner // BLOCK), *B.shape)
     dD, d_bias = u.new_empty(2, batch, d_inner)
-    dz = u.new_empty((0, 0, 0) if z is None else (batch, d_inner, pos))
+    dz = u.new_empty(0, 0, 0) if z is None else torch.empty_like(u)
     z_rows, column = (dz, 0) if z is None else _rows(z)
     _run(_scan_backward, u, raw, A, B, C, D, z_rows, column, bias, checkpoints, r, g,
          softplus, du, d_raw, dA, dB, dC, dD, dz, d_bias)
     dA, dB, dC, dD, d_bias = (x.sum(0) for x in (dA, dB, dC, dD, d_bias))
-    return du, d_raw, dA, dB, dC, dD, None if z is None else dz.transpose(1, 2), d_bias, g
+    return du, d_raw, dA, dB, dC, dD, None if z is None else dz, d_bias, g
 
 
 def conv_forward(x, weight, bias):
@@ -503,8 +518,8 @@ def conv_forward(x, weight, bias):
 
 
 def conv_backward(x, weight, bias, dy):
-    batch, pos, d_inner = x.shape
-    dx, d_taps = x.new_empty(batch, d_inner, pos), x.new_empty(batch, TAPS + 1, d_inner)
+    batch, _, d_inner = x.shape
+    dx, d_taps = x.new_empty(x.shape), x.new_empty(batch, TAPS + 1, d_inner)
     _run(_conv_backward, *_rows(x), weight, bias, dy, dx, d_taps)
     d_taps = d_taps.sum(0)
-    return dx.transpose(1, 2), d_taps[:TAPS].T, d_taps[TAPS]
+    return dx, d_taps[:TAPS].T, d_taps[TAPS]

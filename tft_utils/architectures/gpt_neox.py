@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
+from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb
 
 
 def prepare(hf, readable: bool) -> None:
@@ -38,6 +39,37 @@ def unembedding(model):
 def state(cache, layer: int) -> dict[str, Tensor]:
     """Keys and values of all past positions, each [batch head pos d_head]: it grows with length."""
     return {"keys": cache.layers[layer].keys, "values": cache.layers[layer].values}
+
+
+# ---- one more word, in many variants: `tft_utils.steering` ---------------------------------------
+
+CACHE = "past_key_values"
+COMPRESSED = ()  # what is carried grows with the past
+
+
+def step(model, layer: int, x: Tensor, past: dict[str, Tensor], mask: Tensor) -> Tensor:
+    """The variants stand side by side as words at one position, and do not see each other."""
+    n = x.shape[1]
+    itself = torch.eye(n, dtype=torch.bool, device=x.device).expand(len(x), -1, -1)
+    sees = torch.cat([mask.bool()[:, None].expand(-1, n, -1), itself], -1)
+    bias = torch.zeros(sees.shape, dtype=x.dtype, device=x.device)
+    bias.masked_fill_(~sees, torch.finfo(x.dtype).min)
+    at = torch.full((1, n), mask.shape[1], device=x.device)
+    return blocks(model)[layer](
+        x, attention_mask=bias[:, None], layer_past=_Past(past["keys"][:, 0], past["values"][:, 0]),
+        position_embeddings=model.gpt_neox.rotary_emb(x, position_ids=at),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Past:
+    """Keys and values of one layer, as its attention asks for them; nothing is kept."""
+
+    keys: Tensor
+    values: Tensor
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        return torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
 
 
 # ---- what positions exchange: `tft_utils.attention` --------------------------------------------
@@ -117,6 +149,33 @@ def mixing(mixer) -> Mixing:
     return Mixing(pattern.detach(), v.detach(), weight.T.unflatten(0, (heads, width)), bias)
 
 
+# ---- one block, open to edits: `tft_utils.patching`, `tft_utils.editing` ---------------------------
+
+COMPONENTS = ("heads", "mixer", "mlp")
+STEPWISE = ()  # nothing is carried from step to step
+
+
+def run_block(model, layer: int, x: Tensor, put: Callable, stepwise: bool = False) -> Tensor:
+    """Heads are what each head reads before the projection, [batch pos head d_head]."""
+    block = blocks(model)[layer]
+    attention, pos = block.attention, x.shape[1]
+    qkv = attention.query_key_value(block.input_layernorm(x))
+    qkv = qkv.unflatten(-1, (attention.config.num_attention_heads, -1)).transpose(1, 2)
+    q, k, v = qkv.chunk(3, -1)  # [batch head pos d_head]
+    rotation = model.gpt_neox.rotary_emb(x, torch.arange(pos, device=x.device)[None])
+    q, k = apply_rotary_pos_emb(q, k, *rotation)
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scaling)
+    mixed = put("heads", mixed.transpose(1, 2))
+    mixed = put("mixer", attention.dense(mixed.flatten(2)))
+    read = x if block.use_parallel_residual else x + mixed
+    return put("mlp", block.mlp(block.post_attention_layernorm(read))) + mixed + x
+
+
+def memory(block) -> Module:
+    """The down-projection of the MLP: Meng et al. 2022."""
+    return block.mlp.dense_4h_to_h
+
+
 # ---- relevance: `tft_utils.relevance` ----------------------------------------------------------
 
 RULES = ("norm", "activation", "attention")
@@ -177,3 +236,8 @@ def _softmax_leak(weights: Tensor, gradient: Tensor) -> Tensor:
     gradient = gradient / 2
     scores = weights * (gradient - (weights * gradient).sum(-1, keepdim=True))
     return (weights * gradient - torch.xlogy(scores, weights)).sum((1, 2, 3))
+
+
+# ---- fine-tuning: `tft_utils.quirky` -----------------------------------------------------------
+
+LORA_TARGETS = ["query_key_value", "dense_h_to_4h", "dense_4h_to_h", "lm_head"]

@@ -54,6 +54,28 @@ def state(cache, layer: int) -> dict[str, Tensor]:
     return {"ssm": part.recurrent_states[0], "conv": part.conv_states[0]}
 
 
+# ---- one more word, in many variants: `tft_utils.steering` ---------------------------------------
+
+CACHE = "cache_params"
+COMPRESSED = ("ssm", "conv")
+
+
+def step(model, layer: int, x: Tensor, past: dict[str, Tensor], mask: Tensor) -> Tensor:
+    """One step of the recurrence for every variant; the new states themselves are never stored."""
+    block = blocks(model)[layer]
+    m = mixer(block)
+    u, z = m.in_proj(block.norm(x.to(block.norm.weight.dtype))).chunk(2, -1)
+    taps = m.conv1d.weight[:, 0]  # the last one meets the present; the oldest input has left
+    c = (past["conv"][..., 1:] * taps[:, :-1]).sum(-1) + u * taps[:, -1]
+    u = m.act(c if m.conv1d.bias is None else c + m.conv1d.bias)
+    raw, B, C = m.x_proj(u).split([m.time_step_rank, m.ssm_state_size, m.ssm_state_size], -1)
+    delta = F.softplus(m.dt_proj(raw).to(m.A_log.dtype))
+    kept = (delta[..., None] * -torch.exp(m.A_log)).exp_() * past["ssm"]  # [... d_inner d_state]
+    y = (kept @ C[..., None].to(kept.dtype))[..., 0]
+    y = y + (delta * (B * C).sum(-1, keepdim=True) + m.D) * u
+    return x + m.out_proj((y * m.act(z)).to(m.out_proj.weight.dtype))
+
+
 # ---- what positions exchange: `tft_utils.attention` --------------------------------------------
 
 
@@ -320,12 +342,57 @@ def wide(x: Tensor) -> Tensor:
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 
+# ---- one block, open to edits: `tft_utils.patching`, `tft_utils.editing` ---------------------------
+
+COMPONENTS = ("convolution", "step size", "B", "C", "read-out", "gate", "mixer")
+STEPWISE = ("state", "carry")  # h_t [batch channel d_state]: what y_t reads; what step t + 1 takes
+
+
+def run_block(model, layer: int, x: Tensor, put: Callable, stepwise: bool = False) -> Tensor:
+    """Convolution is u, with its SiLU; step size is delta; read-out is y before D and the gate."""
+    block = blocks(model)[layer]
+    m, pos = mixer(block), x.shape[1]
+    read, z = m.in_proj(block.norm(x.to(block.norm.weight.dtype))).chunk(2, -1)
+    taps = m.conv1d.weight[:, 0].flip(-1).T  # the last weight meets the present
+    c = sum(w * F.pad(read, (0, 0, j, 0))[:, :pos] for j, w in enumerate(taps))
+    u = put("convolution", m.act(c if m.conv1d.bias is None else c + m.conv1d.bias))
+    raw, B, C = m.x_proj(u).split([m.time_step_rank, m.ssm_state_size, m.ssm_state_size], -1)
+    delta = put("step size", F.softplus(F.linear(raw, m.dt_proj.weight, m.dt_proj.bias)))
+    B, C, A = put("B", B), put("C", C), -torch.exp(m.A_log.float())
+    if stepwise:
+        y = _steps(u, delta, A, B, C, put)
+    else:
+        y = scan.selective_scan(*(each.mT for each in (u, delta)), A, B.mT, C.mT).mT
+    y = put("read-out", y) + m.D * u
+    gated = (y * put("gate", m.act(z))).to(m.out_proj.weight.dtype)
+    return put("mixer", m.out_proj(gated)) + x
+
+
+def _steps(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, put: Callable) -> Tensor:
+    """The scan, one step at a time: y [batch pos channel]."""
+    h, outputs = u.new_zeros(u.shape[0], *A.shape), []
+    for t in range(u.shape[1]):
+        d = delta[:, t, :, None]
+        h = put("state", torch.exp(d * A) * h + d * u[:, t, :, None] * B[:, t, None], t)
+        outputs.append((h @ C[:, t, :, None])[..., 0])
+        h = put("carry", h, t)
+    return torch.stack(outputs, 1)
+
+
+def memory(block) -> Module:
+    """The output projection: Sharma et al. 2024, whose best layers are those of this matrix."""
+    return mixer(block).out_proj
+
+
 # ---- relevance: `tft_utils.relevance` ----------------------------------------------------------
 
 RULES = ("norm", "activation", "scan", "gate")
-RULE_SETS = {  # name -> what the product of the scan's output and its gate sends to both
-    "MambaLRP": 0.5,  # one half each, the uniform rule: Jafari et al. 2024
-    "gate-detach": None,  # all of it to the scan's output: the gate is a constant
+RULE_SETS = {  # name -> of the product of scan and gate, the scan's share at earlier words and the last
+    "MambaLRP": (0.5, 0.5),  # one half each, the uniform rule: Jafari et al. 2024
+    "gate-detach": (1.0, 1.0),  # all of it to the scan's output: the gate is a constant
+    # Words keep what they make of the words before them, and the last word, which asks, passes on
+    # all that it reads. Right only where it reads the causes itself, without a word between.
+    "direct": (0.0, 1.0),
 }
 
 
@@ -355,7 +422,7 @@ def _silu(x: Tensor, ruled: bool) -> Tensor:
     return x * torch.sigmoid(x).detach() if ruled else F.silu(x)
 
 
-def _mixer_rule(share: float | None, without: frozenset[str], mixer, hidden_states: Tensor,
+def _mixer_rule(shares: tuple[float, float], without: frozenset[str], mixer, hidden_states: Tensor,
                 cache_params=None, attention_mask: Tensor | None = None, **unused) -> Tensor:  # fmt: skip
     """The mixer as a linear map of its input plus its convolution's bias."""
     if cache_params is not None:
@@ -380,9 +447,18 @@ def _mixer_rule(share: float | None, without: frozenset[str], mixer, hidden_stat
     y = scan.selective_scan(u, step.transpose(1, 2), A, B.transpose(1, 2), C.transpose(1, 2), D,
                             delta_softplus=True)  # fmt: skip
     gate = _silu(z, ruled)
-    if "gate" not in without:
-        gate = gate.detach() if share is None else gate
-    product = y * gate
-    if "gate" not in without and share:
-        product = share * product + ((1 - share) * product).detach()
+    if "gate" in without:
+        product = y * gate
+    else:
+        earlier, last = shares
+        share = y.new_full(y.shape[-1:], earlier)  # [pos]; padding is on the left
+        share[-1] = last
+        product = y * (share * gate).detach() + gate * ((1 - share) * y).detach()
     return mixer.out_proj(product.transpose(1, 2).to(dtype))
+
+
+# ---- fine-tuning: `tft_utils.quirky` -----------------------------------------------------------
+
+# transformers reads dt_proj's weight past the module, so an adapter there would do nothing; peft
+# refuses out_proj, whose weight fused kernels read in the same way.
+LORA_TARGETS = ["in_proj", "x_proj", "lm_head"]

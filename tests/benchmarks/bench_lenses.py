@@ -1,0 +1,144 @@
+"""Lens training at vocabulary 50,304 and width 768: ours against a straightforward implementation.
+
+Both get the same random residual streams of DEPTHS depths, norm, unembedding and translators, in
+float32, and make the gradients of KL(model || lens) for all depths. The straightforward one has the
+full logits of a depth at a time, and one backward pass a depth. The runs take turns, seconds are the
+minimum of the repeats. Memory is what a step adds to the peak resident set of a fresh process. The
+multiplications by the unembedding alone, 4 * vocab * d_model operations a word and depth, are timed
+too: nothing that computes these gradients exactly can take less.
+As a script it prints a table: python tests/benchmarks/bench_lenses.py
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tft_utils import lenses  # noqa: E402 (after the path, so that it also runs as a script)
+
+VOCAB, D_MODEL, DEPTHS, WORDS, THREADS = 50_304, 768, 4, 512, 2
+
+
+def run() -> dict:
+    """{name: {ours, theirs, ratio, unit}}; the name says how the ratio is formed and its bar."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    model, lens, states = problem()
+    contenders = {"ours": lambda: step(fused, model, lens, states),
+                  "theirs": lambda: step(straightforward, model, lens, states),
+                  "multiplications": lambda: multiply(model, states)}  # fmt: skip
+    seconds, gradients = fastest(contenders)
+    ours, theirs = gradients["ours"], gradients["theirs"]
+    error = max(float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True))
+    speed = {name: DEPTHS * WORDS / each for name, each in seconds.items()}
+    torch.set_num_threads(before)
+    memory = {kind: peak_memory(kind) for kind in WORK}
+    return {
+        "lenses: words * depths a second, ours/theirs, at least 3":
+            row(speed["ours"], speed["theirs"], speed["ours"] / speed["theirs"], "1/s"),
+        "lenses: words * depths a second, multiplications alone/theirs":
+            row(speed["multiplications"], speed["theirs"],
+                speed["multiplications"] / speed["theirs"], "1/s"),
+        "lenses: peak memory of a step, ours/theirs, at most 0.33":
+            row(memory["ours"], memory["theirs"], memory["ours"] / memory["theirs"], "MB"),
+        "lenses: gradients, relative difference, at most 1e-4": row(error, 1e-4, error, ""),
+    }  # fmt: skip
+
+
+def row(ours: float, theirs: float, ratio: float, unit: str) -> dict:
+    return {"ours": ours, "theirs": theirs, "ratio": ratio, "unit": unit}
+
+
+def problem() -> tuple[SimpleNamespace, lenses.Lens, torch.Tensor]:
+    """A norm and an unembedding as a model; random streams that grow, translators away from zero."""
+    torch.manual_seed(0)
+    norm, linear = torch.nn.LayerNorm(D_MODEL), torch.nn.Linear(D_MODEL, VOCAB, bias=False)
+    linear.weight.data.normal_(0, 0.1)
+    hf = SimpleNamespace(dtype=torch.float32, device=torch.device("cpu"))
+    parts = SimpleNamespace(final_norm=lambda _: norm, unembedding=lambda _: linear)
+    for parameter in (*norm.parameters(), *linear.parameters()):
+        parameter.requires_grad_(False)
+    states = torch.randn(DEPTHS + 1, WORDS, D_MODEL).cumsum(0)
+    lens = lenses.Lens(0.01 * torch.randn(DEPTHS, D_MODEL, D_MODEL), torch.randn(DEPTHS, D_MODEL))
+    return SimpleNamespace(hf=hf, architecture=parts), lens, states
+
+
+def step(loss, model, lens, states) -> list[torch.Tensor]:
+    """Gradients of both tensors of the lens."""
+    A, b = (each.clone().requires_grad_() for each in (lens.A, lens.b))
+    loss(model, lenses.Lens(A, b), states)
+    return [A.grad, b.grad]
+
+
+def fused(model, lens, states) -> None:
+    lenses.divergence(model, lens, states).sum().backward()
+
+
+def straightforward(model, lens, states) -> None:
+    norm, linear = model.architecture.final_norm(None), model.architecture.unembedding(None)
+    target = linear(norm(states[-1])).log_softmax(-1)
+    for k in range(DEPTHS):
+        r = states[k]
+        logits = linear(norm(r + r @ lens.A[k].T + lens.b[k]))
+        kl = F.kl_div(logits.log_softmax(-1), target, log_target=True, reduction="sum") / WORDS
+        kl.backward()
+
+
+@torch.no_grad()
+def multiply(model, states) -> None:
+    """To logits and back, in chunks into one array, as often as the gradients need it."""
+    rows = lenses.unembedding(model)
+    scratch = torch.empty(lenses.ROWS, VOCAB)
+    for part in states[:-1].flatten(0, 1).split(lenses.ROWS):
+        torch.mm(part, rows.mT, out=scratch)
+        scratch @ rows
+
+
+def fastest(contenders: dict, repeats: int = 2) -> tuple[dict, dict]:
+    """Each one's shortest time in seconds, their runs taking turns, and what it returned."""
+    times, found = {name: [] for name in contenders}, {}
+    for _ in range(repeats):
+        for name, work in contenders.items():
+            start = time.perf_counter()
+            found[name] = work()
+            times[name].append(time.perf_counter() - start)
+    return {name: min(values) for name, values in times.items()}, found
+
+
+WORK = {"ours": fused, "theirs": straightforward}
+
+
+def peak_memory(kind: str) -> float:
+    """MB that one step adds to the peak of a fresh process; Linux only."""
+    command = [sys.executable, __file__, "--memory", kind]
+    return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def print_memory(kind: str) -> None:
+    torch.set_num_threads(THREADS)
+    model, lens, states = problem()
+    step(WORK[kind], model, lens, states[:, :2])
+    Path("/proc/self/clear_refs").write_text("5")  # restarts the peak counter
+    before = memory_in_mb("VmRSS")
+    step(WORK[kind], model, lens, states)
+    print(memory_in_mb("VmHWM") - before)
+
+
+def memory_in_mb(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+if __name__ == "__main__":
+    if "--memory" in sys.argv:
+        print_memory(sys.argv[-1])
+    else:
+        for name, r in run().items():
+            print(f"{name:75s} {r['ours']:11.6g} {r['theirs']:11.6g} {r['ratio']:10.3g} {r['unit']}")

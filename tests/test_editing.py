@@ -1,0 +1,194 @@
+"""Editing: the update against its definition, side by side against the weights, scores by hand."""
+
+import pytest
+import torch
+
+from tft_utils import attention, editing, models, world
+from tft_utils.editing import Scores, Update
+from tft_utils.models import Model, load
+
+N = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module", params=models.PAIR)
+def model(request) -> Model:
+    return load(request.param)
+
+
+@pytest.fixture(scope="module")
+def wanted() -> list[world.FactEdit]:
+    return world.fact_edits(N)
+
+
+@pytest.fixture(scope="module")
+def found(model, wanted) -> tuple[list[torch.Tensor], Update]:
+    moments = editing.moments(model)
+    return moments, editing.rome(model, wanted, 0, moments[0])
+
+
+# --------------------------------------------------------------------------------------------------
+# The world's questions
+
+
+def test_questions_about_an_edit_are_true_facts_and_share_no_prompt_with_it():
+    for edit in world.fact_edits(60, seed=3):
+        words = edit.prompt.split()
+        entity = next(e for e in sorted(world.ENTITIES, key=len, reverse=True)
+                      if tuple(words[edit.subject - len(e) + 1 : edit.subject + 1]) == e)  # fmt: skip
+        relation = next(r for r in world.RELATIONS if world.FACTS[entity, r] == edit.old
+                        and edit.new in {world.FACTS[e, r] for e in world.ENTITIES})  # fmt: skip
+        assert edit.new != edit.old
+        stated = []
+        for split in ("validation", "test"):  # training never states this fact so
+            before = world.phrasings_of(entity, relation)[split][0].split(" O ")[0].split()
+            stated.append(" ".join(" ".join(entity) if word == "S" else word for word in before))
+        assert list(edit.paraphrases) == stated
+        assert edit.prompt not in edit.paraphrases
+        assert len(edit.neighbours) == 4
+        assert len(edit.others) == 2
+        for prompt, answer in (*edit.neighbours, *edit.kin):
+            name = next(e for e in sorted(world.ENTITIES, key=len, reverse=True)
+                        if " ".join(e) in prompt)  # fmt: skip
+            assert world.FACTS[name, relation] == answer
+            assert bool(set(name) & set(entity)) == ((prompt, answer) in edit.kin)
+        for prompt, answer in edit.others:
+            assert " ".join(entity) in prompt
+            assert answer in {world.FACTS[entity, r] for r in world.RELATIONS if r != relation}
+
+
+def test_the_first_edits_do_not_depend_on_how_many_there_are():
+    assert world.fact_edits(3) == world.fact_edits(20)[:3]
+
+
+# --------------------------------------------------------------------------------------------------
+# The update
+
+
+def test_keys_and_moments_are_the_inputs_of_the_module(model):
+    documents = world.documents("facts", 3, split="train")
+    found = editing.moments(model, documents)
+    assert len(found) == model.n_layers
+    total, n = 0, 0
+    for document in documents:
+        with model.trace(document.text, use_cache=False):
+            keys = model.architecture.memory(model.blocks[1]).input[0].save()
+        total, n = total + keys.T @ keys, n + len(keys)
+    expected = total / n
+    expected += editing.RIDGE * expected.diagonal().mean() * torch.eye(len(expected))
+    assert torch.allclose(found[1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_update_stores_the_value_and_moves_other_keys_least(model, wanted, found):
+    """Among all matrices M with M k = v, left right^T has the least trace(M C M^T)."""
+    moments, update = found
+    rows = editing.contexts(model, wanted)
+    at = torch.arange(len(rows.ids))
+    keys = editing.inputs(model, rows.ids)[0][at, rows.subject].unflatten(0, (N, -1)).mean(1)
+    assert torch.allclose((update.right * keys).sum(-1), torch.ones(N), atol=1e-4)  # u . k = 1
+    C, i = moments[0].double(), 2
+    best = torch.outer(update.left[i], update.right[i]).double()
+    draw, key = torch.Generator().manual_seed(0), keys[i].double()
+    cost = torch.trace(best @ C @ best.T)
+    for _ in range(5):
+        other = torch.randn(best.shape, generator=draw, dtype=torch.float64)
+        other -= torch.outer(other @ key, key) / (key @ key)  # leaves k where it is
+        slope = torch.trace(other @ C @ best.T)  # half the derivative of the cost along it
+        assert slope.abs() < 1e-3 * (cost * torch.trace(other @ C @ other.T)).sqrt()
+    plain = torch.outer(update.left[i].double(), key) / (key @ key)  # without C
+    assert torch.trace(plain @ C @ plain.T) > 1.01 * cost
+
+
+def test_no_change_is_longer_than_its_leash(model, wanted, found):
+    moments, _ = found
+    for leash in (0.01, 3.0):
+        update = editing.rome(model, wanted, 1, moments[1], leash)
+        rows = editing.contexts(model, wanted)
+        at = torch.arange(len(rows.ids))
+        keys = editing.inputs(model, rows.ids)[1][at, rows.subject].unflatten(0, (N, -1))
+        weight = editing.memory(model, 1).weight
+        # left = (bare value + change) - mean value
+        change = update.left + (keys.mean(1) - keys[:, 0]) @ weight.T
+        length = (keys[:, 0] @ weight.T).norm(dim=-1)
+        assert (change.norm(dim=-1) <= leash * length * (1 + 1e-4)).all()
+
+
+def test_side_by_side_is_editing_the_weights_and_undo_is_bit_for_bit(model, wanted, found):
+    _, update = found
+    before = {name: p.clone() for name, p in model.hf.named_parameters()}
+    texts = [edit.prompt for edit in wanted]
+    together = editing.said(model, update, texts, range(N))
+    for i in (0, 3):
+        ids, _ = attention.tokens(model, [texts[i]])
+        with editing.edited(model, update, i):
+            changed = [name for name, p in model.hf.named_parameters()
+                       if not torch.equal(p, before[name])]  # fmt: skip
+            logits = model.hf(input_ids=ids, use_cache=False).logits[0, -1]
+        assert len(changed) == 1
+        assert torch.allclose(together[i], logits.log_softmax(-1), atol=1e-4)
+    for name, p in model.hf.named_parameters():
+        assert torch.equal(p, before[name]), name
+
+
+def test_the_weights_come_back_after_an_error(model, found):
+    _, update = found
+    before = editing.memory(model, 0).weight.clone()
+    with pytest.raises(RuntimeError, match="stop"), editing.edited(model, update, 0):
+        raise RuntimeError("stop")
+    assert torch.equal(editing.memory(model, 0).weight, before)
+
+
+# --------------------------------------------------------------------------------------------------
+# Scores
+
+
+def test_scores_of_the_model_as_it_was_are_its_knowledge(model, wanted):
+    found = editing.scores(model, wanted, None)
+    for score in ("efficacy", "paraphrase"):
+        assert found.estimate(score).value == 0
+        assert found.estimate(score, "likelier").value == 0
+    for score in ("neighbourhood", "other relations"):
+        assert found.estimate(score).value > 0.95
+
+
+def test_scores_are_counted_by_edit(model, wanted, found):
+    _, update = found
+    scores = editing.scores(model, wanted, update)
+    for i in (0, 5):
+        texts = list(wanted[i].paraphrases)
+        new, old = model.tokenizer.convert_tokens_to_ids([wanted[i].new, wanted[i].old])
+        logits = editing.said(model, update, texts, [i] * len(texts))
+        assert scores.top["paraphrase"][i] == (logits.argmax(-1) == new).float().mean()
+        assert scores.likelier["paraphrase"][i] == (logits[:, new] > logits[:, old]).float().mean()
+    without_kin = [not edit.kin for edit in wanted]
+    assert scores.top["kin"].isnan().tolist() == without_kin
+
+
+def test_an_estimate_leaves_out_edits_without_a_question():
+    values = {"kin": torch.tensor([1.0, torch.nan, 0.0, 1.0])}
+    found = Scores(values, values).estimate("kin")
+    assert found.n == 3
+    assert found.value == pytest.approx(2 / 3)
+
+
+def test_the_first_layer_can_be_edited(model, wanted, found):
+    """On a few edits; the lesson's claims hold for a hundred."""
+    _, update = found
+    scores = editing.scores(model, wanted, update)
+    assert scores.estimate("efficacy").value >= 0.85
+    assert scores.estimate("paraphrase").value >= 0.75
+    assert scores.estimate("neighbourhood").value >= 0.75
+
+
+def test_a_random_direction_of_the_same_length_edits_nothing(model, wanted, found):
+    _, update = found
+    draw = torch.Generator().manual_seed(0)
+    left = torch.randn(update.left.shape, generator=draw)
+    left *= update.left.norm(dim=-1, keepdim=True) / left.norm(dim=-1, keepdim=True)
+    scores = editing.scores(model, wanted, update._replace(left=left))
+    assert scores.estimate("efficacy").value <= 0.25

@@ -1,0 +1,475 @@
+"""Steering: the step, the sweep against whole runs, directions, text, the CAA files, the figures."""
+
+import json
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, MambaConfig
+
+from tft_utils import caa, models, plots, stats, steering, world
+from tft_utils.architectures import ARCHITECTURES
+from tft_utils.figures import steering as figures
+from tft_utils.lexicon import BEHAVIOURS
+from tft_utils.models import LoadError, Model, load
+from tft_utils.steering import Direction, Push, Question
+
+FEW = (-2.0, 1.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module", params=models.PAIR)
+def model(request) -> Model:
+    return load(request.param)
+
+
+@pytest.fixture(scope="module")
+def mamba() -> Model:
+    return load("mamba")
+
+
+def ways(model) -> list[tuple[str, ...]]:
+    """Every kind of steering that the architecture knows."""
+    states = model.architecture.COMPRESSED
+    single = [("residual",), *((name,) for name in states)]
+    return single + ([states, ("residual", *states)] if states else [])
+
+
+def random_direction(model, size: float = 1.0, seed: int = 0) -> Direction:
+    """A direction of known size in everything that can be steered."""
+    ready = steering.read_once(model, steering.questions("refusal")[:1])
+    draw = torch.Generator().manual_seed(seed)
+
+    def like(x):
+        return size * torch.randn(x.shape, generator=draw).to(x)
+
+    return Direction(like(ready.residual[:, 0]), tuple(
+        {name: like(block[name][0, 0]) for name in model.architecture.COMPRESSED}
+        for block in ready.past))  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------
+# The fast sweep
+
+
+def test_the_fast_sweep_is_the_naive_sweep_on_every_cell(model):
+    asked, direction = steering.questions("refusal")[:3], random_direction(model, 0.3)
+    ready = steering.read_once(model, asked)
+    for parts in (("residual",), ways(model)[-1]):
+        fast = steering.sweep(model, ready, direction, FEW, parts)
+        naive = steering.naive_sweep(model, asked, direction, FEW, parts)
+        assert (fast.depths, fast.asks) == (naive.depths, naive.asks)
+        for field in ("matching", "nonsense", "unsteered"):
+            assert torch.allclose(getattr(fast, field), getattr(naive, field), atol=1e-4, rtol=0)
+        shift = (fast.matching - fast.unsteered).abs().max()
+        assert shift > 1e-3, "the direction steered nothing"
+
+
+def test_the_sweep_reads_prompts_of_several_lengths(model):
+    """Padding changes nothing: each prompt alone gives the same row."""
+    asked = [steering.questions(behaviour)[0] for behaviour in ("refusal", "hallucination")]
+    direction = random_direction(model, 0.3)
+    parts = ways(model)[-1]
+    together = steering.sweep(model, steering.read_once(model, asked), direction, FEW, parts)
+    for i, question in enumerate(asked):
+        alone = steering.sweep(model, steering.read_once(model, [question]), direction, FEW, parts)
+        assert torch.allclose(together.matching[..., i], alone.matching[..., 0], atol=1e-4)
+    naive = steering.naive_sweep(model, asked, direction, FEW, parts)
+    assert torch.allclose(together.matching, naive.matching, atol=1e-4)
+
+
+def test_a_sweep_leaves_what_it_starts_from_untouched(model):
+    asked, direction = steering.questions("refusal")[:4], random_direction(model)
+    ready = steering.read_once(model, asked)
+    before = [ready.residual.clone(), *(t.clone() for block in ready.past for t in block.values())]
+    once = steering.sweep(model, ready, direction, FEW, ways(model)[-1])
+    after = [ready.residual, *(t for block in ready.past for t in block.values())]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    again = steering.sweep(model, ready, direction, FEW, ways(model)[-1])
+    assert torch.equal(once.matching, again.matching)
+
+
+def test_at_the_last_depth_the_answer_follows_in_closed_form(model):
+    """Nothing runs behind the last block: norm and unembedding of r + m v are the whole answer."""
+    asked, direction = steering.questions("refusal")[:4], random_direction(model)
+    ready = steering.read_once(model, asked)
+    swept = steering.sweep(model, ready, direction, [2.0], depths=[model.n_layers])
+    logits = model.to_logits(ready.residual[-1] + 2.0 * direction.residual[-1])
+    chances = logits.softmax(-1).gather(1, ready.letters)
+    assert torch.allclose(swept.matching[0, 0], chances[:, 0] / chances.sum(1), atol=1e-5)
+    assert torch.allclose(swept.nonsense[0, 0], 1 - chances.sum(1), atol=1e-5)
+
+
+def test_steering_through_nnsight_gives_the_same(model):
+    """The lesson steers in a trace first; the sweep must be the same thing."""
+    asked, direction = steering.questions("refusal")[:3], random_direction(model, 0.3)
+    swept = steering.sweep(model, steering.read_once(model, asked), direction, [1.0])
+    tokens = steering.letter_tokens(model, asked)
+    for k in swept.depths:
+        with model.trace([q.prompt for q in asked]):
+            changed = model.residual(k).clone()
+            changed[:, -1] += direction.residual[k]
+            model.set_residual(k, changed)
+            logits = model.logits[:, -1].save()
+        assert torch.allclose(logits.gather(1, tokens).softmax(1)[:, 0],
+                              swept.matching[swept.depths.index(k), 0], atol=1e-4)  # fmt: skip
+
+
+SHAPES = {
+    "gpt_neox": GPTNeoXConfig(hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
+                              intermediate_size=64, vocab_size=50, use_parallel_residual=False),
+    "mamba": MambaConfig(hidden_size=32, num_hidden_layers=3, state_size=4, vocab_size=50,
+                         use_bias=True, conv_kernel=3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", SHAPES)
+def test_a_step_is_one_more_word_for_other_settings_too(model_type):
+    """Sequential residuals, biases, another kernel width: against the whole model in float64."""
+    torch.manual_seed(0)
+    hf = AutoModelForCausalLM.from_config(SHAPES[model_type], attn_implementation="eager")
+    hf = hf.to(torch.float64).eval()
+    parts = ARCHITECTURES[model_type]
+    parts.prepare(hf, readable=False)
+    ids = torch.randint(0, 50, (2, 9))
+    model = SimpleNamespace(hf=hf, architecture=parts)
+    cache, _ = steering._run(model, ids[:, :-1])
+    x = parts.embedding(hf)(ids[:, -1:]).expand(-1, 3, -1)
+    for layer in range(3):
+        past = {name: part.clone()[:, None] for name, part in parts.state(cache, layer).items()}
+        x = parts.step(hf, layer, x, past, torch.ones(2, 8))
+    truth = hf(ids).logits[:, -1:].expand(-1, 3, -1)
+    found = parts.unembedding(hf)(parts.final_norm(hf)(x)).to(truth.dtype)
+    assert torch.allclose(found, truth, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------
+# Directions
+
+
+def test_a_contrast_is_the_difference_of_means(model):
+    contrast = steering.cued("refusal", 6)
+    found = steering.directions(model, contrast)["behaviour"]
+    means = []
+    for texts in (contrast.behaviour, contrast.other):
+        rows = []
+        for text in texts:
+            with model.trace(text):
+                rows.append(torch.stack([model.residual(k)[0, -1] for k in range(model.n_layers + 1)])
+                            .save())  # fmt: skip
+        means.append(torch.stack(rows).mean(0))
+    assert torch.allclose(found.residual, means[0] - means[1], atol=1e-4)
+
+
+def test_the_state_is_the_one_that_reaches_the_last_word(mamba):
+    """Read where it is written: adding the difference of two texts' states turns one into the other."""
+    contrast = steering.cued("refusal", 2)
+    pair = steering.Contrast(contrast.behaviour[:1], contrast.other[:1], [True], ["0"])
+    found = steering.directions(mamba, pair)["behaviour"]
+    ids, mask = steering.tokenize(mamba, [*pair.other, *pair.behaviour])
+    truth = mamba.hf(ids, attention_mask=mask).logits[1, -1]
+    cache, _ = steering._run(mamba, ids[:1, :-1])
+    push = Push(found, 1.0, tuple(range(1, mamba.n_layers + 1)), ("ssm", "conv"))
+    with steering._pushed(mamba, cache, push):
+        _, logits = steering._run(mamba, ids[:1, -1:], cache=cache)
+    assert torch.allclose(logits[0], truth, atol=1e-3)
+
+
+def test_letters_cancel_in_balanced_contrasts():
+    for behaviour in BEHAVIOURS:
+        contrast = steering.cued(behaviour, 20)
+        assert sum(contrast.first) == 10
+        asked = steering.questions(behaviour, "validation")
+        assert sum(q.matching == "A" for q in asked) * 2 == len(asked)
+        assert {q.asks for q in asked if q.matching == "A"} == {q.asks for q in asked if q.other == "A"}
+
+
+def test_controls_are_made_of_the_same_texts(model):
+    contrast = steering.cued("refusal", 24)
+    found = steering.directions(model, contrast, shuffles=3)
+    assert list(found) == ["behaviour", "letters", "shuffled 0", "shuffled 1", "shuffled 2"]
+    size = {name: direction.residual[-1].norm() for name, direction in found.items()}
+    assert all(0 < size[f"shuffled {i}"] < size["behaviour"] for i in range(3))
+    flat = [found[f"shuffled {i}"].residual for i in range(3)]
+    assert not torch.allclose(flat[0], flat[1])
+
+
+def test_shuffled_labels_leave_nothing_of_the_label(monkeypatch):
+    """Half of each side changes sides: what all texts of a side share is gone, for every draw."""
+    monkeypatch.setattr(steering, "contrasts", lambda model, texts, weights: (texts, weights))
+    contrast = steering.cued("refusal", 24)
+    _, weights = steering.directions(None, contrast, shuffles=5)
+    for i in range(5):
+        label = weights[f"shuffled {i}"]
+        assert torch.allclose(label.view(2, 24).sum(1), torch.zeros(2), atol=1e-6)
+        assert torch.allclose(label.abs(), torch.tensor(1 / 24))
+    texts, weights = steering.cue_directions(None)
+    assert len(weights) == 7 * (1 + 18)
+    for name, b in BEHAVIOURS.items():
+        side = torch.tensor([(text.split()[-1] in b.matching_cues) * 1.0
+                             - (text.split()[-1] in b.other_cues) for text in texts])  # fmt: skip
+        assert weights[name] @ side == pytest.approx(2)
+        mixed = torch.stack([weights[f"{name} shuffled {i}"] for i in range(18)])
+        assert (mixed @ side).abs().max() < 1e-6
+        assert torch.allclose(mixed @ side.abs(), torch.zeros(18), atol=1e-6)
+        assert len({tuple(row.abs().tolist()) + tuple(row.sign().tolist()) for row in mixed}) == 18
+
+
+def test_held_out_questions_stay_held_out():
+    for behaviour in BEHAVIOURS:
+        test = {q.prompt for split in ("validation", "test")
+                for q in steering.questions(behaviour, split)}  # fmt: skip
+        texts = [*steering.cued(behaviour, 40).behaviour, *steering.cued(behaviour, 40).other]
+        assert not any(prompt.strip() in text for prompt in test for text in texts)
+
+
+def test_cued_pairs_differ_in_the_cue_alone():
+    for pair in world.cued_pairs("corrigibility", 20):
+        both = zip(pair.clean.words, pair.corrupt.words, strict=True)
+        assert [a.role for a, b in both if a.text != b.text] == ["cue", "letter"]
+        assert {pair.answer, pair.foil} == {"A", "B"}
+    with pytest.raises(ValueError, match="expected a behaviour, one of sycophancy"):
+        world.cued_pairs("courage", 2)
+
+
+# --------------------------------------------------------------------------------------------------
+# Choosing and measuring
+
+
+def swept(matching, nonsense=0.0) -> steering.Sweep:
+    matching = torch.tensor(matching)  # [depth multiplier prompt]
+    return steering.Sweep((1, 2), (-1.0, 1.0, 2.0), matching, torch.full_like(matching, nonsense),
+                          torch.full(matching.shape[-1:], 0.5), ("a", "a", "b", "b"))  # fmt: skip
+
+
+def test_best_takes_the_largest_effect_of_its_sign():
+    cells = swept([[[0.4] * 4, [0.6] * 4, [0.7] * 4], [[0.2] * 4, [0.1] * 4, [0.5] * 4]])
+    assert steering.best(cells, +1) == (1, 2.0)
+    assert steering.best(cells, -1) == (2, -1.0)
+    found = steering.effect(cells, 1, 2.0)
+    assert found.value == pytest.approx(0.2)
+    assert found.n == 4
+
+
+def test_best_prefers_the_gentlest_of_equals_and_refuses_nonsense():
+    cells = swept([[[0.4] * 4, [0.9] * 4, [0.9] * 4], [[0.5] * 4] * 3])
+    assert steering.best(cells, +1) == (1, 1.0)
+    with pytest.raises(ValueError, match="found none; sweep smaller multipliers"):
+        steering.best(swept([[[0.9] * 4] * 3] * 2, nonsense=0.5), +1)
+
+
+def test_intervals_count_a_question_once():
+    """Two letter orders that agree are one observation: the interval is wider than prompts suggest."""
+    cells = swept([[[0.5] * 4] * 3, [[0.5] * 4, [0.9, 0.9, 0.5, 0.5], [0.5] * 4]])
+    wide = steering.effect(cells, 2, 1.0)
+    narrow = stats.mean(steering.shifts(cells, 2, 1.0))
+    assert wide.high - wide.low > narrow.high - narrow.low
+
+
+@pytest.mark.parametrize(
+    ("parts", "depths", "message"),
+    [
+        ((), None, "found none"),
+        (("memory",), None, "expected parts among residual"),
+        (("residual",), [99], "expected depths from 0 to"),
+    ],
+)
+def test_what_cannot_be_steered_is_refused(model, parts, depths, message):
+    ready = steering.read_once(model, steering.questions("refusal")[:1])
+    with pytest.raises(ValueError, match=message):
+        steering.sweep(model, ready, random_direction(model), FEW, parts, depths)
+
+
+def test_a_state_has_no_depth_zero(mamba):
+    ready = steering.read_once(mamba, steering.questions("refusal")[:1])
+    with pytest.raises(ValueError, match="it has no depth 0"):
+        steering.sweep(mamba, ready, random_direction(mamba), FEW, ("ssm",), [0])
+
+
+def test_ambiguous_letters_are_refused(model):
+    with pytest.raises(ValueError, match="one more token each behind"):
+        steering.letter_tokens(model, [Question("Answer : ( ", "A", "A", "")])
+    with pytest.raises(ValueError, match="one more token each behind"):
+        steering.letter_tokens(model, [Question("Answer : (", "A", "B", "")])  # '(A' is one word here
+
+
+# --------------------------------------------------------------------------------------------------
+# The lesson's findings, on few items
+
+
+def moved(model, behaviour: str, parts: tuple[str, ...], kind: str = "behaviour") -> list[float]:
+    """Held-out choice, then the mean effect on test questions, down and up."""
+    found = steering.directions(model, steering.cued(behaviour, 40))[kind]
+    ready = {split: steering.read_once(model, steering.questions(behaviour, split)[:16])
+             for split in ("validation", "test")}  # fmt: skip
+    cells = steering.sweep(model, ready["validation"], found, (-1.0, -0.25, 0.25, 1.0), parts)
+    return [steering.effect(steering.sweep(model, ready["test"], found, [m], parts, [k]), k, m).value
+            for k, m in (steering.best(cells, sign) for sign in (-1, 1))]  # fmt: skip
+
+
+def test_the_recurrent_state_carries_the_persona_and_the_rest_does_not(mamba):
+    down, up = moved(mamba, "refusal", ("ssm",))
+    assert down < -0.2
+    assert up > 0.2
+    for parts in (("conv",), ("residual",)):
+        assert max(map(abs, moved(mamba, "refusal", parts))) < 0.1
+
+
+def test_letters_move_no_balanced_answer_but_an_unbalanced_one(mamba):
+    """A direction of letters alone looks like a behaviour as soon as the test leans to one letter."""
+    found = steering.directions(mamba, steering.cued("refusal", 40))["letters"]
+    asked = steering.questions("refusal")
+    ready = steering.read_once(mamba, asked)
+    cells = steering.sweep(mamba, ready, found, [2.0], depths=[mamba.n_layers])
+    shift = torch.tensor(steering.shifts(cells, mamba.n_layers, 2.0))
+    with_a = torch.tensor([q.matching == "A" for q in asked])
+    assert shift[with_a].mean() > 0.2
+    assert abs(shift.mean()) < 0.1
+
+
+def test_text_pushed_far_says_what_the_direction_alone_says():
+    """Behind the last block r + m v is m v for a large m: norm and unembedding give the chances."""
+    model = load("transformer")
+    direction = random_direction(model)
+    chances = model.to_logits(1e4 * direction.residual[-1]).softmax(-1)
+    word = model.tokenizer.convert_ids_to_tokens(int(chances.argmax()))
+    prompts = [doc.prompt(4) for doc in world.documents("story", 100)]
+    push = Push(direction, 1e4, (model.n_layers,))
+    texts = steering.continuations(model, prompts, 5, push)
+    said = sum(text.split().count(word) for text in texts)
+    assert said / 500 == pytest.approx(chances.max().item(), abs=0.1)
+    assert chances.max() > 0.15  # unsteered, no word is that frequent
+
+
+def test_surprise_is_the_models_own_loss_and_steering_raises_it(model):
+    texts = [doc.prompt(14) for doc in world.documents("facts", 30) if len(doc.words) >= 14][:5]
+    ids, _ = steering.tokenize(model, texts)
+    found = steering.surprise(model, texts, 5)
+    chances = model.hf(ids).logits.log_softmax(-1)[:, 4:-1].gather(-1, ids[:, 5:, None])[..., 0]
+    assert torch.allclose(torch.tensor(found), -chances.mean(1), atol=1e-4)
+    push = Push(random_direction(model, 5.0), 1.0, (model.n_layers,))
+    assert sum(steering.surprise(model, texts, 5, push)) > sum(found)
+    with pytest.raises(ValueError, match="expected texts of one length"):
+        steering.surprise(model, ["The guest asks", "The guest"], 1)
+
+
+# --------------------------------------------------------------------------------------------------
+# The published questions
+
+COUNTS = {  # train, test: n, more than two options, matching letter beyond B, share of A
+    "coordinate-other-ais": ((360, 0, 0, 0.497), (50, 0, 0, 0.52)),
+    "corrigible-neutral-HHH": ((290, 0, 0, 0.510), (50, 0, 0, 0.44)),
+    "hallucination": ((1000, 0, 0, 0.504), (50, 0, 0, 0.46)),
+    "myopic-reward": ((950, 0, 0, 0.499), (50, 0, 0, 0.52)),
+    "refusal": ((408, 0, 0, 0.471), (50, 0, 0, 0.46)),
+    "survival-instinct": ((903, 239, 88, 0.618), (50, 8, 4, 0.64)),
+    "sycophancy": ((1000, 0, 0, 0.489), (50, 0, 0, 0.56)),
+}
+
+
+@pytest.fixture(scope="module")
+def published(shared_dir):
+    return caa.load(shared_dir / "data" / "caa")
+
+
+def test_the_published_sets_and_their_faults_are_counted(published):
+    for behaviour, expected in COUNTS.items():
+        for split, row in zip(("train", "test"), expected, strict=True):
+            found = caa.faults(published[behaviour][split])
+            assert (found.n, found.more_than_two, found.beyond_b) == row[:3]
+            assert found.first == pytest.approx(row[3], abs=5e-4)
+            assert found.repeated == 0
+    assert sum(len(published[b]["train"]) for b in published) == 4911
+    assert sum(len(published[b]["test"]) for b in published) == 350
+
+
+def test_balanced_questions_ask_both_orders_and_nothing_else(published):
+    items = published["survival-instinct"]["test"]
+    found = caa.balanced(items)
+    assert len(found) == 2 * (50 - 8)
+    assert sum(q.matching == "A" for q in found) == len(found) / 2
+    first, second = found[:2]
+    assert first.asks == second.asks
+    assert first.prompt != second.prompt
+    item = next(item for item in items if len(item.options) == 2)
+    right = item.options["AB".index(item.matching)]
+    assert f"(A) {right}" in first.prompt
+    assert f"(B) {right}" in second.prompt
+
+
+def test_the_published_tokenizer_resolves_the_letters(published, shared_dir):
+    tokenizer = AutoTokenizer.from_pretrained(shared_dir / "data" / "pythia-tokenizer")
+    model = SimpleNamespace(tokenizer=tokenizer, hf=SimpleNamespace(device="cpu"))
+    asked = caa.balanced(published["refusal"]["test"])[:4]
+    assert steering.letter_tokens(model, asked).tolist() == [[34, 35], [35, 34]] * 2
+    spaced = [q._replace(prompt=q.prompt + " ") for q in asked]
+    with pytest.raises(ValueError, match="end the prompt where a token ends"):
+        steering.letter_tokens(model, spaced)
+
+
+ITEM = {"question": "Stay?\n\nChoices:\n (A) Yes\n (B) No", "answer_matching_behavior": "(A)",
+        "answer_not_matching_behavior": "(B)"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer_matching_behavior": "(C)"}, r"item 0: expected options .* with C and B among them"),
+        ({"question": "Stay?"}, "found none; correct or remove the item"),
+        ({"extra": 1}, "item 0: expected the fields answer_matching_behavior"),
+    ],
+)
+def test_a_damaged_item_is_named(tmp_path, change, message):
+    for behaviour in caa.BEHAVIOURS:
+        (tmp_path / behaviour).mkdir()
+        for file in caa.FILES.values():
+            (tmp_path / behaviour / file).write_text(json.dumps([ITEM]))
+    assert caa.load(tmp_path)["refusal"]["test"][0].options == ("Yes", "No")
+    (tmp_path / "refusal" / "generate_dataset.json").write_text(json.dumps([ITEM | change]))
+    with pytest.raises(LoadError, match=message):
+        caa.load(tmp_path)
+    (tmp_path / "refusal" / "generate_dataset.json").write_text("no JSON")
+    with pytest.raises(LoadError, match="expected JSON in"):
+        caa.load(tmp_path)
+
+
+def test_missing_data_says_where_to_get_it(tmp_path):
+    with pytest.raises(LoadError, match=r"github.com/nrimsky/CAA"):
+        caa.load(tmp_path / "nowhere")
+    with pytest.raises(LoadError, match="expected .*generate_dataset.json, found no file"):
+        caa.load(tmp_path)
+
+
+# --------------------------------------------------------------------------------------------------
+# Figures
+
+
+@pytest.fixture(autouse=True)
+def _closed_figures():
+    yield
+    plt.close("all")
+
+
+def drawn():
+    e = stats.Estimate(0.3, 20, 0.2, 0.4)
+    cells = swept([[[0.4] * 4, [0.6] * 4, [0.7] * 4], [[0.2] * 4, [0.1] * 4, [0.5] * 4]])
+    yield figures.two_places()
+    yield figures.maps({"A": {"residual": cells}, "B": {"residual": cells, "state": cells}})
+    rows = {"refusal": (stats.Estimate(-0.3, 9, -0.4, -0.2), e)}
+    yield figures.reach({"A": rows, "B": rows})
+    yield figures.both_ways({"residual": {"refusal": 0.1}, "state": {"refusal": 0.9}},
+                            {"residual": {"refusal": 0.2}, "state": {"refusal": 0.1}})  # fmt: skip
+    yield figures.moods({"A": [(0.0, e, 1.0), (1.0, e, 1.1)], "B": [(0.0, e, 1.0), (1.0, e, 1.2)]})
+
+
+def test_figures_are_fit_and_the_same_on_every_run():
+    for figure, alt in drawn():
+        assert not plots.unfit(figure, alt)
+    first, second = ([plots.png(figure) for figure, _ in drawn()] for _ in range(2))
+    assert first == second

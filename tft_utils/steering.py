@@ -1,0 +1,467 @@
+"""Steering: add a direction to what a model computes, and see whether its answers follow.
+
+Contrastive activation addition (Rimsky et al. 2023, arXiv 2312.06681), on recurrent models by Paulo
+et al. (2024, arXiv 2404.05971, section 2). Let r_k be a word's residual stream after k blocks, and S_k
+the state that block k carries to this word from the words before it. Over contrasting texts,
+
+    v_k = E[r_k | behaviour] - E[r_k | not]         s_k = E[S_k | behaviour] - E[S_k | not]
+
+and one word of another prompt is steered by r_k + m v_k, S_k + m s_k, or both, with a multiplier m of
+either sign. S is steered only where it is compressed, that is, has one size at every length.
+
+    found = directions(model, cued("refusal"))                      # the behaviour's, and controls
+    swept = sweep(model, read_once(model, questions("refusal", "validation")), found["behaviour"])
+    k, m = best(swept, +1)                                           # never chosen on test questions
+    test = read_once(model, questions("refusal"))
+    effect(sweep(model, test, found["behaviour"], [m], depths=[k]), k, m)
+
+A question is answered with one of two letters, and asked in both letter orders, so that preferring a
+letter moves nothing. Its *matching probability* is p(matching letter) / (p(A) + p(B)), its *nonsense*
+1 - p(A) - p(B). Probabilities and effects are shares: 0.2 is 20 points.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tft_utils import stats, world
+from tft_utils.lexicon import BEHAVIOURS, CUE_SENTENCES, LETTERS, Rng
+
+MULTIPLIERS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
+RESIDUAL = "residual"
+BATCH = 64  # texts that are read together
+
+
+class Question(NamedTuple):
+    """A question whose answer is one of two letters. `prompt` + letter is the answered text."""
+
+    prompt: str  # up to and including the opening parenthesis
+    matching: str  # the letter of the answer that shows the behaviour
+    other: str
+    asks: str  # the same for both letter orders: an interval counts it once
+
+
+class Contrast(NamedTuple):
+    """Texts of one side and the other, in pairs. Pairs with the same `asks` share their label."""
+
+    behaviour: Sequence[str]
+    other: Sequence[str]
+    first: Sequence[bool]  # does the behaviour's text go with the first letter?
+    asks: Sequence[str]
+
+
+def questions(behaviour: str, split: str = "test") -> list[Question]:
+    """The world's questions about a behaviour without a persona cue, each in both letter orders."""
+    found = []
+    for pair in world.persona_questions(behaviour, split):
+        parts = [pair.clean.words[pair.clean.positions(role)[0]].text
+                 for role in ("filler", "matching option", "other option")]  # fmt: skip
+        prompt = pair.clean.prompt(pair.position) + " "
+        found.append(Question(prompt, pair.answer, pair.foil, " ".join(parts)))
+    return found
+
+
+def cued(behaviour: str, n: int = 120, seed: int = 0) -> Contrast:
+    """The world's training questions behind a cue of the behaviour, or of its opposite."""
+    pairs = world.cued_pairs(behaviour, n, seed)
+    sides = [[doc.prompt(pair.position) for doc in (pair.clean, pair.corrupt)] for pair in pairs]
+    return Contrast(*zip(*sides, strict=True), [pair.answer == LETTERS[0] for pair in pairs],
+                    [f"{behaviour} {i // 2}" for i in range(n)])  # fmt: skip
+
+
+def answered(asked: Sequence[Question]) -> Contrast:
+    """Questions with the letter of the one answer, or of the other: the published recipe."""
+    return Contrast([q.prompt + q.matching for q in asked], [q.prompt + q.other for q in asked],
+                    [q.matching == LETTERS[0] for q in asked], [q.asks for q in asked])  # fmt: skip
+
+
+# ---- directions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What to add to a word's residual stream after k blocks, and to the states that reach it."""
+
+    residual: Tensor  # [k d_model], k = 0 ... n_layers
+    state: tuple[dict[str, Tensor], ...]  # per block: part -> [...]; parts of architecture.COMPRESSED
+
+
+def directions(model, contrast: Contrast, shuffles: int = 1, seed: int = 0) -> dict[str, Direction]:
+    """The mean difference of a contrast and its controls, from one pass over the texts.
+
+    'behaviour': as labelled. 'letters': texts that go with the first letter minus the others,
+    whatever they say. 'shuffled 0', 'shuffled 1', ...: half of the questions, drawn at random, change
+    sides. A coin for each question would leave a part of the label, by chance, in most draws.
+    """
+    n = len(contrast.behaviour)
+    sign = torch.tensor([1.0, -1.0]).repeat_interleave(n) / n
+    weights = {"behaviour": sign,
+               "letters": sign * (2.0 * torch.tensor(contrast.first).repeat(2) - 1)}  # fmt: skip
+    asked = list(dict.fromkeys(contrast.asks))
+    for i in range(shuffles):
+        turned = set(Rng("shuffled", seed, i, *asked).sample(asked, len(asked) // 2))
+        turns = torch.tensor([-1.0 if each in turned else 1.0 for each in contrast.asks])
+        weights[f"shuffled {i}"] = sign * turns.repeat(2)
+    return contrasts(model, [*contrast.behaviour, *contrast.other], weights)
+
+
+def cue_directions(model) -> dict[str, Direction]:
+    """Each behaviour's direction, read at the cue word itself: its three cues minus their opposites.
+
+    '<behaviour> shuffled 0' ... 'shuffled 17': one cue and one opposite minus another cue and another
+    opposite. These are all 18 ways; a coin draws the sign of each.
+    """
+    pairs = {name: (b.matching_cues, b.other_cues) for name, b in BEHAVIOURS.items()}
+    for name, b in BEHAVIOURS.items():
+        ways = itertools.product(itertools.combinations(b.matching_cues, 2),
+                                 itertools.permutations(b.other_cues, 2))  # fmt: skip
+        for i, mixed in enumerate(ways):
+            sides = list(zip(*mixed, strict=True))
+            pairs[f"{name} shuffled {i}"] = Rng("sides", name, i).sample(sides, 2)
+    cues = [cue for b in BEHAVIOURS.values() for cue in (*b.matching_cues, *b.other_cues)]
+    weights = {name: torch.tensor([((cue in one) - (cue in two)) / len(one) / len(CUE_SENTENCES)
+                                   for cue in cues for _ in CUE_SENTENCES])
+               for name, (one, two) in pairs.items()}  # fmt: skip
+    texts = [sentence.split(" C ")[0] + f" {cue}" for cue in cues for sentence in CUE_SENTENCES]
+    return contrasts(model, texts, weights)
+
+
+@torch.no_grad()
+def contrasts(model, texts: Sequence[str], weights: dict[str, Tensor]) -> dict[str, Direction]:
+    """Sums over texts, each with weights [text], of what a model holds at the last word of a text.
+
+    One pass over the texts serves any number of contrasts.
+    """
+    w, names = torch.stack(list(weights.values())).to(model.hf.device), model.architecture.COMPRESSED
+    sums = None
+    for start in range(0, len(texts), BATCH):
+        ids, mask = tokenize(model, texts[start : start + BATCH])
+        part, cache = w[:, start : start + BATCH], _run(model, ids[:, :-1], mask[:, :-1])[0]
+        read = [torch.tensordot(part, model.state(cache, layer)[name].to(part.dtype), 1)
+                for layer in range(model.n_layers) for name in names]  # fmt: skip
+        with _caught(model) as caught:
+            _run(model, ids[:, -1:], mask, cache)
+        read.append(torch.stack([part @ r.to(part.dtype) for r in caught], 1))
+        sums = read if sums is None else [a + b for a, b in zip(sums, read, strict=True)]
+    *states, residual = sums
+    return {
+        label: Direction(residual[i], tuple(
+            {name: states[layer * len(names) + j][i] for j, name in enumerate(names)}
+            for layer in range(model.n_layers)))
+        for i, label in enumerate(weights)
+    }  # fmt: skip
+
+
+def tokenize(model, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """ids [text pos], padded on the left, and mask [text pos], 0 at padding."""
+    found = model.tokenizer(list(texts)).input_ids
+    ids = torch.zeros(len(found), max(map(len, found)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(found):
+        ids[row, ids.shape[1] - len(tokens) :] = torch.tensor(tokens)
+        mask[row, ids.shape[1] - len(tokens) :] = 1
+    return ids.to(model.hf.device), mask.to(model.hf.device)
+
+
+def _run(model, ids: Tensor, mask: Tensor | None = None, cache=None):
+    """Reads ids [text pos] on from a cache: (cache, the last word's logits [text vocab]).
+
+    mask covers the words in the cache too. A recurrent model has no use for it after the first pass.
+    """
+    keyword = model.architecture.CACHE
+    if mask is not None and (mask.all() or (cache is not None and model.architecture.COMPRESSED)):
+        mask = None
+    out = model.hf(ids, attention_mask=mask, use_cache=True, logits_to_keep=1, **{keyword: cache})
+    return out[keyword], out.logits[:, -1]
+
+
+def _depths(model) -> list:
+    """The modules whose output is the residual stream after k = 0 ... n_layers blocks."""
+    parts = model.architecture
+    return [parts.embedding(model.hf), *parts.blocks(model.hf)]
+
+
+@contextmanager
+def _caught(model) -> Iterator[list[Tensor]]:
+    """A list that fills with the last word's residual stream [text d_model] at each depth."""
+    found = []
+    hooks = [module.register_forward_hook(lambda _, inputs, out: found.append(out[:, -1]))
+             for module in _depths(model)]  # fmt: skip
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# ---- the sweep -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Prompts that were read once: all that a sweep needs of them. See `read_once`."""
+
+    residual: Tensor  # of the last word, unsteered [k prompt d_model]
+    past: tuple[dict[str, Tensor], ...]  # what each block carries to that word [prompt 1 ...]
+    mask: Tensor  # of the words before it [prompt pos], 0 at padding
+    letters: Tensor  # token ids of the matching letter and the other [prompt 2]
+    asks: tuple[str, ...]
+
+
+@torch.no_grad()
+def read_once(model, asked: Sequence[Question]) -> Ready:
+    """Reads each prompt once up to the word before its last, and takes one step from there."""
+    ids, mask = tokenize(model, [q.prompt for q in asked])
+    cache, _ = _run(model, ids[:, :-1], mask[:, :-1])
+    past = tuple({name: part[:, None] for name, part in model.state(cache, layer).items()}
+                 for layer in range(model.n_layers))  # fmt: skip
+    x = model.architecture.embedding(model.hf)(ids[:, -1:])
+    seen = [x]
+    for layer in range(model.n_layers):
+        x = model.architecture.step(model.hf, layer, x, past[layer], mask[:, :-1])
+        seen.append(x)
+    return Ready(torch.cat(seen, 1).transpose(0, 1), past, mask[:, :-1], letter_tokens(model, asked),
+                 tuple(q.asks for q in asked))  # fmt: skip
+
+
+def letter_tokens(model, asked: Sequence[Question]) -> Tensor:
+    """The tokens that the letters become behind their prompts: matching and other [question 2].
+
+    Errors: `ValueError` where a letter is not exactly one more token, or both are the same one.
+    """
+    prompts = model.tokenizer([q.prompt for q in asked]).input_ids
+    both = [model.tokenizer([q.prompt + getattr(q, side) for q in asked]).input_ids
+            for side in ("matching", "other")]  # fmt: skip
+    found = []
+    for q, prompt, *texts in zip(asked, prompts, *both, strict=True):
+        ends = [tokens[len(prompt) :] for tokens in texts]
+        kept = all(tokens[: len(prompt)] == prompt for tokens in texts)
+        if not kept or [len(end) for end in ends] != [1, 1] or ends[0] == ends[1]:
+            raise ValueError(
+                f"expected {q.matching!r} and {q.other!r} to be one more token each behind "
+                f"{q.prompt[-20:]!r}, found {ends}; end the prompt where a token ends"
+            )
+        found.append([end[0] for end in ends])
+    return torch.tensor(found, device=model.hf.device)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The answers under every steering of one kind."""
+
+    depths: tuple[int, ...]
+    multipliers: tuple[float, ...]
+    matching: Tensor  # [depth multiplier prompt]
+    nonsense: Tensor  # [depth multiplier prompt]
+    unsteered: Tensor  # matching probability without steering [prompt]
+    asks: tuple[str, ...]
+
+
+@torch.no_grad()
+def sweep(model, ready: Ready, direction: Direction, multipliers: Sequence[float] = MULTIPLIERS,
+          parts: Sequence[str] = (RESIDUAL,), depths: Sequence[int] | None = None) -> Sweep:  # fmt: skip
+    """Steers the last word at every depth by every multiplier, and repeats no work.
+
+    parts: 'residual', parts of the architecture's COMPRESSED state, or both kinds. At depth k the
+    state that reaches the k-th block is changed, then the residual stream behind that block. Only
+    blocks at or behind the change run, for one word, for all prompts and multipliers at once.
+    """
+    states, depths = _checked(model, parts, depths)
+    m = torch.tensor(multipliers, dtype=ready.residual.dtype, device=ready.residual.device)
+    cells = []
+    for k in depths:
+        if states:
+            past = dict(ready.past[k - 1])
+            for name in states:
+                past[name] = past[name] + torch.tensordot(m, direction.state[k - 1][name], 0)
+            entering = ready.residual[k - 1][:, None].expand(-1, len(m), -1)
+            x = model.architecture.step(model.hf, k - 1, entering, past, ready.mask)
+        else:
+            x = ready.residual[k][:, None].expand(-1, len(m), -1)
+        if RESIDUAL in parts:
+            x = x + m[:, None] * direction.residual[k]
+        for layer in range(k, model.n_layers):
+            x = model.architecture.step(model.hf, layer, x, ready.past[layer], ready.mask)
+        cells.append(_letters(_logits(model, x), ready.letters))
+    matching, nonsense = (torch.stack(found).transpose(1, 2) for found in zip(*cells, strict=True))
+    unsteered, _ = _letters(_logits(model, ready.residual[-1][:, None]), ready.letters)
+    return Sweep(tuple(depths), tuple(multipliers), matching, nonsense, unsteered[:, 0], ready.asks)
+
+
+@torch.no_grad()
+def naive_sweep(model, asked: Sequence[Question], direction: Direction,
+                multipliers: Sequence[float] = MULTIPLIERS, parts: Sequence[str] = (RESIDUAL,),
+                depths: Sequence[int] | None = None, word: int = -1) -> Sweep:  # fmt: skip
+    """The same by one run of the whole prompts for each depth and multiplier, at any word.
+
+    word: the steered word's position, counted from the prompt's end if negative. Prompts of several
+    lengths: only from the end.
+    """
+    _, depths = _checked(model, parts, depths)
+    ids, mask = tokenize(model, [q.prompt for q in asked])
+    letters = letter_tokens(model, asked)
+
+    def answers(push: Push | None) -> tuple[Tensor, Tensor]:
+        cache, at = None, word % ids.shape[1]
+        if at:
+            cache, _ = _run(model, ids[:, :at], mask[:, :at])
+        with _pushed(model, cache, push, once=True):
+            _, logits = _run(model, ids[:, at:], mask, cache)
+        return _letters(logits[:, None], letters)
+
+    cells = [[answers(Push(direction, m, (k,), tuple(parts))) for m in multipliers] for k in depths]
+    matching, nonsense = (
+        torch.stack([torch.cat([cell[i] for cell in row], 1).T for row in cells]) for i in range(2)
+    )
+    return Sweep(tuple(depths), tuple(multipliers), matching, nonsense, answers(None)[0][:, 0],
+                 tuple(q.asks for q in asked))  # fmt: skip
+
+
+def _checked(model, parts: Sequence[str], depths: Sequence[int] | None) -> tuple[list, Sequence[int]]:
+    """The parts that are states, and the depths (None: all)."""
+    known = (RESIDUAL, *model.architecture.COMPRESSED)
+    if not parts or not set(parts) <= set(known):
+        raise ValueError(
+            f"expected parts among {', '.join(known)}, found {', '.join(parts) or 'none'}; this "
+            "architecture has no other compressed state"
+        )
+    states = [part for part in parts if part != RESIDUAL]
+    depths = range(bool(states), model.n_layers + 1) if depths is None else depths
+    if not set(depths) <= set(range(bool(states), model.n_layers + 1)):
+        raise ValueError(
+            f"expected depths from {int(bool(states))} to {model.n_layers}, found {list(depths)}; a "
+            "state belongs to a block, so it has no depth 0"
+        )
+    return states, depths
+
+
+def _letters(logits: Tensor, letters: Tensor) -> tuple[Tensor, Tensor]:
+    """Matching probability and nonsense [prompt variant] of logits [prompt variant vocab]."""
+    two = logits.gather(-1, letters[:, None].expand(-1, logits.shape[1], -1))
+    return two.softmax(-1)[..., 0], 1 - (two.logsumexp(-1) - logits.logsumexp(-1)).exp()
+
+
+def _logits(model, residual: Tensor) -> Tensor:
+    parts = model.architecture
+    normed, unembedding = parts.final_norm(model.hf)(residual), parts.unembedding(model.hf)
+    return unembedding(normed.to(unembedding.weight.dtype)).float()
+
+
+def best(swept: Sweep, sign: int, nonsense: float = 0.1) -> tuple[int, float]:
+    """(depth, multiplier of this sign) of the largest mean effect in its direction.
+
+    Cells with more mean nonsense than `nonsense` do not count: a broken answer is no behaviour.
+    """
+    shift = sign * (swept.matching - swept.unsteered).mean(-1)
+    allowed = swept.nonsense.mean(-1) <= nonsense
+    allowed &= torch.tensor([sign * m > 0 for m in swept.multipliers], device=shift.device)
+    if not allowed.any():
+        raise ValueError(
+            f"expected a cell of sign {sign:+d} with nonsense of at most {nonsense}, found none; "
+            "sweep smaller multipliers"
+        )
+    flat = shift.masked_fill(~allowed, -torch.inf).flatten()
+    # Where effects saturate, the gentlest multiplier that reaches the top is the best one.
+    near = (flat >= flat.max() - 0.005).nonzero()[:, 0].tolist()
+    i, j = min((divmod(at, len(swept.multipliers)) for at in near),
+               key=lambda cell: abs(swept.multipliers[cell[1]]))  # fmt: skip
+    return swept.depths[i], swept.multipliers[j]
+
+
+def shifts(swept: Sweep, depth: int, multiplier: float) -> list[float]:
+    """Change of each prompt's matching probability at one cell."""
+    at = swept.depths.index(depth), swept.multipliers.index(multiplier)
+    return (swept.matching[at] - swept.unsteered).tolist()
+
+
+def effect(swept: Sweep, depth: int, multiplier: float) -> stats.Estimate:
+    """Change of the mean matching probability at one cell, with an interval over questions."""
+    return stats.clustered_mean(shifts(swept, depth, multiplier), list(swept.asks))
+
+
+# ---- open-ended text -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Push:
+    """One way to steer: what, how hard, at which depths, and which parts."""
+
+    direction: Direction
+    multiplier: float
+    depths: tuple[int, ...]
+    parts: tuple[str, ...] = (RESIDUAL,)
+
+
+@contextmanager
+def _pushed(model, cache, push: Push | None, once: bool = False) -> Iterator[None]:
+    """Changes a cache's states; within, adds to the residual stream of every word that is read, or
+    `once`: of the first word of a pass."""
+    hooks = []
+    for k in push.depths if push else ():
+        for name in push.parts:
+            if name == RESIDUAL:
+                change = push.multiplier * push.direction.residual[k]
+                hooks.append(_depths(model)[k].register_forward_hook(_adder(change, once)))
+            else:
+                state = model.state(cache, k - 1)[name]
+                state += push.multiplier * push.direction.state[k - 1][name].to(state.dtype)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _adder(change: Tensor, once: bool):
+    def add(module, inputs, out: Tensor) -> Tensor:
+        out = out.clone()
+        out[:, : 1 if once else None] += change.to(out.dtype)
+        return out
+
+    return add
+
+
+def _even(model, texts: Sequence[str]) -> Tensor:
+    ids, mask = tokenize(model, texts)
+    if not mask.all():
+        lengths = sorted(set(mask.sum(1).tolist()))
+        raise ValueError(
+            f"expected texts of one length, found lengths {lengths} in tokens; cut them, or call "
+            "once for each length"
+        )
+    return ids
+
+
+@torch.no_grad()
+def continuations(model, prompts: Sequence[str], n: int, push: Push | None = None,
+                  seed: int = 0) -> list[str]:  # fmt: skip
+    """n sampled tokens behind each prompt, at temperature 1. Prompts have one length.
+
+    The state is changed once, before the prompt's last word; the residual stream at that word and at
+    every word that follows.
+    """
+    ids = _even(model, prompts)
+    draw = torch.Generator(ids.device).manual_seed(seed)
+    (cache, _), sampled = _run(model, ids[:, :-1]), [ids[:, -1:]]
+    with _pushed(model, cache, push):
+        for _ in range(n):
+            cache, logits = _run(model, sampled[-1], cache=cache)
+            logits[:, model.tokenizer.all_special_ids] = -torch.inf
+            sampled.append(torch.multinomial(logits.float().softmax(-1), 1, generator=draw))
+    return model.tokenizer.batch_decode(torch.cat(sampled[1:], 1))
+
+
+@torch.no_grad()
+def surprise(model, texts: Sequence[str], start: int, push: Push | None = None) -> list[float]:
+    """Mean nats per token from token `start` on, for each text; steered as a continuation would be."""
+    ids = _even(model, texts)
+    cache, _ = _run(model, ids[:, : start - 1])
+    with _pushed(model, cache, push):
+        logits = model.hf(ids[:, start - 1 : -1], **{model.architecture.CACHE: cache}).logits
+    chances = logits.float().log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0]
+    return (-chances.mean(-1)).tolist()
