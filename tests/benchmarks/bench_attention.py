@@ -10,7 +10,6 @@ python tests/benchmarks/bench_attention.py
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.benchmarks.measure import added_memory, fastest  # noqa: E402
 from tft_utils import attention  # noqa: E402 (after the path, so that it also runs as a script)
 from tft_utils.architectures.mamba import Mixing  # noqa: E402
 
@@ -42,7 +42,7 @@ def run() -> dict:
         "row": lambda: short.weights("scan", torch.tensor([SHORT - 1])),
         "mean, middle": lambda: mean_map(middle),
         "mean, long": lambda: mean_map(long),
-    })
+    }, rounds=12, least=0.5)
     torch.set_num_threads(before)
     every = LONG**2 * D_INNER * 4 / 2**20  # MB of all channels' matrices
     memory = {kind: peak_memory(kind) for kind in WORK}
@@ -104,18 +104,6 @@ def mean_map(m: Mixing):
     return m.summed(ones, ones) / m.delta.shape[-1]
 
 
-def fastest(contenders, rounds=12):
-    """Seconds of each contender: the minimum over rounds, half a second or one call per round."""
-    times = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, work in contenders.items():
-            until = time.perf_counter() + 0.5
-            while time.perf_counter() < until:
-                start = time.perf_counter()
-                work()
-                times[name].append(time.perf_counter() - start)
-    return {name: min(values) for name, values in times.items()}
-
 
 WORK = {
     "mean map": mean_map,
@@ -134,15 +122,8 @@ def print_memory(kind):
     torch.set_num_threads(THREADS)
     m = mixing(LONG)
     mean_map(mixing(2))
-    Path("/proc/self/clear_refs").write_text("5")  # restarts the peak counter
-    before = memory_in_mb("VmRSS")
-    WORK[kind](m)
-    print(memory_in_mb("VmHWM") - before)
+    print(added_memory(lambda: WORK[kind](m)))
 
-
-def memory_in_mb(field):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.benchmarks.measure import added_memory  # noqa: E402
 from tft_utils import lenses  # noqa: E402 (after the path, so that it also runs as a script)
 
 VOCAB, D_MODEL, DEPTHS, WORDS, THREADS = 50_304, 768, 4, 512, 2
@@ -125,15 +126,8 @@ def print_memory(kind: str) -> None:
     torch.set_num_threads(THREADS)
     model, lens, states = problem()
     step(WORK[kind], model, lens, states[:, :2])
-    Path("/proc/self/clear_refs").write_text("5")  # restarts the peak counter
-    before = memory_in_mb("VmRSS")
-    step(WORK[kind], model, lens, states)
-    print(memory_in_mb("VmHWM") - before)
+    print(added_memory(lambda: step(WORK[kind], model, lens, states)))
 
-
-def memory_in_mb(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 if __name__ == "__main__":

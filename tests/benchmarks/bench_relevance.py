@@ -7,7 +7,6 @@ As a script it prints a table: python tests/benchmarks/bench_relevance.py
 """
 
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -19,6 +18,7 @@ from transformers.models.mamba import modeling_mamba
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.benchmarks.measure import fastest  # noqa: E402
 from tft_utils import relevance, scan  # noqa: E402 (after the path, so that it also runs as a script)
 from tft_utils.architectures import mamba  # noqa: E402
 
@@ -73,16 +73,6 @@ def with_scan(function, work) -> None:
     with mock.patch.object(scan, "selective_scan", function):
         work()
 
-
-def fastest(contenders: dict, repeats: int) -> dict:
-    """Each one's shortest time in seconds, their runs taking turns."""
-    times = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, work in contenders.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    return {name: min(found) for name, found in times.items()}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ without numba. As a script it prints a table: python tests/benchmarks/bench_scan
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -17,6 +16,7 @@ from transformers import MambaConfig, MambaForCausalLM
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.benchmarks.measure import added_memory, fastest  # noqa: E402
 from tft_utils import scan  # noqa: E402 (after the path, so that it also runs as a script)
 
 BATCH, POS, VOCAB, THREADS = 8, 128, 512, 2
@@ -36,12 +36,12 @@ def run() -> dict:
         "fallback": lambda: train_step(fallback, short),
         "ours, long": lambda: train_step(ours, long),
         "plain, long": without_numba(lambda: train_step(ours, long)),
-    })
+    }, rounds=3, least=0.5)
     infer = fastest({
         "ours": lambda: forward(ours, short),
         "plain": without_numba(lambda: forward(ours, short)),
         "fallback": lambda: forward(fallback, short),
-    })
+    }, rounds=3, least=0.5)
     handle.remove()
     torch.set_num_threads(before)
     memory = {kind: peak_memory(kind) for kind in ("ours", "plain", "fallback")}
@@ -98,18 +98,6 @@ def without_numba(work):
     return plain
 
 
-def fastest(contenders, rounds=3):
-    """Seconds of each contender: the minimum over rounds, half a second or one call per round."""
-    times = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, work in contenders.items():
-            until = time.perf_counter() + 0.5
-            while time.perf_counter() < until:
-                start = time.perf_counter()
-                work()
-                times[name].append(time.perf_counter() - start)
-    return {name: min(values) for name, values in times.items()}
-
 
 def peak_memory(kind):
     """MB that one forward+backward adds to the peak of a fresh process; Linux only."""
@@ -125,15 +113,8 @@ def print_memory(kind):
     if kind == "plain":
         scan.kernels = None
     train_step(contender, tokens(2))
-    Path("/proc/self/clear_refs").write_text("5")  # restarts the peak counter
-    before = memory_in_mb("VmRSS")
-    train_step(contender, tokens(POS))
-    print(memory_in_mb("VmHWM") - before)
+    print(added_memory(lambda: train_step(contender, tokens(POS))))
 
-
-def memory_in_mb(field):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 if __name__ == "__main__":

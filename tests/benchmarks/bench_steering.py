@@ -11,7 +11,6 @@ python tests/benchmarks/bench_steering.py
 
 import copy
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +20,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MambaConfig, MambaFo
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.benchmarks.measure import fastest  # noqa: E402
 from tft_utils import models, steering  # noqa: E402 (after the path, so that it also runs as a script)
 from tft_utils.architectures import ARCHITECTURES  # noqa: E402
 from tft_utils.steering import MULTIPLIERS, Direction, Push, Question  # noqa: E402
@@ -125,16 +125,6 @@ def compare(name: str, model, asked: list[Question], alone: int, multipliers, ba
         }  # fmt: skip
     return rows
 
-
-def fastest(contenders: dict, repeats: int) -> dict:
-    """Each one's shortest time in seconds, their runs taking turns."""
-    times = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, work in contenders.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    return {name: min(found) for name, found in times.items()}
 
 
 if __name__ == "__main__":
