@@ -3,6 +3,7 @@
 The third form of a lesson, as committed, is run by nbmake (see the Makefile).
 """
 
+import ast
 import copy
 import sys
 import types
@@ -115,10 +116,30 @@ else:
 """
 
 
+KEPT = {"setup", "parameters", "exercise", "check"}  # tags of cells that stay whole
+
+
+def names_only(source: str) -> str:
+    """What names things in a cell: its imports, functions and constants, without the work."""
+
+    def kept(node: ast.stmt) -> bool:
+        if isinstance(node, ast.Assign):
+            names = all(isinstance(target, ast.Name) for target in node.targets)
+            return names and isinstance(node.value, ast.Constant)
+        return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef))
+
+    return "\n".join(ast.unparse(node) for node in ast.parse(source).body if kept(node))
+
+
 def attacked(notebook: dict, lesson: str, wrong: dict) -> dict:
-    """Each check first meets every wrong answer; the lesson ends after its last check."""
+    """Each check first meets every wrong answer; the lesson ends after its last check.
+
+    Answers may use what the lesson names, but not its results: the two other forms do its work.
+    """
     cells, last = [], 0
     for cell in copy.deepcopy(notebook)["cells"]:
+        if cell["cell_type"] == "code" and not KEPT.intersection(contract.tags(cell)):
+            cell["source"] = names_only(cell["source"])
         if "check" in contract.tags(cell):
             base = cell["id"].removesuffix("-check")
             name, stub = base.removeprefix("ex-").replace("-", "_"), cells[-1]
@@ -179,7 +200,7 @@ def small_lesson(solution: str = "return x + x") -> dict:
     solution = f"```python\ndef double(x):\n    {solution}\n```"
     new, text = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
     return nbformat.v4.new_notebook(cells=[
-        new(LESSON.format(root=str(contract.ROOT)), id="setup"),
+        new(LESSON.format(root=str(contract.ROOT)), id="setup", metadata={"tags": ["setup"]}),
         new("def double(x):\n    raise NotAttempted", id="ex-double-stub",
             metadata={"tags": ["exercise"]}),
         new('double = check("small/double", double)', id="ex-double-check",
