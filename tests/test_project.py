@@ -201,6 +201,10 @@ def test_lesson_table_lists_every_notebook():
             assert badge(target) in row, (
                 f"expected the Colab badge {badge(target)} in the same row, found '{row}': add it"
             )
+            verdict = re.search(r"\| Verdict \| (.+) \|", prose(ROOT / target))[1]
+            assert verdict in row, (
+                f"expected the verdict of {target}, '{verdict}', in its row, found '{row}': copy it"
+            )
     missing = {f"notebooks/{path.name}" for path in NOTEBOOKS} - linked
     assert not missing, (
         f"expected every notebook in the lesson table of README.md, found no row for "
