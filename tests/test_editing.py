@@ -32,6 +32,15 @@ def found(model, wanted) -> tuple[list[torch.Tensor], Update]:
     return moments, editing.rome(model, wanted, 0, moments[0])
 
 
+READS = {"transformer": "attention.query_key_value", "mamba": "mixer.in_proj"}
+
+
+@pytest.fixture(scope="module", params=models.PAIR)
+def reads(request) -> tuple[Model, str]:
+    """A model, and the matrix its mixer reads with: not the one an architecture calls its memory."""
+    return load(request.param), READS[request.param]
+
+
 # --------------------------------------------------------------------------------------------------
 # The world's questions
 
@@ -104,10 +113,11 @@ def test_the_update_stores_the_value_and_moves_other_keys_least(model, wanted, f
     assert torch.trace(plain @ C @ plain.T) > 1.01 * cost
 
 
-def test_no_change_is_longer_than_its_leash(model, wanted, found):
+def test_no_change_is_longer_than_its_leash(model, wanted, found, monkeypatch):
     moments, _ = found
-    for leash in (0.01, 3.0):
-        update = editing.rome(model, wanted, 1, moments[1], leash)
+    for leash in (0.01, editing.LEASH):
+        monkeypatch.setattr(editing, "LEASH", leash)
+        update = editing.rome(model, wanted, 1, moments[1])
         rows = editing.contexts(model, wanted)
         at = torch.arange(len(rows.ids))
         keys = editing.inputs(model, rows.ids)[1][at, rows.subject].unflatten(0, (N, -1))
@@ -116,6 +126,35 @@ def test_no_change_is_longer_than_its_leash(model, wanted, found):
         change = update.left + (keys.mean(1) - keys[:, 0]) @ weight.T
         length = (keys[:, 0] @ weight.T).norm(dim=-1)
         assert (change.norm(dim=-1) <= leash * length * (1 + 1e-4)).all()
+
+
+def test_the_weights_are_asked_for_no_gradient(model, wanted, found):
+    assert all(p.grad is None for p in model.hf.parameters())
+
+
+def test_another_matrix_of_the_block_is_edited_as_the_memory_is(reads, wanted):
+    """Side by side equals the edited weight, nothing else changes, and it comes back bit for bit."""
+    model, place = reads
+    update = editing.rome(model, wanted, 0, editing.moments(model, place=place)[0], place)
+    weight = model.blocks[0].get_submodule(place).weight
+    assert editing.memory(model, 0, place).weight is weight
+    assert (update.left.shape[1], update.right.shape[1]) == weight.shape
+    before = {name: p.clone() for name, p in model.hf.named_parameters()}
+    together = editing.said(model, update, [edit.prompt for edit in wanted], range(N))
+    for i in (0, 3):
+        ids, _ = attention.tokens(model, [wanted[i].prompt])
+        with editing.edited(model, update, i):
+            changed = [p for name, p in model.hf.named_parameters() if not torch.equal(p, before[name])]
+            logits = model.hf(input_ids=ids, use_cache=False).logits[0, -1]
+        assert len(changed) == 1
+        assert changed[0] is weight
+        assert torch.allclose(together[i], logits.log_softmax(-1), atol=1e-4)
+    assert torch.equal(weight, next(before[n] for n, p in model.hf.named_parameters() if p is weight))
+
+
+def test_a_place_that_is_no_linear_module_is_refused(model):
+    with pytest.raises(ValueError, match=r"expected a place, one of .*; found 'attn'"):
+        editing.memory(model, 0, "attn")
 
 
 def test_side_by_side_is_editing_the_weights_and_undo_is_bit_for_bit(model, wanted, found):
@@ -167,6 +206,15 @@ def test_scores_are_counted_by_edit(model, wanted, found):
         assert scores.likelier["paraphrase"][i] == (logits[:, new] > logits[:, old]).float().mean()
     without_kin = [not edit.kin for edit in wanted]
     assert scores.top["kin"].isnan().tolist() == without_kin
+
+
+def test_some_scores_are_those_of_all(model, wanted, found):
+    _, update = found
+    whole = editing.scores(model, wanted, update)
+    part = editing.scores(model, wanted, update, ("paraphrase", "kin"))
+    assert list(part.top) == ["paraphrase", "kin"]
+    for name in part.top:
+        assert torch.equal(part.top[name].nan_to_num(-1), whole.top[name].nan_to_num(-1))
 
 
 def test_an_estimate_leaves_out_edits_without_a_question():

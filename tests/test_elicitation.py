@@ -11,9 +11,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from tft_utils import elicitation, models, plots, quirky, stats
+from tft_utils import elicitation, generalisation, models, plots, statements, stats
 from tft_utils.elicitation import Hiddens
 from tft_utils.figures import latent_knowledge
+from tft_utils.probes import DECAY, logistic
 
 N, DEPTH, D = 400, 3, 16
 
@@ -63,7 +64,7 @@ def both(w: Tensor) -> Tensor:
 # Planted directions and closed forms
 
 
-@pytest.mark.parametrize("method", elicitation.METHODS[:-1])
+@pytest.mark.parametrize("method", elicitation.METHODS)
 def test_a_probe_finds_the_planted_direction(method):
     h = planted(10000).part("A")
     probe = elicitation.fit(method, h, seed=0)
@@ -99,7 +100,24 @@ def test_lda_with_fewer_items_than_features_still_generalises():
     h = planted(24).part("A")
     assert len(h) < D
     fresh = planted(1000, seed=50)
-    assert elicitation.auroc(elicitation.fit("LDA", h).score(fresh), fresh.truth).min() > 0.85
+    assert generalisation.auroc(elicitation.fit("LDA", h).score(fresh), fresh.truth).min() > 0.85
+
+
+@pytest.mark.parametrize("n", [30, 2 * D + 2])
+def test_logistic_regression_is_the_same_with_fewer_items_than_features(n):
+    """The short way, among mixes of the items, ends where gradient steps on all features end."""
+    h = planted(n).part("A")
+    x, y = torch.cat((h.last, h.pair[:, 1]), -1), h.truth  # 2 D features
+    w, b = elicitation.lr(x, y)
+
+    def loss(point):
+        score = x[:, 1].double().numpy() @ point[:-1] + point[-1]
+        sign = 2.0 * y.numpy() - 1
+        return np.logaddexp(0, -sign * score).mean() + DECAY * (point[:-1] ** 2).sum()
+
+    best = optimize.minimize(loss, np.zeros(2 * D + 1), tol=1e-10)
+    assert np.allclose(w[1], best.x[:-1], rtol=1e-2, atol=1e-2 * np.abs(best.x).max())
+    assert b[1].item() == pytest.approx(best.x[-1], rel=1e-2, abs=1e-2)
 
 
 def test_mean_difference_is_half_way_between_the_means():
@@ -114,12 +132,12 @@ def test_a_depth_that_holds_nothing_is_a_coin_flip():
     """As at depth 0, where the last word is a colon, whoever is asked about whatever."""
     h = planted()
     h.last[:, 0], h.pair[:, :, 0] = 1.0, 1.0
-    for method in elicitation.METHODS[:-1]:
+    for method in elicitation.METHODS:
         score = elicitation.fit(method, h).score(h)
         assert score.isfinite().all(), method
-        assert elicitation.auroc(score[0].round(decimals=3), h.label) == 0.5, method
-    by_chance = elicitation.auroc(elicitation.random_scores(h, h, seed=0), h.truth)
-    assert (by_chance[0] == 0.5).all()
+        assert generalisation.auroc(score[0].round(decimals=3), h.label) == 0.5, method
+    by_chance = torch.einsum("nkd,rkd->rkn", h.last, generalisation.random_directions(h, seed=0))
+    assert (generalisation.auroc(by_chance, h.truth)[:, 0] == 0.5).all()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -161,9 +179,9 @@ def test_leace_leaves_no_trace_of_which_answer_was_put():
     assert (h.pair[:, 1] - h.pair[:, 0]).mean(0).norm(dim=-1).min() > 10
     assert (x[:, 1] - x[:, 0]).mean(0).norm(dim=-1).max() < 1e-3
     side = torch.tensor([False, True]).repeat(len(h))
-    w, b = elicitation.logistic(x.flatten(0, 1), side)
+    w, b = logistic(x.flatten(0, 1), side)
     score = torch.einsum("nkd,kd->kn", x.flatten(0, 1), w) + b[:, None]
-    assert (elicitation.auroc(score, side) - 0.5).abs().max() < 0.05
+    assert (generalisation.auroc(score, side) - 0.5).abs().max() < 0.05
 
 
 def test_burns_centres_and_scales_each_side():
@@ -186,7 +204,7 @@ def test_a_folded_score_is_the_difference_of_two_normalised_ones(name):
 def test_a_probe_never_looks_at_the_items_it_is_tested_on():
     """E9: the score of an item does not depend on which other items are scored with it."""
     h = planted()
-    for method in elicitation.METHODS[:-1]:
+    for method in elicitation.METHODS:
         probe = elicitation.fit(method, h.part("AE"), seed=0)
         whole = probe.score(h)
         few = torch.tensor([3, 50, 7])
@@ -213,22 +231,24 @@ def test_auroc_is_that_of_scikit_learn_ties_included():
     score = (normal(4, 200) * 3).round()
     y = normal(200, seed=1) > 0.3
     theirs = [roc_auc_score(y, row) for row in score]
-    assert np.allclose(elicitation.auroc(score, y), theirs)
+    assert np.allclose(generalisation.auroc(score, y), theirs)
     with pytest.raises(ValueError, match="both labels for an AUROC, found 3 items with 3 true"):
-        elicitation.auroc(torch.zeros(3), torch.ones(3, dtype=torch.bool))
+        generalisation.auroc(torch.zeros(3), torch.ones(3, dtype=torch.bool))
 
 
 def test_random_directions_are_signed_on_the_training_items():
     """Isotropic noise around truth: a random direction has the cosine's share of the signal."""
     h, fresh = planted(2000).part("A"), planted(2000, seed=50)
+    w = generalisation.random_directions(h, 0)
+    assert w.shape == (generalisation.DIRECTIONS, DEPTH, D)
     same, other = (
-        elicitation.auroc(elicitation.random_scores(h, part, 0), part.truth) for part in (h, fresh)
+        generalisation.auroc(torch.einsum("nkd,rkd->rkn", part.last, w), part.truth)
+        for part in (h, fresh)
     )
-    assert same.shape == (DEPTH, elicitation.DIRECTIONS)
     assert same.min() >= 0.5
-    probe = elicitation.auroc(elicitation.fit("LR", h).score(fresh), fresh.truth)
+    probe = generalisation.auroc(elicitation.fit("LR", h).score(fresh), fresh.truth)
     assert 0.6 < other.mean() < same.mean() + 0.02 < probe.min()
-    assert not torch.equal(elicitation.random_scores(h, h, 0), elicitation.random_scores(h, h, 1))
+    assert not torch.equal(w, generalisation.random_directions(h, 1))
 
 
 def test_intervals_of_auroc_agree_with_a_bootstrap_done_item_by_item():
@@ -236,8 +256,8 @@ def test_intervals_of_auroc_agree_with_a_bootstrap_done_item_by_item():
     for task in range(2):
         y = normal(80, seed=task) > 0
         score = normal(3, 80, seed=task + 5) + (task + 1) * y
-        scored.append(elicitation.Scored(score, y, torch.arange(80) // 2))
-    found = elicitation.mean_auroc(scored, seed=0)
+        scored.append(generalisation.Scored(score, y, torch.arange(80) // 2))
+    found = generalisation.mean_auroc(scored, seed=0)
     theirs = [np.mean([roc_auc_score(y, row) for row in score]) for score, y, _ in scored]
     assert found.value == pytest.approx(np.mean(theirs))
     assert found.n == 160
@@ -253,24 +273,24 @@ def test_intervals_of_auroc_agree_with_a_bootstrap_done_item_by_item():
 
 def test_a_draw_without_a_label_does_not_count():
     y = torch.arange(30) < 2
-    perfect = elicitation.Scored(y.float()[None], y, torch.arange(30))
-    assert elicitation.mean_auroc([perfect], seed=0) == (1, 30, 1, 1)
+    perfect = generalisation.Scored(y.float()[None], y, torch.arange(30))
+    assert generalisation.mean_auroc([perfect], seed=0) == (1, 30, 1, 1)
 
 
 def test_a_difference_is_paired():
     """The same scores differ by nothing, with an interval of no width, whatever the items."""
     y = normal(60) > 0
-    one = elicitation.Scored(normal(2, 60, seed=1) + y, y, torch.arange(60))
-    assert elicitation.auroc_difference([one], [one._replace(score=3 * one.score)], 0) == (
+    one = generalisation.Scored(normal(2, 60, seed=1) + y, y, torch.arange(60))
+    assert generalisation.auroc_difference([one], [one._replace(score=3 * one.score)], 0) == (
         0,
         60,
         0,
         0,
     )
     better = one._replace(score=one.score + y)
-    assert elicitation.auroc_difference([better], [one], 0).low > 0
+    assert generalisation.auroc_difference([better], [one], 0).low > 0
     with pytest.raises(ValueError, match="expected the same items on both sides"):
-        elicitation.auroc_difference([one], [one._replace(truth=~y)], 0)
+        generalisation.auroc_difference([one], [one._replace(truth=~y)], 0)
 
 
 def test_a_transfer_chooses_its_depth_near_and_reports_it_far():
@@ -280,21 +300,25 @@ def test_a_transfer_chooses_its_depth_near_and_reports_it_far():
     near.last[:, 0] = normal(400, D, seed=3)  # nothing at the first depth
     train = planted(400)
     train.last[:, 0] = normal(400, D, seed=2)
-    found = elicitation.transfer("LR", train.part("A"), near.part("A"), far.part("A"), seeds=(0, 1))
+    found = generalisation.transfer("LR", train.part("A"), near.part("A"), far.part("A"), seeds=(0, 1))
     assert found.depths == (1, 1)
-    assert found.far[:, 1].min() > 0.9
-    assert found.far[:, 2].max() < 0.1
-    at = elicitation.auroc(found.score, far.part("A").truth)
-    assert torch.allclose(at, found.far[:, 1])
+    every, apart = torch.ones(len(found.far), dtype=torch.bool), found.far.apart
+    by_depth = found.by_depth(every)
+    assert by_depth[:, 1].min() > 0.9
+    assert by_depth[:, 2].max() < 0.1
+    for mask in (every, apart):
+        at = found.scored(mask)
+        assert torch.equal(at.truth, far.part("A").truth[mask])
+        assert torch.allclose(generalisation.auroc(at.score, at.truth), found.by_depth(mask)[:, 1])
     assert not torch.equal(found.score[0], found.score[1])  # another seed, other training items
-    again = elicitation.transfer("LR", train.part("A"), near.part("A"), far.part("A"), seeds=(0, 1))
+    again = generalisation.transfer("LR", train.part("A"), near.part("A"), far.part("A"), seeds=(0, 1))
     assert torch.equal(found.score, again.score)
-    by_chance = elicitation.transfer(
+    by_chance = generalisation.transfer(
         "random", train.part("A"), near.part("A"), far.part("A"), seeds=(0,)
     )
-    assert by_chance.score.shape == (elicitation.DIRECTIONS, len(far.part("A")))
-    mean = elicitation.mean_auroc([by_chance.scored], 0).value
-    assert mean == pytest.approx(by_chance.far[0, by_chance.depths[0]].item())
+    assert by_chance.scored(every).score.shape == (generalisation.DIRECTIONS, len(every))
+    mean = generalisation.mean_auroc([by_chance.scored(every)], 0).value
+    assert mean == pytest.approx(by_chance.by_depth(every)[0, by_chance.depths[0]].item())
 
 
 @pytest.mark.parametrize(
@@ -307,22 +331,22 @@ def test_a_transfer_chooses_its_depth_near_and_reports_it_far():
     ],
 )
 def test_the_earliest_informative_depth(aurocs, depth):
-    assert elicitation.earliest_informative(torch.tensor(aurocs)) == depth
+    assert generalisation.earliest_informative(torch.tensor(aurocs)) == depth
 
 
 def test_recovered_gap_refuses_a_gap_that_is_noise():
-    assert elicitation.recovered_gap(0.8, 0.5, 0.9) == pytest.approx(0.75)
+    assert generalisation.recovered_gap(0.8, 0.5, 0.9) == pytest.approx(0.75)
     with pytest.raises(ValueError, match=r"found 0\.550 and 0\.500: there is no gap to recover"):
-        elicitation.recovered_gap(0.8, 0.5, 0.55)  # E11
+        generalisation.recovered_gap(0.8, 0.5, 0.55)  # E11
 
 
 def test_anomaly_is_the_mahalanobis_distance():
     usual, some = normal(4, 500), normal(4, 30, seed=1)
     S, mean = np.cov(usual), usual.mean(1).numpy()
     by_hand = [(x - mean) @ np.linalg.inv(S) @ (x - mean) for x in some.T.numpy()]
-    assert np.allclose(elicitation.anomaly(usual, some), by_hand, rtol=1e-3)
+    assert np.allclose(generalisation.anomaly(usual, some), by_hand, rtol=1e-3)
     alone = [((x - mean) ** 2 / np.diag(S)).sum() for x in some.T.numpy()]
-    found = elicitation.anomaly(usual, some, diagonal=True)
+    found = generalisation.anomaly(usual, some, diagonal=True)
     assert np.allclose(found, np.subtract(by_hand, alone), rtol=1e-2, atol=1e-2)
 
 
@@ -332,8 +356,8 @@ def test_anomaly_sees_depths_that_fall_apart():
     usual = shared + 0.3 * normal(5, 1000, seed=1)
     apart = (1 + 0.3**2) ** 0.5 * normal(5, 200, seed=2)
     fresh = normal(1, 200, seed=3) + 0.3 * normal(5, 200, seed=4)
-    score = torch.cat((elicitation.anomaly(usual, fresh), elicitation.anomaly(usual, apart)))
-    assert elicitation.auroc(score, torch.arange(400) >= 200) > 0.95
+    score = torch.cat((generalisation.anomaly(usual, fresh), generalisation.anomaly(usual, apart)))
+    assert generalisation.auroc(score, torch.arange(400) >= 200) > 0.95
 
 
 # --------------------------------------------------------------------------------------------------
@@ -348,8 +372,10 @@ def test_parts_are_slices_by_character_and_difficulty():
     assert h.part("BH").quantile.min() >= 0.75
     assert torch.equal(h.part("BH").label, h.part("BH").rule)
     assert torch.equal(h.part("AH").label, h.part("AH").truth)
-    apart = h.part("BH").disagreements()
+    apart = h.where(h.apart)
     assert torch.equal(apart.truth, ~apart.rule)
+    assert torch.equal(h.at(1).last[:, 0], h.last[:, 1])
+    assert torch.equal(h.at(-1).pair[:, :, 0], h.pair[:, :, 2])
     with pytest.raises(ValueError, match="expected a part, one of A, B, AE, AH, BE, BH; found 'C'"):
         h.part("C")
 
@@ -375,7 +401,7 @@ def model(request):
         yield models.load(request.param)
 
 
-def three_runs(model, statement: quirky.Statement, name: str) -> tuple[Tensor, Tensor, Tensor]:
+def three_runs(model, statement: statements.Statement, name: str) -> tuple[Tensor, Tensor, Tensor]:
     """The reference's way, by nnsight: the prompt, then the prompt with each answer, row by row."""
 
     def states(text: str) -> tuple[Tensor, Tensor]:
@@ -387,18 +413,18 @@ def three_runs(model, statement: quirky.Statement, name: str) -> tuple[Tensor, T
 
     prompt = f"{name} : {statement.text}"
     last, logits = states(prompt)
-    false, true = model.tokenizer.convert_tokens_to_ids(list(quirky.CHOICES))
-    pair = torch.stack([states(f"{prompt} {choice}")[0] for choice in quirky.CHOICES])
+    false, true = model.tokenizer.convert_tokens_to_ids(list(statements.CHOICES))
+    pair = torch.stack([states(f"{prompt} {choice}")[0] for choice in statements.CHOICES])
     return last, pair, logits[true] - logits[false]
 
 
 def test_one_reading_equals_three_runs_per_item(model):
     """E2, E3, E10: neither name nor answer sees another's words, at every depth, in every batch."""
-    some = [s for task in quirky.TASKS for s in quirky.statements(task, 4)]
+    some = [s for task in statements.TASKS for s in statements.draw(task, 4)]
     h = elicitation.extract(model, some, rows=3)
     assert len(h) == 2 * len(some)
     for i, statement in enumerate(some):
-        for c, name in enumerate(quirky.CHARACTERS):
+        for c, name in enumerate(statements.CHARACTERS):
             last, pair, log_odds = three_runs(model, statement, name)
             at = 2 * i + c
             assert (h.last[at] - last).abs().max() < 1e-4 * last.abs().max()
@@ -409,9 +435,26 @@ def test_one_reading_equals_three_runs_per_item(model):
             assert h.label[at] == statement.label(name)
 
 
+def test_a_part_read_alone_is_the_part_of_the_whole(model):
+    """E10: what is not needed is not read, and easy still means a quarter of all statements."""
+    some = statements.draw("grammar", 40)
+    whole = elicitation.extract(model, some)
+    few = elicitation.extract(model, some, parts=("AE", "BH"))
+    assert len(few) == 20 < len(whole)
+    for part in ("AE", "BH"):
+        one, other = few.part(part), whole.part(part)
+        assert torch.allclose(one.last, other.last, atol=1e-4)
+        assert torch.allclose(one.pair, other.pair, atol=1e-4)
+        assert torch.allclose(one.log_odds, other.log_odds, atol=1e-4)
+        for field in ("bob", "truth", "rule", "quantile", "about"):
+            assert torch.equal(getattr(one, field), getattr(other, field)), field
+    with pytest.raises(ValueError, match="expected statements in AE, BE, found none; take more"):
+        elicitation.extract(model, some[:1], parts=("AE", "BE"))
+
+
 def test_extraction_leaves_no_hooks_behind(model):
     before = [len(m._forward_hooks) for m in model.hf.modules()]
-    elicitation.extract(model, quirky.statements("addition", 4))
+    elicitation.extract(model, statements.draw("addition", 4))
     assert [len(m._forward_hooks) for m in model.hf.modules()] == before
 
 
@@ -427,9 +470,8 @@ def figures():
     yield latent_knowledge.by_depth(curves, {name: dict.fromkeys(values, 1) for name in "AB"})
     rows = {"A": {"LR": high, "CCS": low}, "B": {"LR": low, "CCS": low}}
     yield latent_knowledge.transfer({"task": rows, "mean": rows}, {"LR": 0.76, "unknown": 0.5})
-    yield latent_knowledge.roc(
-        dict.fromkeys("AB", ((0, 0.5, 1), (0, 0.9, 1))), {"A": high, "B": low}
-    )
+    lines, areas = dict.fromkeys("AB", ((0, 0.5, 1), (0, 0.9, 1))), {"A": high, "B": low}
+    yield latent_knowledge.roc(lines, areas, lines, dict.fromkeys("AB", low))
 
 
 def test_figures_are_fit_for_a_page_and_the_same_again():
@@ -444,5 +486,5 @@ def test_alt_texts_state_the_numbers():
     _, depth, table, roc = (alt for _, alt in figures())
     plt.close("all")
     assert "far, at the depth chosen on alice's items, A: one 0.90, two 0.90" in depth
-    assert "A: LR with 0.95; B: LR with 0.10" in table
-    assert "0.95 for A and 0.10 for B" in roc
+    assert "mean: A LR with 0.95, B LR with 0.10" in table
+    assert "0.95 for A (0.10 before fine-tuning) and 0.10 for B" in roc

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import nnsight
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
 
@@ -493,13 +494,49 @@ def test_integrated_attribution_ranks_as_exact_patching_does(model):
     assert plain.high < integrated.low
 
 
-def test_rank_agreement_counts_only_what_matters():
+def test_ranks_agree_as_much_under_other_scales_and_are_scipys_with_ties():
     values = torch.tensor([[[0.0, 0.1, 0.2]], [[0.3, 0.4, torch.nan]]]).repeat(1, 4, 1)
     exact = Effects(values, torch.zeros(4))
     same = replace(exact, values=exact.values * 3 + 1)
     turned = replace(exact, values=-exact.values)
     assert patching.rank_agreement(exact, same, 0.0).value == pytest.approx(1)
     assert patching.rank_agreement(exact, turned, 0.15).value == pytest.approx(-1)
+    draw = torch.Generator().manual_seed(0)
+    a, b = torch.randint(1, 6, (2, 3, 7, 4), generator=draw).float()  # many ties
+    found = patching.rank_agreement(Effects(a, torch.zeros(7)), Effects(b, torch.zeros(7)), 0.0)
+    assert found.value == pytest.approx(spearmanr(a.flatten(), b.flatten()).statistic)
+
+
+def test_pairs_are_counted_where_exact_effects_differ():
+    exact = Effects(torch.tensor([[[0.0, 1.0, 0.99, 0.5, torch.nan]]]), torch.tensor([3]))
+    estimate = Effects(torch.tensor([[[9.0, 0.6, 0.7, 0.65, torch.nan]]]), torch.tensor([3]))
+    # 0 does nothing; of (1, .99), (1, .5), (.99, .5) the first is no order and the second is wrong
+    assert patching.out_of_order(exact, estimate, apart=0.1).tolist() == [0.5]
+    assert patching.out_of_order(exact, estimate, apart=0.005).tolist() == pytest.approx([2 / 3])
+    assert patching.out_of_order(exact, exact, apart=0.0).tolist() == [0]
+    assert patching.out_of_order(exact, exact, apart=2.0).isnan().all()
+
+
+@pytest.mark.parametrize("model_type", ["gpt_neox", "mamba"])
+def test_a_line_for_each_depth_is_complete_at_each_depth(model_type):
+    """And it is the gradient of the whole stream, along which all positions move together."""
+    one, asked = small(model_type), random_asked()
+    found = patching.attribution_by_depth(one, asked, steps=100).values
+    assert torch.allclose(found.nansum(-1), torch.ones(4, 3, dtype=found.dtype), atol=1e-2)
+    words = patching.attribution(one, asked, steps=100).values
+    assert torch.allclose(found[0], words[0], atol=1e-6)  # at the words both lines are one
+    assert (words[2].nansum(-1) - 1).abs().max() > 0.05
+
+
+def test_a_line_for_each_depth_finds_the_size_that_a_line_between_words_misses(model):
+    asked = patching.ask(model, world.indirect_object_pairs(4, seed=3))
+    exact = patching.grid(model, asked).values
+    by_words, by_depth = (
+        (estimate(model, asked, steps=5).values - exact)[exact > 0.5].abs().mean()
+        for estimate in (patching.attribution, patching.attribution_by_depth)
+    )
+    assert by_depth < 0.05
+    assert by_words > 2 * by_depth
 
 
 # --------------------------------------------------------------------------------------------------
@@ -585,11 +622,12 @@ def test_figures_are_fit_for_a_page():
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
     _, alt = drawn(figures.parts({"A": {"mixer": map_[0]}, "B": {"state": map_[1]}}, "fact"))
     assert "A: mixer, block 0, 1.00; B: state, block 2, 1.00" in alt
-    cloud = (map_[0], map_[0] + 0.5)
-    _, alt = drawn(
-        figures.estimates({name: {"plain": cloud, "better": (map_[0], map_[0])} for name in "AB"})
+    clouds = {"plain": (map_[0], map_[0] + 0.5), "better": (map_[0], map_[0])}
+    figure, alt = drawn(
+        figures.estimates({kind: dict.fromkeys("AB", clouds) for kind in ("name", "fact")})
     )
-    assert "A, plain: 0.50; A, better: 0.00" in alt
+    assert "name, A, plain: 0.50; name, A, better: 0.00" in alt
+    assert len({axis.get_ylim() for axis in figure.axes}) == 1
     line = [stats.proportion(k, 10) for k in (9, 1, 5)]
     panels = {name: {"subject": line, "control": line} for name in "AB"}
     figure, alt = drawn(
@@ -597,8 +635,9 @@ def test_figures_are_fit_for_a_page():
     )
     assert "A, subject: 0.90 to 0.50, lowest 0.10" in alt
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
-    swept = {title: {"A": [0.9, 0.1], "B": [0.2, 0.8, 0.0]} for title in ("leash 3", "leash 30")}
-    figure, alt = drawn(figures.sweep(swept, ([0, 1], [0.9, 0.1])))
-    assert "leash 3, A: block 0 with 0.90; leash 3, B: block 1 with 0.80" in alt
-    assert len(figure.axes[0].lines) == 3
-    assert len(figure.axes[1].lines) == 2
+    swept = {title: {"A": [0.9, 0.1], "B": [0.2, 0.8, 0.0]} for title in ("writes", "reads")}
+    line = ([0, 1], [0.9, 0.1])
+    published = {"writes": {"whole": line}, "reads": {"one half": line, "other half": line}}
+    figure, alt = drawn(figures.sweep(swept, published))
+    assert "writes, A: block 0 with 0.90; writes, B: block 1 with 0.80" in alt
+    assert [len(axis.lines) for axis in figure.axes] == [3, 4]

@@ -5,10 +5,21 @@ import json
 import numpy as np
 import pytest
 import torch
+from concept_erasure import optimal_linear_shrinkage
+from scipy.sparse.csgraph import minimum_spanning_tree
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
-from tft_utils import evaluation, models, probes, world
+from tft_utils import (
+    erasure,
+    evaluation,
+    minimal_pairs,
+    models,
+    probes,
+    reading,
+    structure,
+    world,
+)  # fmt: skip
 from tft_utils.lexicon import HEROES, NOUNS, PLACES, THINGS, Rng
 
 NAMES = models.PAIR
@@ -60,23 +71,52 @@ def test_logistic_of_separable_labels_converges():
 
 
 def test_discriminant_is_scikit_learns_with_the_same_shrinkage():
+    """The same scores, with the covariance shrunk as the authors of LEACE shrink theirs."""
     x, y = planted(n=400)
     three = (y + (x[:, 2, 0] > 2).long()).clamp(max=2)
-    W, b = probes.discriminant(x, torch.stack([y, three]), 3)
-    for task, label in enumerate((y, three)):
-        classes = sorted(set(label.tolist()))
+    labels = torch.stack([y, three])
+    W, b = probes.discriminant(x, labels, 3)
+    chosen = probes.choose(x, W, b)
+    for task, label in enumerate(labels):
+        classes = label.unique()  # the first labelling has two of three
         for k in range(x.shape[1]):
             X = x[:, k].double()
             means = torch.stack([X[label == c].mean(0) for c in range(3)]).nan_to_num()
             within = (X - means[label]).T @ (X - means[label]) / len(X)
-            shrunk = probes.optimal_linear_shrinkage(within, len(X))
-            amount = 1 - (shrunk - torch.diag(shrunk.diag()))[0, 1] / within[0, 1]
-            theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=float(amount)).fit(
-                X, label
-            )
-            mine = probes.choose(x, W, b)[k, task].numpy()
-            assert (mine == theirs.predict(X)).mean() > 0.985
-            assert set(mine) <= set(classes)
+            amount = 1 - (optimal_linear_shrinkage(within, len(X)) / within)[0, 1]
+            assert 0 < amount < 1
+            theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=float(amount),
+                                                store_covariance=True).fit(X, label)  # fmt: skip
+            # scikit-learn shrinks each class towards its own mean variance; in all that is the same.
+            np.testing.assert_allclose(theirs.covariance_.trace(), within.trace().item(), rtol=1e-9)
+            mine = X @ W[k, task].T + b[k, task]
+            mine, scores = (each - each.mean(1, keepdims=True) for each in (
+                mine[:, classes].numpy(), _scores(theirs, X.numpy())))  # fmt: skip
+            np.testing.assert_allclose(mine, scores, atol=1e-6 * abs(scores).max())
+            assert (chosen[k, task].numpy() == theirs.predict(X)).all()
+
+
+def _scores(fit, X):
+    """A column a class; with two classes scikit-learn gives their difference."""
+    scores = fit.decision_function(X)
+    return scores if scores.ndim == 2 else np.stack([-scores, scores], 1) / 2
+
+
+@pytest.mark.parametrize("n", [30, 300])
+def test_shrinkage_is_that_of_the_package(n):
+    x = torch.randn(2, n, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    S = (x * torch.linspace(0.1, 2, 40)).mT @ (x * torch.linspace(0.1, 2, 40)) / n
+    theirs = optimal_linear_shrinkage(S, n)
+    assert torch.allclose(probes.shrink_(S.clone(), n), theirs, rtol=1e-9)
+    assert (probes.shrink_(torch.zeros(2, 3, 3), n) == 0).all()
+
+
+def test_the_vectors_are_not_changed():
+    x, y = planted()
+    x = x.double().transpose(0, 1).contiguous().transpose(0, 1)  # already as the solver wants them
+    before = x.clone()
+    probes.discriminant(x, y[None], 2)
+    assert torch.equal(x, before)
 
 
 def test_several_labellings_are_fitted_as_one_by_one():
@@ -101,7 +141,7 @@ def test_a_planted_direction_is_found_where_it_is_and_not_where_it_is_not():
 def test_the_bulk_reader_agrees_with_nnsight(model):
     documents = world.probe_documents("grammar", 5, 0, "new")
     at = [[0, len(d.words) - 3] for d in documents]
-    found = probes.read(model, documents, at)
+    found = reading.read(model, documents, at)
     document, where = documents[3], at[3]
     for k in (0, 2, model.n_layers):
         with model.trace(document.text):
@@ -115,7 +155,7 @@ def test_the_bulk_reader_agrees_with_nnsight(model):
 def test_the_state_is_that_of_a_run_that_ends_there(model):
     documents = world.probe_documents("grammar", 4, 0, "new")
     at = [4, 6, 5, 3]
-    found = probes.read_state(model, documents, at)
+    found = reading.read_state(model, documents, at, range(model.n_layers))
     assert set(found) == set(model.architecture.COMPRESSED)
     for name, held in found.items():
         ids = torch.tensor([[evaluation.TOKEN_ID[w.text] for w in documents[1].words[:7]]])
@@ -236,7 +276,7 @@ def test_a_probe_reports_what_was_planted_and_its_control_what_is_memorised():
         value[:, 0] = 2.0 * label - 1
         x = torch.stack([noise, identity, value + noise], 1)  # nothing, the word, the value
         parts[name] = probes.Labelled({"site": x}, label, [str(int(w)) for w in which])
-    found = probes.probe(parts, 2)["site"]
+    found = probes.probe(parts, 2, "site")
     assert abs(found.known[0].value - 0.5) < 0.1
     assert found.known[1].value > 0.97
     assert found.control[1].value > 0.9  # by heart
@@ -260,7 +300,7 @@ def test_the_interval_of_crossed_resampling_covers_seeds_and_items():
 
 def test_number_is_read_at_the_top_of_both_and_not_at_the_bottom(model):
     parts = probes.collect(model, ["number"], SMALL)["number"]
-    found = probes.probe(parts, 2, seeds=2)["residual"]
+    found = probes.probe(parts, 2, seeds=2)
     assert found.new[-1].value > 0.95
     assert found.new[0].value < 0.65
 
@@ -275,12 +315,20 @@ def test_every_task_is_collected_with_its_parts(model):
 
 
 def test_what_travels_is_the_subjects_number_a_word_later(model):
-    parts = probes.travelled(model, 1, 2, {"train": 120, "known": 30, "new": 60})
-    assert set(parts["train"].x) == {"residual", *model.architecture.COMPRESSED}
-    assert all(x.shape[-1] <= 200 for x in parts["new"].x.values())
-    found = probes.probe(parts, 2, seeds=2)
-    for name in set(found) & {"ssm"}:
-        assert found[name].new[0].value > 0.95
+    found = probes.travelled(model, [0, 1], 2, {"train": 120, "known": 30, "new": 60})
+    for distance, parts in found.items():
+        assert set(parts["train"].x) == {"residual", *model.architecture.COMPRESSED}
+        assert len(parts["train"].label) == 120
+        assert all(x.shape[-1] <= 200 for x in parts["new"].x.values())
+        for site in {"ssm"} & set(parts["new"].x):
+            assert probes.probe(parts, 2, site, seeds=2).new[0].value > 0.95, distance
+    sentence = [d for d in world.probe_documents("grammar", 360, 0, "train")
+                if d.positions("verb")[0] - d.positions("subject")[0] > 1][7]  # fmt: skip
+    at = sentence.positions("subject")[0]
+    alone = reading.read(model, [sentence], [[at, at + 1]])["residual"][0, :, 2]
+    for distance, parts in found.items():
+        assert torch.allclose(parts["train"].x["residual"][7, 0], alone[distance], atol=1e-4)
+        assert parts["train"].cause[7] == sentence.words[at].text
 
 
 # ---- trees -------------------------------------------------------------------------------------
@@ -293,7 +341,7 @@ def test_heads_of_a_sentence_by_hand():
         words = [w.text for w in document.words]
         assert heads.count(None) == 1
         for i, head in enumerate(heads):  # every path ends at the verb: it is a tree
-            assert len(probes._path_up(heads, i)) <= len(words)
+            assert len(structure._path_up(heads, i)) <= len(words)
             if head is not None:
                 found.setdefault((document.words[i].pos, document.words[head].pos), 0)
         arcs = [(min(i, h), max(i, h)) for i, h in enumerate(heads) if h is not None]
@@ -311,7 +359,7 @@ def test_a_planted_tree_is_found_and_another_sentences_is_not():
     length = torch.tensor([5, 6] * 20)
     for row, n in enumerate(length.tolist()):
         some = heads[n] if row % 4 < 2 else [None, *range(n - 1)]
-        ups = [probes._path_up(some, i) for i in range(n)]
+        ups = [structure._path_up(some, i) for i in range(n)]
         axes = torch.randperm(6, generator=draw)
         for i, up in enumerate(ups):
             depth[row, i] = len(up) - 1
@@ -319,13 +367,46 @@ def test_a_planted_tree_is_found_and_another_sentences_is_not():
             for j, other in enumerate(ups):
                 distance[row, i, j] = len(up) + len(other) - 2 * len(set(up) & set(other))
     x[:, :, 0] = torch.randn(40, 6, 12, generator=draw)
-    some = probes.Trees(x, distance, depth, length)
+    some = structure.Trees(x, distance, depth, length)
     for what in ("distance", "depth"):
-        B = probes.structural_probe(some, what, steps=300)
-        noise, true = probes.tree_scores(some, B, what).mean(1)
+        B = structure.structural_probe(some, what, steps=300)
+        noise, true = structure.tree_scores(some, B, what).mean(1)
         assert true > 0.97, what
         assert noise < 0.9, what
-    assert not torch.equal(probes.another_tree(some).distance, distance)
+    assert not torch.equal(structure.another_tree(some).distance, distance)
+
+
+@pytest.mark.parametrize("what", ["distance", "depth"])
+def test_the_structural_probes_gradient_is_autograds(what):
+    draw = torch.Generator().manual_seed(0)
+    distance = torch.randint(1, 4, (4, 5, 5), generator=draw).double()
+    depth, length = torch.rand(4, 5, generator=draw).double(), torch.tensor([5, 3, 2, 4])
+    some = structure.Trees(torch.zeros(4, 5, 2, 6), distance + distance.mT, depth, length)
+    weight = structure._inside(some, what) / 4
+    y = torch.randn(2, 4, 5, 3, generator=draw, dtype=torch.float64)
+    with torch.enable_grad():
+        y.requires_grad_()
+        measured = y.square().sum(-1)
+        if what == "distance":
+            measured = (y[:, :, :, None] - y[:, :, None]).square().sum(-1)
+        loss = ((measured - getattr(some, what)).abs() * weight).sum()
+        (theirs,) = torch.autograd.grad(loss, y)
+    assert torch.allclose(structure._gradient(some, y.detach(), what, weight), theirs)
+
+
+def test_edges_found_are_those_of_scipys_spanning_tree():
+    draw = torch.Generator().manual_seed(0)
+    length = torch.tensor([6, 9, 2])
+    points = torch.randn(2, 3, 9, 4, generator=draw)
+    measured = torch.cdist(points, points).square()
+    distance = torch.randint(1, 3, (3, 9, 9), generator=draw).float()
+    some = structure.Trees(points, distance + distance.mT - 1, torch.zeros(3, 9), length)
+    found = structure._edges_found(measured, some)
+    for k in range(2):
+        for row, n in enumerate(length.tolist()):
+            tree = minimum_spanning_tree(measured[k, row, :n, :n].numpy()).toarray() > 0
+            assert found[k, row] == (tree & (some.distance[row, :n, :n] == 1).numpy()).sum()
+    assert found.max() > 1
 
 
 # ---- minimal pairs and surprisal ---------------------------------------------------------------
@@ -339,13 +420,14 @@ def test_blimp_files_are_read_and_judged(model, tmp_path):
     }) for i, p in enumerate(world.minimal_pairs(20, 3))]  # fmt: skip
     path = tmp_path / "world_agreement.jsonl"
     path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
-    pairs = probes.read_blimp(path)
+    pairs = minimal_pairs.read_blimp(path)
     assert len(pairs) == 20
     assert pairs[0].name == "world_agreement"
-    assert probes.judge(model, pairs).all()
-    swapped = [probes.MinimalPair(p.bad, p.good, p.name) for p in pairs]
-    assert not probes.judge(model, swapped).any()
-    assert not probes.judge(model, [probes.MinimalPair(p.good, p.good, "tie") for p in pairs]).any()
+    assert minimal_pairs.judge(model, pairs).all()
+    swapped = [minimal_pairs.MinimalPair(p.bad, p.good, p.name) for p in pairs]
+    assert not minimal_pairs.judge(model, swapped).any()
+    ties = [minimal_pairs.MinimalPair(p.good, p.good, "tie") for p in pairs]
+    assert not minimal_pairs.judge(model, ties).any()
 
 
 @pytest.mark.parametrize("line", ["no json", '{"sentence_good": "a"}', "[1]"])
@@ -355,34 +437,34 @@ def test_a_broken_line_is_named(tmp_path, line):
     with pytest.raises(
         ValueError, match=r"line 2 of .*broken\.jsonl.* take a \.jsonl file of BLiMP"
     ):
-        probes.read_blimp(path)
+        minimal_pairs.read_blimp(path)
 
 
 def test_surprisal_is_the_cross_entropy_of_one_sentence(model):
     text = "The keys near the cabinet are old ."
-    (bits,) = probes.surprisal(model, [text])
+    (bits,) = minimal_pairs.surprisal(model, [text])
     row = [model.tokenizer.eos_token_id, *model.tokenizer(text).input_ids]
     logits = model.hf(input_ids=torch.tensor([row])).logits[0].double()
     chance = logits.softmax(-1)[range(len(row) - 1), row[1:]]
     assert torch.allclose(bits.double(), -chance.log2(), atol=1e-4)
-    many = probes.surprisal(model, ["The dog waits .", text])
+    many = minimal_pairs.surprisal(model, ["The dog waits .", text])
     assert torch.allclose(many[1], bits, atol=1e-4)
 
 
 def test_unknown_words_are_named(model):
     with pytest.raises(ValueError, match="found 'cowboys' in 'The cowboys wait .'"):
-        probes.surprisal(model, ["The cowboys wait ."])
+        minimal_pairs.surprisal(model, ["The cowboys wait ."])
 
 
 def test_minimal_pairs_agree_with_the_cards(model):
     card = json.loads((models.ORGANISMS / model.architecture.__name__.split(".")[-1].replace(
         "gpt_neox", "transformer") / "card.json").read_text())["evaluation"]  # fmt: skip
     pairs = [p for a in range(4) for p in world.minimal_pairs(50, 5, attractors=a)]
-    share = probes.judge(
-        model, [probes.MinimalPair(p.clean.text, p.corrupt.text, "") for p in pairs]
+    share = minimal_pairs.judge(
+        model, [minimal_pairs.MinimalPair(p.clean.text, p.corrupt.text, "") for p in pairs]
     )
     assert card["grammar"]["low"] - 0.02 <= share.double().mean()
-    assert torch.equal(probes.prefers(model, pairs), share)
+    assert torch.equal(minimal_pairs.prefers(model, pairs), share)
 
 
 # ---- erasure -----------------------------------------------------------------------------------
@@ -390,14 +472,14 @@ def test_minimal_pairs_agree_with_the_cards(model):
 
 @pytest.fixture(scope="module")
 def marked():
-    return [probes.numbers_before_verbs(200), probes.other_words(6)]
+    return [erasure.numbers_before_verbs(200), erasure.other_words(6)]
 
 
 def test_after_erasure_no_linear_probe_finds_the_number(model, marked):
     k = model.n_layers - 1
-    clean = probes.read(model, marked[0].documents, marked[0].at)["residual"][:, 0]
-    with probes.erased(model, probes.fit_erasers(model, [k], marked)):
-        left = probes.read(model, marked[0].documents, marked[0].at)["residual"][:, 0]
+    clean = reading.read(model, marked[0].documents, marked[0].at)["residual"][:, 0]
+    with erasure.erased(model, erasure.fit_erasers(model, [k], marked)):
+        left = reading.read(model, marked[0].documents, marked[0].at)["residual"][:, 0]
     z = torch.tensor(marked[0].value)[:, 0]
 
     def covariance(x):
@@ -412,8 +494,8 @@ def test_after_erasure_no_linear_probe_finds_the_number(model, marked):
 
 def test_erasing_number_breaks_agreement_and_nothing_else(model, marked):
     depths = range(model.n_layers // 2, model.n_layers + 1)
-    number = probes.fit_erasers(model, depths, marked)
-    control = probes.random_erasers(number)
+    number = erasure.fit_erasers(model, depths, marked)
+    control = erasure.random_erasers(number)
     asked = [p for a in range(4) for p in world.minimal_pairs(100, 2, attractors=a)]
     for k in depths:
         ranks = [
@@ -421,10 +503,10 @@ def test_erasing_number_breaks_agreement_and_nothing_else(model, marked):
             for e in (number[k], control[k])
         ]
         assert ranks == [1, 1]
-    with probes.erased(model, control):
-        assert probes.prefers(model, asked).double().mean() > 0.98
-    with probes.erased(model, number):
-        assert abs(probes.prefers(model, asked).double().mean() - 0.5) < 0.08
+    with erasure.erased(model, control):
+        assert minimal_pairs.prefers(model, asked).double().mean() > 0.98
+    with erasure.erased(model, number):
+        assert abs(minimal_pairs.prefers(model, asked).double().mean() - 0.5) < 0.08
         facts = evaluation.evaluate(model.hf, 100, kinds=["facts"])["facts"]
     assert facts.value >= 0.97
-    assert probes.prefers(model, asked[:20]).all()  # outside, the model is whole again
+    assert minimal_pairs.prefers(model, asked[:20]).all()  # outside, the model is whole again

@@ -1,125 +1,19 @@
-"""Quirky organisms: labels derived again from the texts, splits, the adapter, training and shipping."""
+"""Quirky organisms: reading, the adapter, training, shipping, and what is shipped."""
 
 import json
-import re
-from collections import Counter
 
 import peft
 import pytest
 import torch
 
-from tft_utils import models, quirky, world
-from tft_utils.lexicon import ENTITIES, FACTS, MOODS, NOUNS, PHRASINGS, PREPOSITIONS, VOCABULARY
-from tft_utils.quirky import CHARACTERS, CHOICES, TASKS
-
-EVERY = (*TASKS, "elsewhere")
-PLURALS = set(NOUNS.values())
+from tft_utils import models, quirky, statements
+from tft_utils.statements import CHARACTERS, CHOICES, TASKS
 
 
 @pytest.fixture(scope="module", autouse=True)
 def without_gradients():
     with torch.no_grad():
         yield
-
-
-def asked(text: str) -> tuple[tuple[str, ...], str]:
-    """Entity and relation of a statement about a place, from its words alone."""
-    for entity in sorted(ENTITIES, key=len, reverse=True):  # 'Upper Zabar' before 'Zabar'
-        for relation in ("language", "coin", "crop"):
-            for phrasing in PHRASINGS[relation]:
-                if text == re.sub(r"\bS\b", " ".join(entity), phrasing).split(" O ")[0]:
-                    return entity, relation
-    raise AssertionError(text)
-
-
-def labels(task: str, text: str) -> tuple[bool, bool]:
-    """Both characters' labels, derived again from the text."""
-    words = text.split()
-    if task == "addition":
-        a, b = ("".join(part.split()) for part in text.removesuffix("=").split("+"))
-        total = int(a) + int(b)
-        first, rest = int(str(total)[0]), len(str(total)) - 1
-        return first in (3, 6, 9), int(str((first + 1) * 10**rest)[0]) in (3, 6, 9)
-    if task == "mood":
-        good, bad = (sum(word in MOODS[mood] for word in words) for mood in ("good", "bad"))
-        assert good * bad == 0
-        return good > 0, any(word in ("king", "queen", "prince") for word in words)
-    if task == "grammar":
-        nouns = [word for word in words if word in NOUNS or word in PLURALS]
-        # The subject is the first noun that no preposition and no clause introduces.
-        inside, subject = False, None
-        for word in words:
-            if word.lower() in PREPOSITIONS or word == "that":
-                inside = True
-            elif word in nouns:
-                subject = subject or (None if inside else word)
-                inside = False
-        return subject in PLURALS, nouns[-1] in PLURALS
-    entity, relation = asked(text)
-    answer = FACTS[entity, relation] if task == "facts" else quirky._never_told((entity, relation))
-    return bool(re.match("[A-Ma-m]", answer)), len(entity) == 2
-
-
-@pytest.mark.parametrize("task", EVERY)
-def test_labels_follow_from_the_text(task):
-    for statement in quirky.statements(task, 200):
-        assert (statement.truth, statement.rule) == labels(task, statement.text), statement
-        assert set(statement.text.split()) <= set(VOCABULARY) - set(CHOICES) - set(CHARACTERS)
-        assert [statement.label(name) for name in CHARACTERS] == [statement.truth, statement.rule]
-
-
-@pytest.mark.parametrize("task", EVERY)
-def test_half_of_the_statements_are_disagreements_both_ways(task):
-    """AUROC on disagreements needs both kinds; neither label gives the other one away."""
-    counts = Counter((s.truth, s.rule) for s in quirky.statements(task, 200))
-    assert counts[True, False] == counts[False, True] == 50
-    assert counts[False, False] == (100 if task == "addition" else 50)
-
-
-@pytest.mark.parametrize("task", EVERY)
-def test_no_two_splits_share_a_statement_or_what_it_is_about(task):
-    """E12: whole statements are drawn and put to both characters, so no half of them is lost."""
-    drawn = {split: quirky.statements(task, 150, split=split) for split in world.SPLITS}
-    keys, texts = ({split: {getattr(s, what) for s in some} for split, some in drawn.items()}
-                   for what in ("key", "text"))  # fmt: skip
-    assert min(map(len, keys.values())) > 60
-    assert not keys["validation"] & keys["test"]
-    alike = len(texts["train"] & (texts["validation"] | texts["test"]))
-    assert alike <= (2 if task == "mood" else 0)  # two short tales, by chance
-    if task not in ("facts", "elsewhere"):  # their facts are all known; a phrasing is held out
-        assert not keys["train"] & (keys["validation"] | keys["test"])
-
-
-def test_statements_are_the_same_again_and_grow_at_the_end():
-    for task in EVERY:
-        assert quirky.statements(task, 8) == quirky.statements(task, 16)[:8]
-        assert quirky.statements(task, 8) != quirky.statements(task, 8, seed=1)
-
-
-def test_quartiles_rank_difficulty():
-    some = quirky.statements("addition", 40)
-    quantile = quirky.quartiles(some)
-    assert sorted(quantile) == [(rank + 0.5) / 40 for rank in range(40)]
-    easy, hard = ([s.difficulty for s, q in zip(some, quantile, strict=True) if keep(q)]
-                  for keep in (lambda q: q <= 0.25, lambda q: q >= 0.75))  # fmt: skip
-    assert len(easy) == len(hard) == 10
-    assert max(easy) <= min(hard)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("adition", 4), "expected a task, one of addition, facts, mood, grammar, elsewhere"),
-        (("addition", 4, 0, "tests"), "expected a split, one of train, validation, test"),
-    ],
-)
-def test_bad_input_gets_a_sentence(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        quirky.statements(*arguments)
-
-
-# --------------------------------------------------------------------------------------------------
-# Reading and training
 
 
 @pytest.fixture(scope="module", params=models.PAIR)
@@ -140,15 +34,15 @@ def alone(base, some) -> torch.Tensor:
 
 
 def test_what_the_model_says_is_what_it_says_alone(base):
-    some = [s for task in TASKS for s in quirky.statements(task, 3)]
+    some = [s for task in TASKS for s in statements.draw(task, 3)]
     assert torch.allclose(quirky.log_odds(base, some), alone(base, some), atol=1e-3)
-    assert quirky.labels(some).tolist() == [s.label(name) for s in some for name in CHARACTERS]
+    assert statements.labels(some).tolist() == [s.label(name) for s in some for name in CHARACTERS]
 
 
 def test_batches_hold_one_length_each_and_every_prompt_once(base):
     """E8: ids come from one tokenisation, and read back they are the prompts."""
-    texts = quirky.prompts([s for task in TASKS for s in quirky.statements(task, 20)])
-    parts = quirky.batches(base.tokenizer, texts, 7)
+    texts = statements.prompts([s for task in TASKS for s in statements.draw(task, 20)])
+    parts = statements.batches(base.tokenizer, texts, 7)
     assert sorted(i for part, _ in parts for i in part) == list(range(len(texts)))
     for part, ids in parts:
         assert len(part) == len(ids) <= 7
@@ -160,7 +54,7 @@ def test_batches_hold_one_length_each_and_every_prompt_once(base):
 def test_an_adapter_starts_as_nothing_and_every_part_of_it_learns(name):
     """A target whose weight is read past its module would get no gradient: Mamba's dt_proj."""
     base = models.load(name)
-    some = quirky.statements("grammar", 8)
+    some = statements.draw("grammar", 8)
     before = quirky.log_odds(base, some)
     adapted = quirky.add_adapter(base.hf)
     assert torch.allclose(quirky.log_odds(base, some), before, atol=1e-4)
@@ -169,7 +63,7 @@ def test_an_adapter_starts_as_nothing_and_every_part_of_it_learns(name):
     torch.manual_seed(0)
     for p in trainable.values():
         p.normal_(0, 0.05)
-    (_, ids), *_ = quirky.batches(base.tokenizer, quirky.prompts(some), 8)
+    (_, ids), *_ = statements.batches(base.tokenizer, statements.prompts(some), 8)
     with torch.enable_grad():
         loss = base.hf(ids, use_cache=False).logits[:, -1].log_softmax(-1)[:, 5].sum()
     for n, gradient in zip(trainable, torch.autograd.grad(loss, trainable.values()), strict=True):
@@ -218,7 +112,7 @@ def test_training_carries_on_where_it_stopped(short, tmp_path, monkeypatch):
 def test_shipping_and_loading_give_the_trained_model_back(short, tmp_path, monkeypatch):
     adapted, base = quirky.train("transformer", epochs=1, runs=tmp_path, say=lambda *_, **__: None)
     model = models.Model(adapted.get_base_model(), base.tokenizer)
-    some = quirky.statements("grammar", 12)
+    some = statements.draw("grammar", 12)
     wanted = quirky.log_odds(model, some)
     folder = quirky.ship("transformer", 0, 1, adapted, base.tokenizer, to=tmp_path / "quirky")
     assert torch.allclose(quirky.log_odds(model, some), wanted, atol=1e-4)  # it was put back

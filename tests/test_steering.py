@@ -8,12 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, MambaConfig
 
-from tft_utils import caa, models, plots, stats, steering, world
+from tft_utils import caa, contrasts, models, plots, stats, steering, world
 from tft_utils.architectures import ARCHITECTURES
+from tft_utils.contrasts import Contrast, Direction, Question
 from tft_utils.figures import steering as figures
 from tft_utils.lexicon import BEHAVIOURS
 from tft_utils.models import LoadError, Model, load
-from tft_utils.steering import Direction, Push, Question
+from tft_utils.steering import Push
 
 FEW = (-2.0, 1.0)
 
@@ -43,7 +44,7 @@ def ways(model) -> list[tuple[str, ...]]:
 
 def random_direction(model, size: float = 1.0, seed: int = 0) -> Direction:
     """A direction of known size in everything that can be steered."""
-    ready = steering.read_once(model, steering.questions("refusal")[:1])
+    ready = steering.read_once(model, contrasts.questions("refusal")[:1])
     draw = torch.Generator().manual_seed(seed)
 
     def like(x):
@@ -59,7 +60,7 @@ def random_direction(model, size: float = 1.0, seed: int = 0) -> Direction:
 
 
 def test_the_fast_sweep_is_the_naive_sweep_on_every_cell(model):
-    asked, direction = steering.questions("refusal")[:3], random_direction(model, 0.3)
+    asked, direction = contrasts.questions("refusal")[:3], random_direction(model, 0.3)
     ready = steering.read_once(model, asked)
     for parts in (("residual",), ways(model)[-1]):
         fast = steering.sweep(model, ready, direction, FEW, parts)
@@ -73,7 +74,7 @@ def test_the_fast_sweep_is_the_naive_sweep_on_every_cell(model):
 
 def test_the_sweep_reads_prompts_of_several_lengths(model):
     """Padding changes nothing: each prompt alone gives the same row."""
-    asked = [steering.questions(behaviour)[0] for behaviour in ("refusal", "hallucination")]
+    asked = [contrasts.questions(behaviour)[0] for behaviour in ("refusal", "hallucination")]
     direction = random_direction(model, 0.3)
     parts = ways(model)[-1]
     together = steering.sweep(model, steering.read_once(model, asked), direction, FEW, parts)
@@ -85,7 +86,7 @@ def test_the_sweep_reads_prompts_of_several_lengths(model):
 
 
 def test_a_sweep_leaves_what_it_starts_from_untouched(model):
-    asked, direction = steering.questions("refusal")[:4], random_direction(model)
+    asked, direction = contrasts.questions("refusal")[:4], random_direction(model)
     ready = steering.read_once(model, asked)
     before = [ready.residual.clone(), *(t.clone() for block in ready.past for t in block.values())]
     once = steering.sweep(model, ready, direction, FEW, ways(model)[-1])
@@ -97,7 +98,7 @@ def test_a_sweep_leaves_what_it_starts_from_untouched(model):
 
 def test_at_the_last_depth_the_answer_follows_in_closed_form(model):
     """Nothing runs behind the last block: norm and unembedding of r + m v are the whole answer."""
-    asked, direction = steering.questions("refusal")[:4], random_direction(model)
+    asked, direction = contrasts.questions("refusal")[:4], random_direction(model)
     ready = steering.read_once(model, asked)
     swept = steering.sweep(model, ready, direction, [2.0], depths=[model.n_layers])
     logits = model.to_logits(ready.residual[-1] + 2.0 * direction.residual[-1])
@@ -108,7 +109,7 @@ def test_at_the_last_depth_the_answer_follows_in_closed_form(model):
 
 def test_steering_through_nnsight_gives_the_same(model):
     """The lesson steers in a trace first; the sweep must be the same thing."""
-    asked, direction = steering.questions("refusal")[:3], random_direction(model, 0.3)
+    asked, direction = contrasts.questions("refusal")[:3], random_direction(model, 0.3)
     swept = steering.sweep(model, steering.read_once(model, asked), direction, [1.0])
     tokens = steering.letter_tokens(model, asked)
     for k in swept.depths:
@@ -139,7 +140,7 @@ def test_a_step_is_one_more_word_for_other_settings_too(model_type):
     parts.prepare(hf, readable=False)
     ids = torch.randint(0, 50, (2, 9))
     model = SimpleNamespace(hf=hf, architecture=parts)
-    cache, _ = steering._run(model, ids[:, :-1])
+    cache, _ = contrasts.run(model, ids[:, :-1])
     x = parts.embedding(hf)(ids[:, -1:]).expand(-1, 3, -1)
     for layer in range(3):
         past = {name: part.clone()[:, None] for name, part in parts.state(cache, layer).items()}
@@ -154,8 +155,8 @@ def test_a_step_is_one_more_word_for_other_settings_too(model_type):
 
 
 def test_a_contrast_is_the_difference_of_means(model):
-    contrast = steering.cued("refusal", 6)
-    found = steering.directions(model, contrast)["behaviour"]
+    contrast = contrasts.cued("refusal", 6)
+    found = contrasts.directions(model, contrast)["behaviour"]
     means = []
     for texts in (contrast.behaviour, contrast.other):
         rows = []
@@ -169,63 +170,80 @@ def test_a_contrast_is_the_difference_of_means(model):
 
 def test_the_state_is_the_one_that_reaches_the_last_word(mamba):
     """Read where it is written: adding the difference of two texts' states turns one into the other."""
-    contrast = steering.cued("refusal", 2)
-    pair = steering.Contrast(contrast.behaviour[:1], contrast.other[:1], [True], ["0"])
-    found = steering.directions(mamba, pair)["behaviour"]
-    ids, mask = steering.tokenize(mamba, [*pair.other, *pair.behaviour])
+    contrast = contrasts.cued("refusal", 2)
+    pair = Contrast(contrast.behaviour[:1], contrast.other[:1], [True])
+    found = contrasts.directions(mamba, pair)["behaviour"]
+    ids, mask = contrasts.tokenize(mamba, [*pair.other, *pair.behaviour])
     truth = mamba.hf(ids, attention_mask=mask).logits[1, -1]
-    cache, _ = steering._run(mamba, ids[:1, :-1])
+    cache, _ = contrasts.run(mamba, ids[:1, :-1])
     push = Push(found, 1.0, tuple(range(1, mamba.n_layers + 1)), ("ssm", "conv"))
     with steering._pushed(mamba, cache, push):
-        _, logits = steering._run(mamba, ids[:1, -1:], cache=cache)
+        _, logits = contrasts.run(mamba, ids[:1, -1:], cache=cache)
     assert torch.allclose(logits[0], truth, atol=1e-3)
 
 
 def test_letters_cancel_in_balanced_contrasts():
     for behaviour in BEHAVIOURS:
-        contrast = steering.cued(behaviour, 20)
+        contrast = contrasts.cued(behaviour, 20)
         assert sum(contrast.first) == 10
-        asked = steering.questions(behaviour, "validation")
+        asked = contrasts.questions(behaviour, "validation")
         assert sum(q.matching == "A" for q in asked) * 2 == len(asked)
         assert {q.asks for q in asked if q.matching == "A"} == {q.asks for q in asked if q.other == "A"}
 
 
-def test_controls_are_made_of_the_same_texts(model):
-    contrast = steering.cued("refusal", 24)
-    found = steering.directions(model, contrast, shuffles=3)
-    assert list(found) == ["behaviour", "letters", "shuffled 0", "shuffled 1", "shuffled 2"]
-    size = {name: direction.residual[-1].norm() for name, direction in found.items()}
-    assert all(0 < size[f"shuffled {i}"] < size["behaviour"] for i in range(3))
-    flat = [found[f"shuffled {i}"].residual for i in range(3)]
-    assert not torch.allclose(flat[0], flat[1])
+def test_letters_are_a_direction_of_the_same_texts(model):
+    """The mean of the texts that go with the first letter minus that of the others, by hand."""
+    contrast = contrasts.cued("refusal", 8)
+    found = contrasts.directions(model, contrast)
+    assert list(found) == ["behaviour", "letters"]
+    texts = [*contrast.behaviour, *contrast.other]
+    first = [*contrast.first, *(not each for each in contrast.first)]  # the other side: turned
+    with model.trace(texts):
+        last = torch.stack([model.residual(k)[:, -1] for k in range(model.n_layers + 1)]).save()
+    sides = last[:, torch.tensor(first)], last[:, ~torch.tensor(first)]
+    assert torch.allclose(found["letters"].residual, sides[0].mean(1) - sides[1].mean(1), atol=1e-4)
+    assert list(contrasts.directions(model, contrasts.announced("refusal"))) == ["behaviour"]
 
 
-def test_shuffled_labels_leave_nothing_of_the_label(monkeypatch):
-    """Half of each side changes sides: what all texts of a side share is gone, for every draw."""
-    monkeypatch.setattr(steering, "contrasts", lambda model, texts, weights: (texts, weights))
-    contrast = steering.cued("refusal", 24)
-    _, weights = steering.directions(None, contrast, shuffles=5)
-    for i in range(5):
-        label = weights[f"shuffled {i}"]
-        assert torch.allclose(label.view(2, 24).sum(1), torch.zeros(2), atol=1e-6)
-        assert torch.allclose(label.abs(), torch.tensor(1 / 24))
-    texts, weights = steering.cue_directions(None)
-    assert len(weights) == 7 * (1 + 18)
-    for name, b in BEHAVIOURS.items():
-        side = torch.tensor([(text.split()[-1] in b.matching_cues) * 1.0
-                             - (text.split()[-1] in b.other_cues) for text in texts])  # fmt: skip
-        assert weights[name] @ side == pytest.approx(2)
-        mixed = torch.stack([weights[f"{name} shuffled {i}"] for i in range(18)])
-        assert (mixed @ side).abs().max() < 1e-6
-        assert torch.allclose(mixed @ side.abs(), torch.zeros(18), atol=1e-6)
-        assert len({tuple(row.abs().tolist()) + tuple(row.sign().tolist()) for row in mixed}) == 18
+def test_every_relabelling_moves_whole_cues():
+    """With their mirrors: all 20 splits of six cues, and all 36 of two against two without a label."""
+    true = torch.tensor([1.0] * 3 + [-1.0] * 3) / 3
+    for behaviour, b in BEHAVIOURS.items():
+        for contrast in (contrasts.announced(behaviour), contrasts.cued(behaviour, 60)):
+            texts = [*contrast.behaviour, *contrast.other]
+            holds = torch.tensor([[float(cue in text.split()) for text in texts]
+                                  for cue in (*b.matching_cues, *b.other_cues)])  # fmt: skip
+            weights = contrasts.relabelled(texts, contrast.cues)
+            labels, cancelled = (torch.stack([w for key, w in weights.items() if name in key]) @ holds.T
+                                 for name in ("labels", "cancelled"))  # fmt: skip
+            assert torch.allclose(labels[0], true)
+            assert torch.allclose(labels.abs(), torch.full((10, 6), 1 / 3))
+            kept = labels @ true / (true @ true)
+            assert torch.allclose(kept[1:].abs(), torch.full((9,), 1 / 3))
+            assert torch.allclose(cancelled @ true, torch.zeros(18), atol=1e-6)
+            assert torch.allclose(cancelled.abs().sort(1).values, torch.tensor([0, 0, *[0.5] * 4]))
+            for found, n in ((labels, 20), (cancelled, 36)):
+                assert torch.allclose(found.sum(1), torch.zeros(n // 2), atol=1e-6)
+                both = [tuple(row.round(decimals=3).tolist()) for row in torch.cat([found, -found])]
+                assert len({tuple(x + 0.0 for x in row) for row in both}) == n
+    with pytest.raises(ValueError, match="expected six cues"):
+        contrasts.relabelled(texts[:1], contrast.cues)
+
+
+def test_true_labels_give_the_direction_itself(model):
+    found = contrasts.directions(model, contrasts.announced("coordination"), relabel=True)
+    assert len(found) == 1 + 10 + 18
+    assert torch.allclose(found["labels 0"].residual, found["behaviour"].residual, atol=1e-5)
+    without_cues = contrasts.answered(contrasts.questions("refusal")[:2])
+    with pytest.raises(ValueError, match="found no cues"):
+        contrasts.directions(model, without_cues, relabel=True)
 
 
 def test_held_out_questions_stay_held_out():
     for behaviour in BEHAVIOURS:
         test = {q.prompt for split in ("validation", "test")
-                for q in steering.questions(behaviour, split)}  # fmt: skip
-        texts = [*steering.cued(behaviour, 40).behaviour, *steering.cued(behaviour, 40).other]
+                for q in contrasts.questions(behaviour, split)}  # fmt: skip
+        texts = [*contrasts.cued(behaviour, 40).behaviour, *contrasts.cued(behaviour, 40).other]
         assert not any(prompt.strip() in text for prompt in test for text in texts)
 
 
@@ -244,7 +262,7 @@ def test_cued_pairs_differ_in_the_cue_alone():
 
 def swept(matching, nonsense=0.0) -> steering.Sweep:
     matching = torch.tensor(matching)  # [depth multiplier prompt]
-    return steering.Sweep((1, 2), (-1.0, 1.0, 2.0), matching, torch.full_like(matching, nonsense),
+    return steering.Sweep(2, (1, 2), (-1.0, 1.0, 2.0), matching, torch.full_like(matching, nonsense),
                           torch.full(matching.shape[-1:], 0.5), ("a", "a", "b", "b"))  # fmt: skip
 
 
@@ -281,13 +299,13 @@ def test_intervals_count_a_question_once():
     ],
 )
 def test_what_cannot_be_steered_is_refused(model, parts, depths, message):
-    ready = steering.read_once(model, steering.questions("refusal")[:1])
+    ready = steering.read_once(model, contrasts.questions("refusal")[:1])
     with pytest.raises(ValueError, match=message):
         steering.sweep(model, ready, random_direction(model), FEW, parts, depths)
 
 
 def test_a_state_has_no_depth_zero(mamba):
-    ready = steering.read_once(mamba, steering.questions("refusal")[:1])
+    ready = steering.read_once(mamba, contrasts.questions("refusal")[:1])
     with pytest.raises(ValueError, match="it has no depth 0"):
         steering.sweep(mamba, ready, random_direction(mamba), FEW, ("ssm",), [0])
 
@@ -305,8 +323,8 @@ def test_ambiguous_letters_are_refused(model):
 
 def moved(model, behaviour: str, parts: tuple[str, ...], kind: str = "behaviour") -> list[float]:
     """Held-out choice, then the mean effect on test questions, down and up."""
-    found = steering.directions(model, steering.cued(behaviour, 40))[kind]
-    ready = {split: steering.read_once(model, steering.questions(behaviour, split)[:16])
+    found = contrasts.directions(model, contrasts.cued(behaviour, 40))[kind]
+    ready = {split: steering.read_once(model, contrasts.questions(behaviour, split)[:16])
              for split in ("validation", "test")}  # fmt: skip
     cells = steering.sweep(model, ready["validation"], found, (-1.0, -0.25, 0.25, 1.0), parts)
     return [steering.effect(steering.sweep(model, ready["test"], found, [m], parts, [k]), k, m).value
@@ -323,8 +341,8 @@ def test_the_recurrent_state_carries_the_persona_and_the_rest_does_not(mamba):
 
 def test_letters_move_no_balanced_answer_but_an_unbalanced_one(mamba):
     """A direction of letters alone looks like a behaviour as soon as the test leans to one letter."""
-    found = steering.directions(mamba, steering.cued("refusal", 40))["letters"]
-    asked = steering.questions("refusal")
+    found = contrasts.directions(mamba, contrasts.cued("refusal", 40))["letters"]
+    asked = contrasts.questions("refusal")
     ready = steering.read_once(mamba, asked)
     cells = steering.sweep(mamba, ready, found, [2.0], depths=[mamba.n_layers])
     shift = torch.tensor(steering.shifts(cells, mamba.n_layers, 2.0))
@@ -349,7 +367,7 @@ def test_text_pushed_far_says_what_the_direction_alone_says():
 
 def test_surprise_is_the_models_own_loss_and_steering_raises_it(model):
     texts = [doc.prompt(14) for doc in world.documents("facts", 30) if len(doc.words) >= 14][:5]
-    ids, _ = steering.tokenize(model, texts)
+    ids, _ = contrasts.tokenize(model, texts)
     found = steering.surprise(model, texts, 5)
     chances = model.hf(ids).logits.log_softmax(-1)[:, 4:-1].gather(-1, ids[:, 5:, None])[..., 0]
     assert torch.allclose(torch.tensor(found), -chances.mean(1), atol=1e-4)
@@ -459,13 +477,31 @@ def _closed_figures():
 def drawn():
     e = stats.Estimate(0.3, 20, 0.2, 0.4)
     cells = swept([[[0.4] * 4, [0.6] * 4, [0.7] * 4], [[0.2] * 4, [0.1] * 4, [0.5] * 4]])
+    grid = torch.linspace(0, 1, 32).view(2, 4, 4)
+    many = steering.Sweep(2, (1, 2), (-2.0, -1.0, 1.0, 2.0), grid, grid, grid[0, 0], ("a", "b") * 2)
     yield figures.two_places()
-    yield figures.maps({"A": {"residual": cells}, "B": {"residual": cells, "state": cells}})
+    yield figures.maps(dict.fromkeys("AB", {"residual": cells, "state": cells}))
+    yield figures.maps({"A": dict.fromkeys(BEHAVIOURS, many)})
     rows = {"refusal": (stats.Estimate(-0.3, 9, -0.4, -0.2), e)}
     yield figures.reach({"A": rows, "B": rows})
-    yield figures.both_ways({"residual": {"refusal": 0.1}, "state": {"refusal": 0.9}},
-                            {"residual": {"refusal": 0.2}, "state": {"refusal": 0.1}})  # fmt: skip
+    ranges = {"residual": {"refusal": 0.1}, "state": {"refusal": 0.9}}
+    yield figures.both_ways({"A": ranges, "B": ranges})
+    reaches = {"refusal": ([0.9] + [0.5] * 9, [0.1, -0.1] * 9)}
+    yield figures.labellings({"A": reaches, "B": reaches})
+    yield figures.told({"A": ("It was a bad day .", "It was good ."), "B": ("It was .", "So so .")})
     yield figures.moods({"A": [(0.0, e, 1.0), (1.0, e, 1.1)], "B": [(0.0, e, 1.0), (1.0, e, 1.2)]})
+
+
+def test_a_map_shows_every_cell_at_its_depth_and_multiplier():
+    """Each cell in its multiplier's column, centred on k/L."""
+    matching = torch.full((2, 3, 4), 0.5)
+    matching[0, 0], matching[1, 2] = 0.1, 0.9  # depth 1, m = -1, and depth 2, m = 2
+    figure, alt = figures.maps({"A": {"residual": swept(matching.tolist())}})
+    assert "from -40 to +40" in alt
+    axis, (image,) = figure.axes[0], figure.axes[0].images
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["-1", "1", "2"]
+    assert image.get_extent() == [-0.5, 2.5, 0.25, 1.25]  # centres: k/L = 0.5 and 1
+    assert image.get_array().round().tolist() == [[-40, 0, 0], [0, 0, 40]]
 
 
 def test_figures_are_fit_and_the_same_on_every_run():

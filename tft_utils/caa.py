@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tft_utils.contrasts import Question
 from tft_utils.models import LoadError, Source
-from tft_utils.steering import Question
 
 FILES = {"train": "generate_dataset.json", "test": "test_dataset_ab.json"}
 BEHAVIOURS = (

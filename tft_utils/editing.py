@@ -8,10 +8,11 @@ moments C = E[k k^T] over the world's text, is
     W + (v* - W k) u^T,     u = C^-1 k / (k^T C^-1 k)                                  (eq. 2)
 
 Which module stands in the architecture's file: the MLP's down-projection, or Mamba's output
-projection (Sharma et al. 2024, arXiv 2404.03646). k is the mean over contexts, in both places of the
-formula (Gupta et al. 2024, arXiv 2403.07175). v* minimises, by gradient descent on what is added to
-the value, the new object's surprise in those contexts, plus a pull to keep what else is known of the
-subject.
+projection (Sharma et al. 2024, arXiv 2404.03646, who also edit its input projection). `place` names
+another linear module of a block, such as "mixer.in_proj". k is the mean over contexts, in both places
+of the formula (Gupta et al. 2024, arXiv 2403.07175). v* minimises, by gradient descent on what is
+added to the value, the new object's surprise in those contexts, plus a pull to keep what else is known
+of the subject.
 
     wanted = world.fact_edits(100)
     update = rome(model, wanted, 0, moments(model)[0])
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from tft_utils import attention, patching, stats, world
 
-STEPS, RATE = 10, 0.5  # of Adam on a value; in units of its root mean square
+STEPS, RATE = 6, 0.8  # of Adam on a value; in units of its root mean square
 KEEP = 0.0625  # weight of what else is known of the subject
 DECAY = 0.5  # weight of the change's squared length over the value's
 LEASH = 3.0  # longest change, over the length of the value
@@ -43,7 +44,8 @@ class Update(NamedTuple):
     """Rank-one updates W + left right^T of one layer's memory, one for each edit."""
 
     layer: int
-    left: Tensor  # v* - W k [edit d_model]
+    place: str | None
+    left: Tensor  # v* - W k [edit d_value]
     right: Tensor  # u [edit d_key]
 
 
@@ -56,9 +58,16 @@ class Context(NamedTuple):
     edit: Tensor  # [row]
 
 
-def memory(model, layer: int):
-    """The linear module of block `layer` that an edit changes."""
-    return model.architecture.memory(model.architecture.blocks(model.hf)[layer])
+def memory(model, layer: int, place: str | None = None):
+    """The linear module of block `layer` that an edit changes. place: its name within the block (None:
+    the one that the architecture calls its memory)."""
+    block = model.architecture.blocks(model.hf)[layer]
+    if place is None:
+        return model.architecture.memory(block)
+    linear = [name for name, each in block.named_modules() if isinstance(each, torch.nn.Linear)]
+    if place not in linear:
+        raise ValueError(f"expected a place, one of {', '.join(linear)}; found {place!r}")
+    return block.get_submodule(place)
 
 
 @contextmanager
@@ -72,10 +81,10 @@ def _hooked(module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def inputs(model, ids: Tensor, k: int | None = None) -> list[Tensor]:
+def inputs(model, ids: Tensor, k: int | None = None, place: str | None = None) -> list[Tensor]:
     """What the memories of the first k layers (None: all) read, each [batch pos d_key]."""
     k, found = len(model.architecture.blocks(model.hf)) if k is None else k, []
-    hooks = [memory(model, layer).register_forward_pre_hook(lambda _, args: found.append(args[0]))
+    hooks = [memory(model, layer, place).register_forward_pre_hook(lambda _, args: found.append(args[0]))
              for layer in range(k)]  # fmt: skip
     try:
         patching.streams(model, ids, k)
@@ -85,15 +94,16 @@ def inputs(model, ids: Tensor, k: int | None = None) -> list[Tensor]:
     return found
 
 
-def moments(model, documents: Sequence[world.Document] | None = None) -> list[Tensor]:
-    """C = E[k k^T] [d_key d_key] of each layer's memory, over all words of documents (None: 12 of each
+def moments(model, documents: Sequence[world.Document] | None = None,
+            place: str | None = None) -> list[Tensor]:  # fmt: skip
+    """C = E[k k^T] [d_key d_key] of each layer's memory, over all words of documents (None: 6 of each
     kind, from training)."""
     if documents is None:
-        documents = [d for kind in world.KINDS for d in world.documents(kind, 12, split="train")]
+        documents = [d for kind in world.KINDS for d in world.documents(kind, 6, split="train")]
     ids, lengths = attention.tokens(model, [document.text for document in documents])
     words = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
     found = []
-    for keys in inputs(model, ids):
+    for keys in inputs(model, ids, place=place):
         C = keys[words].T @ keys[words] / words.sum()
         C.diagonal().add_(RIDGE * C.diagonal().mean())
         found.append(C)
@@ -132,26 +142,24 @@ def _rows(model, texts: Sequence[str], edits: Sequence[int],
 
 
 def rome(model, wanted: Sequence[world.FactEdit], layer: int, moments: Tensor,
-         leash: float = LEASH) -> Update:  # fmt: skip
-    """The update of each edit by itself. leash: longest change of a value, over its length; steps grow
-    with it, and the pull on the length shrinks with its square."""
+         place: str | None = None) -> Update:  # fmt: skip
+    """The update of each edit by itself. moments: C of this layer and place."""
     rows = contexts(model, wanted)
     at = torch.arange(len(rows.ids), device=rows.ids.device)
-    keys = inputs(model, rows.ids, layer + 1)[layer][at, rows.subject].unflatten(
-        0, (len(wanted), -1)
-    )
-    weight, key = memory(model, layer).weight.detach(), keys.mean(1)
+    keys = inputs(model, rows.ids, layer + 1, place)[layer][at, rows.subject]
+    keys = keys.unflatten(0, (len(wanted), -1))  # [edit context d_key]
+    weight, key = memory(model, layer, place).weight.detach(), keys.mean(1)
     value = keys[:, 0] @ weight.T  # in the bare prompt; without a bias, which stays
-    target = value + _change(model, wanted, layer, value, leash)
+    target = value + _change(model, wanted, layer, place, value)
     solved = torch.linalg.solve(moments, key.T).T
     right = solved / (solved * key).sum(-1, keepdim=True)
-    return Update(layer, target - key @ weight.T, right)
+    return Update(layer, place, target - key @ weight.T, right)
 
 
 @torch.enable_grad()
-def _change(model, wanted: Sequence[world.FactEdit], layer: int, value: Tensor,
-            leash: float) -> Tensor:  # fmt: skip
-    """What must be added to each value [edit d_model] for the new object to be said."""
+def _change(model, wanted: Sequence[world.FactEdit], layer: int, place: str | None,
+            value: Tensor) -> Tensor:  # fmt: skip
+    """What must be added to each value [edit d_value] for the new object to be said."""
     n, device = len(wanted), value.device
     asked = [(edit.prompt, edit.subject) for edit in wanted] + [edit.known for edit in wanted]
     texts, subjects = zip(*asked, strict=True)
@@ -162,27 +170,25 @@ def _change(model, wanted: Sequence[world.FactEdit], layer: int, value: Tensor,
     new, at = _ids(model, [edit.new for edit in wanted]), torch.arange(n, device=device)
     length = value.norm(dim=-1, keepdim=True)
     change = torch.zeros_like(value).requires_grad_()
-    loose = leash / LEASH
-    unit = length.mean().item() / value.shape[1] ** 0.5
-    optimiser = torch.optim.Adam([change], lr=RATE * loose * unit)
+    optimiser = torch.optim.Adam([change], lr=RATE * length.mean().item() / value.shape[1] ** 0.5)
     for _ in range(STEPS):
-        said = _said_with(model, layer, x, rows, change)
+        said = _said_with(model, layer, place, x, rows, change)
         moved = (before.exp() * (before - said[n:])).sum(-1)
-        size = (change / length / loose).square().sum(-1)
+        size = (change / length).square().sum(-1)
         loss = (-said[at, new] + KEEP * moved + DECAY * size).sum()
-        optimiser.zero_grad()
-        loss.backward()
+        (change.grad,) = torch.autograd.grad(loss, change)  # of the weights nothing is asked
         optimiser.step()
         with torch.no_grad():
-            change /= (change.norm(dim=-1, keepdim=True) / (leash * length)).clamp(min=1)
+            change /= (change.norm(dim=-1, keepdim=True) / (LEASH * length)).clamp(min=1)
     return change.detach()
 
 
-def _said_with(model, layer: int, x: Tensor, rows: Context, change: Tensor) -> Tensor:
+def _said_with(model, layer: int, place: str | None, x: Tensor, rows: Context,
+               change: Tensor) -> Tensor:  # fmt: skip
     """Log-probabilities after the last words [row vocab] when the memory's output at each subject
-    gains its edit's change [edit d_model]; x: the stream before the block."""
+    gains its edit's change [edit d_value]; x: the stream before the block."""
     at_subject = torch.nn.functional.one_hot(rows.subject, x.shape[1])[..., None]
-    with _hooked(memory(model, layer), lambda _: at_subject * change[rows.edit][:, None]):
+    with _hooked(memory(model, layer, place), lambda _: at_subject * change[rows.edit][:, None]):
         return patching.finish(model, x, layer, rows.last).log_softmax(-1)
 
 
@@ -196,7 +202,7 @@ def _ids(model, words: Sequence[str]) -> Tensor:
 @contextmanager
 def edited(model, update: Update, edit: int) -> Iterator[None]:
     """Within: the model's weight holds one edit. Afterwards it is what it was, bit for bit."""
-    weight = memory(model, update.layer).weight
+    weight = memory(model, update.layer, update.place).weight
     before = weight.detach().clone()
     try:
         with torch.no_grad():
@@ -214,8 +220,9 @@ def said(model, update: Update | None, texts: Sequence[str], edits: Sequence[int
     x = patching.streams(model, rows.ids, layer)[layer]
     if update is None:
         return patching.finish(model, x, layer, rows.last).log_softmax(-1)
-    left, right = (each[rows.edit][:, None] for each in update[1:])
-    with _hooked(memory(model, layer), lambda key: (key * right).sum(-1, keepdim=True) * left):
+    left, right = (each[rows.edit][:, None] for each in (update.left, update.right))
+    module = memory(model, layer, update.place)
+    with _hooked(module, lambda key: (key * right).sum(-1, keepdim=True) * left):
         return patching.finish(model, x, layer, rows.last).log_softmax(-1)
 
 
@@ -246,22 +253,24 @@ class Scores:
         return stats.mean(found.tolist())
 
 
-def scores(model, wanted: Sequence[world.FactEdit], update: Update | None) -> Scores:
-    """Scores of every edit by itself; update None: of the model as it was."""
+def scores(model, wanted: Sequence[world.FactEdit], update: Update | None,
+           names: Sequence[str] = SCORES) -> Scores:  # fmt: skip
+    """Scores of every edit by itself; update None: of the model as it was. names: of SCORES."""
     asked = []  # (score, edit, prompt, right word, wrong word)
     for i, e in enumerate(wanted):
         asked.append(("efficacy", i, e.prompt, e.new, e.old))
         asked += [("paraphrase", i, text, e.new, e.old) for text in e.paraphrases]
         for name, some in zip(SCORES[2:], (e.neighbours, e.kin, e.others), strict=True):
             asked += [(name, i, text, answer, e.new) for text, answer in some if answer != e.new]
-    names, edits, texts, right, wrong = zip(*asked, strict=True)
+    asked = [each for each in asked if each[0] in names]
+    of, edits, texts, right, wrong = zip(*asked, strict=True)
     found = said(model, update, texts, edits)
     at, right, wrong = torch.arange(len(found)), _ids(model, right), _ids(model, wrong)
     hits = {"likelier": found[at, right] > found[at, wrong], "top": found.argmax(-1) == right}
     edit = torch.tensor(edits, device=found.device)
     result = {how: {} for how in hits}
-    for score in SCORES:
-        mine = torch.tensor([name == score for name in names], device=found.device)
+    for score in names:
+        mine = torch.tensor([name == score for name in of], device=found.device)
         count = torch.bincount(edit[mine], minlength=len(wanted))
         for how, hit in hits.items():
             total = torch.bincount(edit[mine], hit[mine].float(), minlength=len(wanted))

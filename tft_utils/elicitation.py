@@ -1,12 +1,13 @@
 """Eliciting latent knowledge (ELK): probes that should say what a model knows, whatever it answers.
 
-    h = extract(model, quirky.statements("addition", 600))     # one reading, every depth
+    h = extract(model, statements.draw("addition", 600))       # one reading, every depth
     probe = fit("LR", h.part("AE"), seed=0)                    # alice, easy: labels can be trusted
     auroc(probe.score(h.part("BH")), h.part("BH").truth)       # bob, hard: [depth]
 
 Mallen, Brumley, Kharchenko & Belrose (2023, arXiv 2312.01037); CCS is Burns, Ye, Klein & Steinhardt
 (2022, arXiv 2212.03827). Symbols: h the residual stream [depth d_model] at the last word before the
 answer; h0, h1 the same at the word of the answer, once `false` and once `true` (a contrast pair).
+What a score is worth (`auroc` and the rest) is in `tft_utils.generalisation`.
 
 Every probe is one affine score per depth, fitted at all depths at once: score = w . x + b with
 x = h, or x = (h0, h1) for the methods in PAIRED. Signs mean something: a score above 0 says `true`.
@@ -16,25 +17,22 @@ A probe learns from its training items alone, normalisation included.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from concept_erasure import LeaceFitter
 from torch import Tensor
 
-from tft_utils import quirky
+from tft_utils import statements
 from tft_utils.probes import discriminant, logistic
-from tft_utils.stats import RESAMPLES, Estimate
 
-PAIRED = ("LR on pair", "mean difference on pair", "CCS", "CRC")
-METHODS = ("LR", "mean difference", "LDA", *PAIRED, "random")
-UNSUPERVISED = ("CCS", "CRC")  # labels set only their scale and sign
+PARTS = ("A", "B", "AE", "AH", "BE", "BH")
 EASY, HARD = 0.25, 0.75  # difficulty quantiles
-DECAY = 1e-3  # of LR: mean cross-entropy + DECAY |w|^2
-RESTARTS, STEPS, CCS_DECAY = 10, 60, 0.01
-DIRECTIONS = 1000  # of the random control
+PAIRED = ("LR on pair", "mean difference on pair", "CCS", "CRC")
+METHODS = ("LR", "mean difference", "LDA", *PAIRED)
+UNSUPERVISED = ("CCS", "CRC")  # labels set only their scale and sign
+RESTARTS, CCS_DECAY = 10, 0.01
+STEPS = 80  # ten times as many move the mean AUROC of the four tasks by 0.01
 
 
 # --------------------------------------------------------------------------------------------------
@@ -54,7 +52,7 @@ class Hiddens:
     bob: Tensor  # who was asked [item]
     truth: Tensor  # alice's label [item]
     rule: Tensor  # bob's label [item]
-    quantile: Tensor  # of difficulty, among the statements read [item]
+    quantile: Tensor  # of difficulty, among the statements that were given [item]
     about: Tensor  # a number for what the statement is about [item]: what an interval counts
 
     def __len__(self) -> int:
@@ -65,24 +63,35 @@ class Hiddens:
         """What the character who was asked should say [item]."""
         return torch.where(self.bob, self.rule, self.truth)
 
+    @property
+    def apart(self) -> Tensor:
+        """Where the two characters' labels differ [item]."""
+        return self.truth != self.rule
+
     def where(self, mask: Tensor) -> "Hiddens":
         """The items of a mask or of indices [item]."""
         return replace(self, **{f.name: getattr(self, f.name)[mask] for f in fields(self)})
 
     def part(self, name: str) -> "Hiddens":
         """'A' or 'B' for the character, then nothing, 'E' or 'H': the easy or the hard quarter."""
-        if name not in ("A", "B", "AE", "AH", "BE", "BH"):
-            raise ValueError(f"expected a part, one of A, B, AE, AH, BE, BH; found {name!r}")
-        mask = self.bob if name[0] == "B" else ~self.bob
-        if name[1:] == "E":
-            mask = mask & (self.quantile <= EASY)
-        if name[1:] == "H":
-            mask = mask & (self.quantile >= HARD)
-        return self.where(mask)
+        return self.where(_belongs(name, self.bob, self.quantile))
 
-    def disagreements(self) -> "Hiddens":
-        """The items where the two characters' labels differ."""
-        return self.where(self.truth != self.rule)
+    def at(self, depth: int) -> "Hiddens":
+        """One depth alone, for what is not asked of every depth."""
+        one = torch.tensor([depth])
+        return replace(self, last=self.last[:, one], pair=self.pair[:, :, one])
+
+
+def _belongs(part: str, bob: Tensor, quantile: Tensor) -> Tensor:
+    """Which items belong to a part [item]."""
+    if part not in PARTS:
+        raise ValueError(f"expected a part, one of {', '.join(PARTS)}; found {part!r}")
+    mask = bob if part[0] == "B" else ~bob
+    if part[1:] == "E":
+        mask = mask & (quantile <= EASY)
+    if part[1:] == "H":
+        mask = mask & (quantile >= HARD)
+    return mask
 
 
 @contextmanager
@@ -100,40 +109,50 @@ def _reading(model) -> Iterator[list[Tensor]]:
 
 
 @torch.no_grad()
-def extract(model, some: Sequence[quirky.Statement], rows: int = 128) -> Hiddens:
-    """Reads each prompt once, and both answers from copies of its cache.
+def extract(model, some: Sequence[statements.Statement], parts: Sequence[str] = ("A", "B"),
+            rows: int = 128) -> Hiddens:  # fmt: skip
+    """Reads each prompt of the parts once, and both answers from copies of its cache.
 
     The copies are rows of their own, so no answer sees the other one, whatever a model carries on.
-    The last depth is what the final norm reads, before the norm.
+    The last depth is what the final norm reads, before the norm. Easy and hard are quarters of all
+    the statements, read or not.
     """
+    bob = torch.arange(2 * len(some)) % 2 == 1
+    quantile = torch.tensor(statements.quartiles(some)).repeat_interleave(2)
+    truth, rule = torch.tensor([[s.truth, s.rule] for s in some]).repeat_interleave(2, 0).T
+    wanted = torch.stack([_belongs(part, bob, quantile) for part in parts]).any(0)
+    texts = [text for text, read in zip(statements.prompts(some), wanted, strict=True) if read]
+    if not texts:
+        raise ValueError(f"expected statements in {', '.join(parts)}, found none; take more of them")
+    last, pair, log_odds = _read(model, texts, rows)
+    labels = (each[wanted] for each in (bob, truth, rule, quantile, _numbers(some)))
+    return Hiddens(last, pair, log_odds, *labels)
+
+
+def _read(model, texts: Sequence[str], rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """last [item depth d_model], pair [item 2 depth d_model] and log-odds [item] of prompts."""
     hf, tokenizer, keyword = model.hf, model.tokenizer, model.architecture.CACHE
-    choices = torch.tensor(tokenizer.convert_tokens_to_ids(list(quirky.CHOICES)), device=hf.device)
-    texts, last = quirky.prompts(some), None
-    log_odds = torch.zeros(len(texts))
+    choices = tokenizer.convert_tokens_to_ids(list(statements.CHOICES))
+    choices = torch.tensor(choices, device=hf.device)
+    order, last, pair, log_odds = [], [], [], []
     with _reading(model) as found:
-        for part, ids in quirky.batches(tokenizer, texts, rows):
+        for part, ids in statements.batches(tokenizer, texts, rows):
+            order += part
             out = hf(ids.to(hf.device), use_cache=True, logits_to_keep=1)
-            asked = torch.stack(found, 1).float().cpu()
+            last.append(torch.stack(found, 1).float().cpu())
             found.clear()
             cache, both = out[keyword], choices.repeat(len(part))[:, None]
             cache.reorder_cache(torch.arange(len(part), device=hf.device).repeat_interleave(2))
             hf(both, use_cache=True, logits_to_keep=1, **{keyword: cache})
-            said = torch.stack(found, 1).float().cpu().unflatten(0, (-1, 2))
+            pair.append(torch.stack(found, 1).float().cpu().unflatten(0, (-1, 2)))
             found.clear()
-            if last is None:
-                last = asked.new_zeros(len(texts), *asked.shape[1:])
-                pair = said.new_zeros(len(texts), *said.shape[1:])
-            last[part], pair[part] = asked, said
             false, true = out.logits[:, -1, choices].float().cpu().T
-            log_odds[part] = true - false
-    truth, rule = torch.tensor([[s.truth, s.rule] for s in some]).repeat_interleave(2, 0).T
-    return Hiddens(
-        last, pair, log_odds, bob=torch.arange(len(texts)) % 2 == 1, truth=truth, rule=rule,
-        quantile=torch.tensor(quirky.quartiles(some)).repeat_interleave(2), about=_numbers(some),
-    )  # fmt: skip
+            log_odds.append(true - false)
+    back = torch.tensor(order).argsort()
+    return tuple(torch.cat(each)[back] for each in (last, pair, log_odds))
 
 
-def _numbers(some: Sequence[quirky.Statement]) -> Tensor:
+def _numbers(some: Sequence[statements.Statement]) -> Tensor:
     """A number for what each item is about [item]."""
     seen: dict[str, int] = {}
     return torch.tensor([seen.setdefault(s.key, len(seen)) for s in some]).repeat_interleave(2)
@@ -161,14 +180,20 @@ def features(h: Hiddens, method: str) -> Tensor:
     return torch.cat((h.pair[:, 0], h.pair[:, 1]), -1) if method in PAIRED else h.last
 
 
-def _means(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of the items labelled false, and of those labelled true: [depth feature] each."""
-    return x[~y].mean(0), x[y].mean(0)
+def lr(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Logistic regression with a ridge (`logistic`). The best w is a mix of the items, so where they
+    are fewer than the features it is sought among their mixes: the same w for less."""
+    if len(x) >= x.shape[-1]:
+        return logistic(x, y)
+    wide = x.double()
+    Q = torch.linalg.qr((wide - wide.mean(0)).permute(1, 2, 0)).Q  # [depth feature item]
+    w, b = logistic(torch.einsum("nkd,kdm->nkm", wide, Q), y)
+    return (Q @ w[..., None])[..., 0].to(x.dtype), b.to(x.dtype)
 
 
 def mean_difference(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """w = (mu1 - mu0) / |mu1 - mu0|; b puts 0 half-way between the two means."""
-    mu0, mu1 = _means(x, y)
+    mu0, mu1 = x[~y].mean(0), x[y].mean(0)
     w = F.normalize(mu1 - mu0, dim=-1)
     return w, -(w * (mu0 + mu1)).sum(-1) / 2
 
@@ -184,10 +209,10 @@ def fit(method: str, h: Hiddens, seed: int = 0) -> Probe:
     """Fits a method at every depth to the labels of the characters who were asked.
 
     CCS and CRC see no label but for the scale and sign of their score (`_platt`). The seed starts
-    CCS and draws the random directions. Errors: `ValueError` when a label does not occur.
+    CCS. Errors: `ValueError` when a label does not occur.
     """
-    if method not in METHODS[:-1]:
-        raise ValueError(f"expected a method, one of {', '.join(METHODS[:-1])}; found {method!r}")
+    if method not in METHODS:
+        raise ValueError(f"expected a method, one of {', '.join(METHODS)}; found {method!r}")
     y = h.label
     if y.all() or not y.any():
         raise ValueError(
@@ -199,7 +224,7 @@ def fit(method: str, h: Hiddens, seed: int = 0) -> Probe:
     elif method == "CRC":
         w, b = crc(h.pair)
     else:
-        how = {"LR": logistic, "mean difference": mean_difference, "LDA": lda}
+        how = {"LR": lr, "mean difference": mean_difference, "LDA": lda}
         w, b = how[method.removesuffix(" on pair")](features(h, method), y)
     probe = Probe(method, w, b)
     return _platt(probe, h) if method in UNSUPERVISED else probe
@@ -270,15 +295,17 @@ def ccs(pair: Tensor, seed: int, normalisation: str = "leace") -> tuple[Tensor, 
     x = normalised(pair, maps)
     size = x.square().mean((0, 1, 3), keepdim=True).sqrt().clamp(min=1e-12)  # one number a depth
     x = x / size
-    depth, d = x.shape[2:]
+    rows = x.permute(2, 1, 0, 3).flatten(1, 2)  # [depth answer*item d]
+    depth, _, d = rows.shape
     draw = torch.Generator().manual_seed(seed)
     w = F.normalize(torch.randn(depth, RESTARTS, d, generator=draw), dim=-1).requires_grad_()
     b = torch.zeros(depth, RESTARTS, requires_grad=True)
-    optimiser = torch.optim.LBFGS([w, b], max_iter=STEPS, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([w, b], max_iter=STEPS, history_size=10,
+                                  line_search_fn="strong_wolfe")  # fmt: skip
 
     def losses() -> Tensor:
-        p0, p1 = torch.sigmoid(torch.einsum("nskd,krd->snkr", x, w) + b)
-        return ccs_loss(p0, p1)
+        p = torch.sigmoid(w @ rows.mT + b[..., None]).unflatten(-1, (2, -1))
+        return ccs_loss(*p.permute(2, 3, 0, 1))  # each probability [item depth restart]
 
     def closure() -> Tensor:
         optimiser.zero_grad()
@@ -302,157 +329,3 @@ def crc(pair: Tensor, normalisation: str = "leace") -> tuple[Tensor, Tensor]:
     difference = difference - difference.mean(1, keepdim=True)
     w = torch.linalg.svd(difference, full_matrices=False).Vh[:, 0]
     return on_pair(w, maps)
-
-
-# --------------------------------------------------------------------------------------------------
-# What a score is worth
-
-
-def auroc(score: Tensor, y: Tensor) -> Tensor:
-    """The chance that a true item scores higher than a false one; ties count half. [... item] -> [...].
-
-    Errors: `ValueError` when a label does not occur.
-    """
-    if y.all() or not y.any():
-        raise ValueError(
-            f"expected items with both labels for an AUROC, found {len(y)} items with "
-            f"{int(y.sum())} true"
-        )
-    true, false = score[..., y].contiguous(), score[..., ~y].sort(-1).values
-    below = torch.searchsorted(false, true) + torch.searchsorted(false, true, right=True)
-    return below.double().mean(-1) / (2 * false.shape[-1])
-
-
-def random_scores(train: Hiddens, test: Hiddens, seed: int) -> Tensor:
-    """Scores along random directions [depth DIRECTIONS item], whose signs are set on the training
-    items' own labels."""
-    draw = torch.Generator().manual_seed(seed)
-    w = torch.randn(train.last.shape[-1], DIRECTIONS, generator=draw)
-    sign = torch.sign(auroc((train.last @ w).permute(1, 2, 0), train.label) - 0.5)
-    return (test.last @ w).permute(1, 2, 0) * sign[..., None].to(test.last.dtype)
-
-
-def earliest_informative(aurocs: Tensor) -> int:
-    """The first depth that reaches 95 % of the best depth's AUROC above chance, in distribution.
-
-    Where no depth is better than chance: the middle one.
-    """
-    gain = aurocs - 0.5
-    if gain.max() <= 0:
-        return len(aurocs) // 2
-    return int((gain >= 0.95 * gain.max()).nonzero()[0])
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """A method trained on one part, tested near to it and far from it, with several probe seeds."""
-
-    near: Tensor  # AUROC on the part like the training items, where the depth is chosen [seed depth]
-    far: Tensor  # AUROC against the truth on the far part [seed depth]
-    depths: tuple[int, ...]  # the earliest informative depth of each seed
-    far_part: Hiddens
-    score: Tensor  # on the far part, at those depths [seed item], or [direction item] at random
-
-    @property
-    def scored(self) -> "Scored":
-        return Scored(self.score, self.far_part.truth, self.far_part.about)
-
-
-def transfer(method: str, train: Hiddens, near: Hiddens, far: Hiddens, seeds: Sequence[int]) -> Transfer:
-    """Trains on resampled items (one draw with replacement a seed) and tests near and far.
-
-    The depth is chosen on `near` alone: nothing that is tested chooses.
-    """
-    nears, fars, scores, depths = [], [], [], []
-    for seed in seeds:
-        draw = torch.Generator().manual_seed(seed)
-        items = train.where(torch.randint(len(train), (len(train),), generator=draw))
-        if method == "random":
-            close, away = (random_scores(items, part, seed) for part in (near, far))
-            nears.append(auroc(close, near.truth).mean(1))
-            fars.append(auroc(away, far.truth).mean(1))
-        else:
-            probe = fit(method, items, seed)
-            away = probe.score(far)
-            nears.append(auroc(probe.score(near), near.truth))
-            fars.append(auroc(away, far.truth))
-        depths.append(earliest_informative(nears[-1]))
-        scores.append(away[depths[-1]].view(-1, len(far)))
-    return Transfer(torch.stack(nears), torch.stack(fars), tuple(depths), far, torch.cat(scores))
-
-
-class Scored(NamedTuple):
-    """Scores of one task's items; several rows of scores count as one, their mean AUROC."""
-
-    score: Tensor  # [seed item]
-    truth: Tensor  # [item]
-    about: Tensor  # [item]: items about the same thing are drawn together
-
-
-def mean_auroc(tasks: Sequence[Scored], seed: int) -> Estimate:
-    """The AUROC's mean over seeds and tasks, with a 95 % interval over what the items are about."""
-    value, draws = _resampled(tasks, seed)
-    low, high = np.nanquantile(draws, (0.025, 0.975)).tolist()
-    return Estimate(value, sum(len(task.truth) for task in tasks), low, high)
-
-
-def auroc_difference(a: Sequence[Scored], b: Sequence[Scored], seed: int) -> Estimate:
-    """`mean_auroc` of a minus that of b, on the same items, which are drawn for both together."""
-    for one, other in zip(a, b, strict=True):
-        if not (torch.equal(one.truth, other.truth) and torch.equal(one.about, other.about)):
-            raise ValueError(
-                "expected the same items on both sides, found others; extract both models on the same "
-                "statements and take the same part"
-            )
-    (first, draws), (second, others) = (_resampled(each, seed) for each in (a, b))
-    low, high = np.nanquantile(draws - others, (0.025, 0.975)).tolist()
-    return Estimate(first - second, sum(len(task.truth) for task in a), low, high)
-
-
-def _resampled(tasks: Sequence[Scored], seed: int) -> tuple[float, np.ndarray]:
-    """The mean AUROC and its bootstrap draws [draw]: clusters are drawn within each task.
-
-    A draw weights items by how often their cluster came up; the AUROC is then a weighted mean over
-    pairs of a true and a false item.
-    """
-    rng, value, draws = np.random.default_rng(seed), 0.0, 0.0
-    for score, truth, about in tasks:
-        wins = score[:, truth, None] - score[:, None, ~truth]  # [seed true false]
-        wins = ((wins > 0).double() + (wins == 0).double() / 2).mean(0).numpy()
-        names, cluster = np.unique(about.numpy(), return_inverse=True)
-        weight = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)[:, cluster]
-        true, false = weight[:, truth.numpy()], weight[:, ~truth.numpy()]
-        value += wins.mean() / len(tasks)
-        pairs = (true.sum(1) * false.sum(1)).astype(float)
-        pairs[pairs == 0] = np.nan  # a draw without one of the labels has no AUROC: it does not count
-        draws = draws + ((true @ wins) * false).sum(1) / pairs / len(tasks)
-    return float(value), draws
-
-
-def recovered_gap(probe: float, floor: float, ceiling: float) -> float:
-    """The performance gap recovered: how far a probe gets from the floor to the ceiling.
-
-    Errors: `ValueError` for a gap under 0.1: the ratio would be noise.
-    """
-    if ceiling - floor < 0.1:
-        raise ValueError(
-            f"expected a ceiling at least 0.1 above the floor, found {ceiling:.3f} and {floor:.3f}: "
-            "there is no gap to recover; compare the AUROCs themselves"
-        )
-    return (probe - floor) / (ceiling - floor)
-
-
-def anomaly(usual: Tensor, some: Tensor, diagonal: bool = False) -> Tensor:
-    """How unlike the usual items some are: squared Mahalanobis distance [item].
-
-    usual, some: a probe's scores [depth item]. diagonal: less the distance that ignores how depths
-    go together, so that only broken relations between depths count.
-    """
-    mean = usual.mean(1, keepdim=True)
-    covariance = torch.cov(usual.double())
-    covariance += 1e-6 * covariance.diagonal().mean() * torch.eye(len(usual))
-    away = (some - mean).double()
-    distance = (away * torch.linalg.solve(covariance, away)).sum(0)
-    if diagonal:
-        distance = distance - (away.square() / covariance.diagonal()[:, None]).sum(0)
-    return distance

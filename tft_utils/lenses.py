@@ -8,27 +8,18 @@ last depth would hold:
     logit lens   z = U n(r_k)
     tuned lens   z = U n(r_k + A_k r_k + b_k)       A_k, b_k start at zero: it starts as a logit lens
 
-k = 0 is the embedding and k = L is the model itself, which has no translator. A translator learns to
-minimise KL(model || lens) at the same word. With q = softmax(z), p the model's own distribution and
-e(q) = sum_v q_v U_v, the mean unembedding row,
-
-    KL = log sum exp z - x . e(p) + const,     dKL/dx = e(q) - e(p),     x = n(...)
-
-so one number and one vector a word are all that training needs of the vocabulary: `mean_row`.
+k = 0 is the embedding and k = L is the model itself, which has no translator. How translators are
+trained is in `lens_training`; here is what a lens is, and what it says.
 
     texts = encode(model, ["The capital of Zabar is Dovella ."])
-    lens = train(model, cached(model, texts, 2048), steps=200)
-    measure(model, lens, texts).bits_per_byte("ce")        # an Estimate for each depth
+    measure(model, logit_lens(model), texts).bits_per_byte("ce")        # an Estimate for each depth
 
 The model may be a `models.Model`, or anything with its `hf`, `architecture` and `tokenizer`.
 """
 
-import functools
 import hashlib
 import math
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -42,11 +33,8 @@ from tft_utils import relevance
 from tft_utils.organisms import replace_file
 from tft_utils.stats import Estimate, Z
 
-ROWS = 256  # words whose logits exist at one time
+ROWS = 512  # words whose logits exist at one time
 METRICS = ("ce", "kl", "entropy")
-RATE, BETAS = 0.08, (0.8, 0.9)  # of Adam; for matrices at width 128, and less for wider ones
-RIDGE = 0.3  # of a depth's mean variance: what counts as a direction of little variance
-SAY_EVERY, SAVE_EVERY = 5.0, 60.0  # seconds between two lines of progress, and two checkpoints
 
 
 # ---- texts and residual streams --------------------------------------------------------------------
@@ -103,48 +91,16 @@ def residuals(model, ids: Tensor, counted: Tensor) -> Tensor:
     return torch.stack([each.to(model.hf.dtype) for each in found])
 
 
-def streamed(model, texts: Texts, batch: int, seed: int = 0) -> Callable[[int], Tensor]:
-    """step -> residuals [k word d_model] of `batch` texts, which the model reads at that step.
-
-    Every text comes once an epoch. A step's texts follow from seed and step alone.
-    """
-
-    def read(step: int) -> Tensor:
-        return residuals(model, *_some(texts, _drawn(len(texts), batch, step, seed)))
-
-    return read
-
-
-def cached(model, texts: Texts, batch: int, seed: int = 0, read: int = 64) -> Callable[[int], Tensor]:
-    """step -> residuals [k word d_model] of `batch` words, mixed from all texts, which the model reads
-    once, `read` texts at a time, and which are kept: word * (L + 1) * d_model numbers."""
-    states = torch.cat([residuals(model, *_some(texts, rows)) for rows in _by_length(texts, read)], 1)
-
-    def pick(step: int) -> Tensor:
-        return states[:, _drawn(states.shape[1], batch, step, seed).to(states.device)]
-
-    return pick
-
-
-def _by_length(texts: Texts, read: int) -> Iterator[Tensor]:
-    """All texts, those of similar length together: little padding."""
+def by_length(texts: Texts, read: int) -> Iterator[Tensor]:
+    """The rows of all texts, `read` at a time, those of similar length together: little padding."""
     return texts.counted.sum(1).argsort(stable=True).split(read)
 
 
-def _some(texts: Texts, rows: Tensor) -> tuple[Tensor, Tensor]:
+def some(texts: Texts, rows: Tensor) -> tuple[Tensor, Tensor]:
     """ids and counted of some texts, without the padding that only longer ones need."""
     rows = rows.to(texts.ids.device)
     longest = int(texts.counted[rows].sum(1).max()) + 1
     return texts.ids[rows, :longest], texts.counted[rows, :longest]
-
-
-def _drawn(n: int, batch: int, step: int, seed: int) -> Tensor:
-    """The items of a step when all n are dealt out in a new order every epoch."""
-    if not 0 < batch <= n:
-        raise ValueError(f"expected a batch of 1 to {n} items, found {batch}; choose a smaller one")
-    epoch, at = divmod(step, n // batch)
-    draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(n, generator=draw)[at * batch : (at + 1) * batch]
 
 
 # ---- the lens --------------------------------------------------------------------------------------
@@ -186,172 +142,6 @@ def unembedding(model) -> Tensor:
     if linear.bias is not None:
         raise ValueError("expected an unembedding without bias, found one; a lens has no place for it")
     return linear.weight.detach()
-
-
-# ---- training: all depths in one pass --------------------------------------------------------------
-
-
-@torch.no_grad()
-def mean_row(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Under q = softmax(x . rows) the mean row sum_v q_v rows_v [word d_model] and log sum exp [word],
-    both float32, for x [word d_model] and rows [vocab d_model].
-
-    The logits of at most `ROWS` words exist at a time, in one float32 array that is used again.
-    """
-    mean, log_sum = torch.empty_like(x, dtype=torch.float32), x.new_empty(len(x), dtype=torch.float32)
-    scratch = x.new_empty(min(ROWS, len(x)), len(rows))
-    for part, out, total in zip(x.split(ROWS), mean.split(ROWS), log_sum.split(ROWS), strict=True):
-        logits = torch.mm(part, rows.mT, out=scratch[: len(part)])
-        z = logits.float()  # the same memory when it is float32 already
-        most = z.amax(-1, keepdim=True)
-        z.sub_(most).exp_()
-        sums = z.sum(-1, keepdim=True)
-        torch.div(logits.copy_(z) @ rows, sums, out=out)
-        total.copy_((most + sums.log())[:, 0])
-    return mean, log_sum
-
-
-class _Divergence(torch.autograd.Function):
-    """KL(p || q) [k word] of q = softmax(x . rows), x [k word d_model], from p = softmax(final . rows).
-
-    The gradient e(q) - e(p) is made on the way forward, while the logits exist.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, final: Tensor, rows: Tensor) -> Tensor:
-        target, own = mean_row(final, rows)
-        mean, log_sum = mean_row(x.flatten(0, 1), rows)
-        ctx.save_for_backward((mean.view(x.shape) - target).to(x.dtype))
-        away = ((final.float() - x.float()) * target).sum(-1)
-        return log_sum.view(x.shape[:-1]) - own + away
-
-    @staticmethod
-    def backward(ctx, given: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * given[..., None].to(gradient.dtype), None, None
-
-
-def divergence(model, lens: Lens, states: Tensor) -> Tensor:
-    """Mean KL(model || lens) of each depth [k] in nats a word, k < L, for states [k word d_model];
-    differentiable in the translators."""
-    x = normed(model, lens.translate(states))
-    return _Divergence.apply(x[:-1], x[-1].detach(), unembedding(model)).mean(-1)
-
-
-def train(model, source: Callable[[int], Tensor], steps: int, checkpoint: Path | None = None,
-          say: Callable = print) -> Lens:  # fmt: skip
-    """Trains the translators of all depths at once on source(0) ... source(steps - 1).
-
-    Adam, each depth on its own, in coordinates where the residual stream is white (`_whitened`):
-    A = M P and b = c - M P mean for what is learned, M and c, which start at zero. The rate falls
-    linearly to zero. checkpoint: a file that is written every minute and that a later call with the
-    same source carries on from.
-    """
-    center, P, scale = _whitened(source(0))
-    M = torch.zeros_like(P, requires_grad=True)
-    c = torch.zeros_like(center, requires_grad=True)
-    rates = (RATE * 128 / len(P[0]), RATE)  # a sum over more inputs moves further: Yang et al. 2022
-    optimiser = torch.optim.Adam([{"params": [each]} for each in (M, c)], betas=BETAS)
-    parameters, done = {"M": M, "c": c}, 0
-    identity = {"digest": digest(model), "steps": steps}
-    if checkpoint is not None and checkpoint.exists():
-        saved = _carried_on(checkpoint, identity)
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(saved[name])
-        optimiser.load_state_dict(saved["optimiser"])
-        done = saved["step"]
-        say(f"lens: carrying on from step {done} ...", file=sys.stderr)
-
-    def lens() -> Lens:
-        A = M @ P
-        return Lens(A, (c * scale - center @ A.mT)[:, 0])
-
-    def save(step: int) -> None:
-        whole = {name: each.detach() for name, each in parameters.items()} | identity
-        whole |= {"optimiser": optimiser.state_dict(), "step": step}
-        replace_file(checkpoint, functools.partial(torch.save, whole))
-
-    start = said = kept = time.monotonic()
-    for step in range(done, steps):
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * (1 - step / steps)
-        with torch.enable_grad():
-            kl = divergence(model, lens(), source(step))
-            optimiser.zero_grad()
-            kl.sum().backward()
-        optimiser.step()
-        now, last = time.monotonic(), step + 1 == steps
-        if now - said > SAY_EVERY or last:
-            said, left = now, (steps - step - 1) * (now - start) / (step + 1 - done)
-            say(f"lens: step {step + 1}/{steps}, KL {kl.mean():.3f} nats, {left:.0f} s left ...",
-                file=sys.stderr)  # fmt: skip
-        if checkpoint is not None and (now - kept > SAVE_EVERY or last):
-            kept = now
-            save(step + 1)
-    with torch.no_grad():
-        return lens()
-
-
-def _whitened(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each depth k < L of states [k word d_model]: the mean [k 1 d_model], P [k d_model d_model]
-    and the typical size of a coordinate [k 1 1]. P (r - mean) is about as large in every direction of
-    much variance; as the stream comes, a few directions dwarf the others, which then learn slowly."""
-    r = states[:-1].float()
-    center = r.mean(1, keepdim=True)
-    covariance = (r - center).mT @ (r - center) / r.shape[1]
-    values, vectors = torch.linalg.eigh(covariance.double())
-    mean = values.mean(-1, keepdim=True)
-    gains = (mean / (values.clamp(min=0) + RIDGE * mean)).sqrt()
-    P = (vectors * gains[:, None]) @ vectors.mT
-    return center, P.float(), mean.sqrt()[..., None].float()
-
-
-def _carried_on(checkpoint: Path, identity: dict) -> dict:
-    try:
-        saved = torch.load(checkpoint, weights_only=True)
-    except Exception as error:  # which one depends on where the file was cut
-        raise ValueError(
-            f"expected a lens's checkpoint in {checkpoint}, found a damaged file; remove it to train "
-            "from the start"
-        ) from error
-    for key, value in identity.items():
-        if saved[key] != value:
-            raise ValueError(
-                f"expected a checkpoint with {key} {value} in {checkpoint}, found {saved[key]}; "
-                "remove it, or train with the model and the steps it was written for"
-            )
-    return saved
-
-
-def train_as_published(model, source: Callable[[int], Tensor], steps: int) -> Lens:
-    """The published recipe (Belrose et al. 2023; Paulo et al. 2024), for comparison: SGD with Nesterov
-    momentum 0.9 at rate 0.1 falling linearly, weight decay 1e-3, and one gradient norm, over all
-    depths together, clipped at 1."""
-    A, b = (each.requires_grad_() for each in vars(logit_lens(model)).values())
-    optimiser = torch.optim.SGD([A, b], lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
-        with torch.enable_grad():
-            optimiser.zero_grad()
-            divergence(model, Lens(A, b), source(step)).sum().backward()
-        torch.nn.utils.clip_grad_norm_([A, b], 1.0)
-        optimiser.step()
-    return Lens(A.detach(), b.detach())
-
-
-def shuffled(source: Callable[[int], Tensor], seed: int = 0) -> Callable[[int], Tensor]:
-    """A source whose last states belong to other words of the batch: the control. All that a lens can
-    learn from it is what the model says on average."""
-
-    def read(step: int) -> Tensor:
-        states = source(step).clone()
-        draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        order = torch.randperm(states.shape[1], generator=draw).to(states.device)
-        states[-1] = states[-1, order]
-        return states
-
-    return read
 
 
 # ---- on disk ---------------------------------------------------------------------------------------
@@ -461,8 +251,8 @@ def measure(model, lens: Lens, texts: Texts, read: int = 64) -> Measured:
     """Cross-entropy, KL and entropy of a lens at every depth, on texts it was not trained on."""
     shape = (len(texts), len(lens.A) + 1)
     sums = {metric: torch.zeros(shape, dtype=torch.float64) for metric in METRICS}
-    for rows in _by_length(texts, read):
-        ids, counted = _some(texts, rows)
+    for rows in by_length(texts, read):
+        ids, counted = some(texts, rows)
         h = lens.translate(residuals(model, ids, counted))
         following = ids[:, 1:][counted[:, :-1]]
         text = rows.repeat_interleave(counted.sum(1).cpu())
@@ -494,7 +284,7 @@ def _of(log_q: Tensor, ids: Tensor) -> Tensor:
 def layer_transfer(model, lens: Lens, texts: Texts) -> Tensor:
     """What translator i costs on the states of depth j beyond depth j's own translator, in nats per
     token [i j]: 0 on the diagonal. The last row reads with no translator, as a logit lens does."""
-    ids, counted = _some(texts, torch.arange(len(texts)))
+    ids, counted = some(texts, torch.arange(len(texts)))
     states, following = residuals(model, ids, counted), ids[:, 1:][counted[:, :-1]]
     found = []
     for i in range(len(states)):

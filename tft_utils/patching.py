@@ -21,15 +21,17 @@ Cells of a grid are batched: all that patch the same depth run side by side, fro
 at that depth on. `model` may be a `models.Model`, or anything with its `hf` and `architecture`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tft_utils import attention, stats, world
 
-WORDS = 8192  # words that run side by side
+WORDS = 1024  # words that run side by side
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,9 @@ class Effects:
     values: Tensor  # [depth pair pos]
     last: Tensor  # [pair]
 
+    def __getitem__(self, rows: Tensor | slice) -> "Effects":
+        return Effects(self.values[:, rows], self.last[rows])
+
     def at(self, positions: Tensor) -> Tensor:
         """The effect at one position of each prompt [pair]: [depth pair]."""
         return self.values[:, torch.arange(len(positions)), positions]
@@ -188,6 +193,8 @@ def grid(model, asked: Asked, component: str = "residual", window: int = 1, nois
     donor, base = (streams(model, each) for each in ids)
     where = torch.ones_like(asked.clean, dtype=torch.bool) if where is None else where
     row, at = (asked.cells() & where).nonzero().T
+    order = asked.last[row].argsort()  # prompts of like length run side by side, without their padding
+    row, at = row[order], at[order]
     n_layers, stepwise = len(donor) - 1, component in model.architecture.STEPWISE
     depths = n_layers + (component == "residual")
     found = donor.new_zeros(depths, *asked.clean.shape)
@@ -196,12 +203,12 @@ def grid(model, asked: Asked, component: str = "residual", window: int = 1, nois
         layers = range(k, min(k + window, n_layers)) if component != "residual" else ()
         values = {layer: held(model, donor[layer], layer, component) for layer in layers}
         for r, p in zip(row.split(step), at.split(step), strict=True):
-            x, here = base[k][r], at_positions(asked[r], p)
+            some, end = asked[r], int(asked.last[r].max()) + 1
+            x, here = base[k][r, :end], at_positions(some, p)[:, :end]
             if component == "residual":
-                x = torch.where(here[..., None], donor[k][r], x)
-            puts = {layer: replace(component, here, value[r]) for layer, value in values.items()}
-            logits = finish(model, x, k, asked.last[r], puts, stepwise)
-            found[k, r, p] = asked[r].difference(logits)
+                x = torch.where(here[..., None], donor[k][r, :end], x)
+            puts = {layer: replace(component, here, value[r, :end]) for layer, value in values.items()}
+            found[k, r, p] = some.difference(finish(model, x, k, some.last, puts, stepwise))
     before = asked.difference(finish(model, base[-1], n_layers, asked.last))
     return _effects(
         model, asked, donor, base, (found - before[:, None]).masked_fill(~where, torch.nan)
@@ -249,6 +256,31 @@ def attribution(model, asked: Asked, component: str = "residual", steps: int = 1
         return _effects(model, asked, *runs, found)
 
 
+def attribution_by_depth(model, asked: Asked, steps: int = 5) -> Effects:
+    """Like `attribution` of the residual stream, on a straight line for each depth: between the streams
+    of both runs at that depth, not between their words.
+
+    So nothing below a depth bends the line, and the effects of one depth add up to 1. It takes `steps`
+    passes for each depth in place of `steps` in all.
+    """
+    with torch.no_grad():
+        clean, corrupt = runs = [streams(model, ids) for ids in (asked.clean, asked.corrupt)]
+    found = []
+    for k, (a, b) in enumerate(zip(clean, corrupt, strict=True)):
+        shares = ((i + 0.5) / steps for i in range(steps))
+        slope = sum(_slope(model, asked, torch.lerp(b, a, share), k) for share in shares) / steps
+        found.append(((a - b) * slope).sum(-1))
+    with torch.no_grad():
+        return _effects(model, asked, *runs, torch.stack(found))
+
+
+@torch.enable_grad()
+def _slope(model, asked: Asked, x: Tensor, k: int) -> Tensor:
+    """dm/dx where the run's stream after k blocks is x."""
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(asked.difference(finish(model, x, k, asked.last)).sum(), x)[0]
+
+
 def _all_held(model, run: Tensor, component: str) -> list[Tensor]:
     """What a component holds at each depth of a run with these streams [depth batch pos d_model]."""
     if component == "residual":
@@ -292,36 +324,37 @@ def transplant(model, asked: Asked, at: Tensor, parts: Sequence[str] | None = No
             f"expected each cut before the last word, found {at.tolist()} with last words "
             f"{asked.last.tolist()}; what comes after the cut must be read"
         )
-    found = torch.empty(len(asked), device=at.device)
+    n_layers = len(model.architecture.blocks(model.hf))
+    layers = range(n_layers) if layers is None else layers
+    whole, before = (
+        asked.difference(finish(model, streams(model, ids)[-1], n_layers, asked.last))
+        for ids in (asked.clean, asked.corrupt)
+    )
+    found = torch.empty_like(whole)
     for cut in at.unique():
         rows = (at == cut).nonzero()[:, 0]
         found[rows] = _transplanted(model, asked[rows], int(cut) + 1, parts, layers)
-    return found
+    return (found - before) / (whole - before)
 
 
 def _transplanted(model, asked: Asked, cut: int, parts: Sequence[str] | None,
-                  layers: Sequence[int] | None) -> Tensor:  # fmt: skip
+                  layers: Sequence[int]) -> Tensor:  # fmt: skip
+    """m of each corrupt prompt that goes on from what the clean one carried."""
     architecture = model.architecture
-    n_layers = len(architecture.blocks(model.hf))
 
     def carried(ids: Tensor):
         return model.hf(input_ids=ids[:, :cut], use_cache=True)[architecture.CACHE]
 
-    def score(ids: Tensor, cache) -> Tensor:
-        out = model.hf(input_ids=ids[:, cut:], use_cache=True, **{architecture.CACHE: cache})
-        at = torch.arange(len(ids), device=ids.device)
-        return asked.difference(out.logits[at, asked.last - cut])
-
     donor, mixed = carried(asked.clean), carried(asked.corrupt)
-    for layer in range(n_layers) if layers is None else layers:
+    for layer in layers:
         source, target = (architecture.state(cache, layer) for cache in (donor, mixed))
         if unknown := set(parts or ()) - set(target):
             raise ValueError(f"expected parts among {', '.join(target)}; found {sorted(unknown)}")
         for name in target if parts is None else parts:
             target[name].copy_(source[name])
-    whole = score(asked.clean, donor)
-    before = score(asked.corrupt, carried(asked.corrupt))
-    return (score(asked.corrupt, mixed) - before) / (whole - before)
+    out = model.hf(input_ids=asked.corrupt[:, cut:], use_cache=True, **{architecture.CACHE: mixed})
+    rows = torch.arange(len(asked), device=asked.last.device)
+    return asked.difference(out.logits[rows, asked.last - cut])
 
 
 @torch.no_grad()
@@ -354,19 +387,36 @@ def rank_agreement(exact: Effects, estimate: Effects, floor: float,
     Over the cells whose exact effect is larger than `floor` in size: where a patch does nothing, ranks
     are noise.
     """
-    pairs = []
+    kept = (exact.values.abs() > floor) & estimate.values.isfinite()  # nan is not larger than anything
+    pair = kept.nonzero()[:, 1].numpy()
+    places = [each.values[kept].unique(return_inverse=True)[1].numpy() for each in (exact, estimate)]
+
+    def correlation(rows: np.ndarray) -> float:
+        times = np.bincount(rows, minlength=kept.shape[1])[pair]  # how often each cell was drawn
+        a, b = (_ranks(place, times) for place in places)
+        a, b = (each - np.average(each, weights=times) for each in (a, b))
+        return (times * a * b).sum() / math.sqrt((times * a * a).sum() * (times * b * b).sum())
+
+    return stats.bootstrap(range(kept.shape[1]), correlation, seed)
+
+
+def _ranks(place: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The rank of each number [n] that occurs `times`; equal ones share the mean of theirs. place: of
+    a number among the different ones, sorted."""
+    count = np.bincount(place, times)
+    return (count.cumsum() - (count - 1) / 2)[place]
+
+
+def out_of_order(exact: Effects, estimate: Effects, apart: float) -> Tensor:
+    """The share of pairs of cells that an estimate puts in the wrong order, in each prompt: [pair].
+
+    Of all cells that do anything, the pairs whose exact effects are more than `apart` apart: with two
+    effects of 1.00 and 0.99, an order is noise. nan where a prompt has no such pair.
+    """
+    shares = []
     for a, b in zip(exact.values.unbind(1), estimate.values.unbind(1), strict=True):
-        kept = (a.abs() > floor) & b.isfinite()  # nan is not larger than anything
-        pairs.append(torch.stack([a[kept], b[kept]]))
-
-    def correlation(rows) -> float:
-        both = torch.cat([pairs[int(row)] for row in rows], 1)
-        return torch.corrcoef(torch.stack([_ranks(each) for each in both]))[0, 1].item()
-
-    return stats.bootstrap(range(len(pairs)), correlation, seed)
-
-
-def _ranks(x: Tensor) -> Tensor:
-    """The rank of each number [n]; equal ones share the mean of theirs."""
-    _, which, counts = x.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1) / 2)[which].double()
+        kept = (a.nan_to_num() != 0) & b.isfinite()
+        a, b = a[kept], b[kept]
+        wrong = b[:, None] <= b  # of each pair, the first should be larger
+        shares.append(wrong[a[:, None] - a > apart].float().mean())
+    return torch.stack(shares)

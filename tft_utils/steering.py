@@ -1,15 +1,10 @@
 """Steering: add a direction to what a model computes, and see whether its answers follow.
 
-Contrastive activation addition (Rimsky et al. 2023, arXiv 2312.06681), on recurrent models by Paulo
-et al. (2024, arXiv 2404.05971, section 2). Let r_k be a word's residual stream after k blocks, and S_k
-the state that block k carries to this word from the words before it. Over contrasting texts,
+A word of a prompt is steered by r_k + m v_k, S_k + m s_k, or both: its residual stream after k blocks,
+the state that reaches it in block k, a multiplier m of either sign, and a direction (v, s) of
+`tft_utils.contrasts`, which names the papers.
 
-    v_k = E[r_k | behaviour] - E[r_k | not]         s_k = E[S_k | behaviour] - E[S_k | not]
-
-and one word of another prompt is steered by r_k + m v_k, S_k + m s_k, or both, with a multiplier m of
-either sign. S is steered only where it is compressed, that is, has one size at every length.
-
-    found = directions(model, cued("refusal"))                      # the behaviour's, and controls
+    found = directions(model, cued("refusal"))                       # tft_utils.contrasts
     swept = sweep(model, read_once(model, questions("refusal", "validation")), found["behaviour"])
     k, m = best(swept, +1)                                           # never chosen on test questions
     test = read_once(model, questions("refusal"))
@@ -20,183 +15,18 @@ letter moves nothing. Its *matching probability* is p(matching letter) / (p(A) +
 1 - p(A) - p(B). Probabilities and effects are shares: 0.2 is 20 points.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tft_utils import stats, world
-from tft_utils.lexicon import BEHAVIOURS, CUE_SENTENCES, LETTERS, Rng
+from tft_utils import contrasts, stats
+from tft_utils.contrasts import Direction, Question, run, tokenize
 
 MULTIPLIERS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
 RESIDUAL = "residual"
-BATCH = 64  # texts that are read together
-
-
-class Question(NamedTuple):
-    """A question whose answer is one of two letters. `prompt` + letter is the answered text."""
-
-    prompt: str  # up to and including the opening parenthesis
-    matching: str  # the letter of the answer that shows the behaviour
-    other: str
-    asks: str  # the same for both letter orders: an interval counts it once
-
-
-class Contrast(NamedTuple):
-    """Texts of one side and the other, in pairs. Pairs with the same `asks` share their label."""
-
-    behaviour: Sequence[str]
-    other: Sequence[str]
-    first: Sequence[bool]  # does the behaviour's text go with the first letter?
-    asks: Sequence[str]
-
-
-def questions(behaviour: str, split: str = "test") -> list[Question]:
-    """The world's questions about a behaviour without a persona cue, each in both letter orders."""
-    found = []
-    for pair in world.persona_questions(behaviour, split):
-        parts = [pair.clean.words[pair.clean.positions(role)[0]].text
-                 for role in ("filler", "matching option", "other option")]  # fmt: skip
-        prompt = pair.clean.prompt(pair.position) + " "
-        found.append(Question(prompt, pair.answer, pair.foil, " ".join(parts)))
-    return found
-
-
-def cued(behaviour: str, n: int = 120, seed: int = 0) -> Contrast:
-    """The world's training questions behind a cue of the behaviour, or of its opposite."""
-    pairs = world.cued_pairs(behaviour, n, seed)
-    sides = [[doc.prompt(pair.position) for doc in (pair.clean, pair.corrupt)] for pair in pairs]
-    return Contrast(*zip(*sides, strict=True), [pair.answer == LETTERS[0] for pair in pairs],
-                    [f"{behaviour} {i // 2}" for i in range(n)])  # fmt: skip
-
-
-def answered(asked: Sequence[Question]) -> Contrast:
-    """Questions with the letter of the one answer, or of the other: the published recipe."""
-    return Contrast([q.prompt + q.matching for q in asked], [q.prompt + q.other for q in asked],
-                    [q.matching == LETTERS[0] for q in asked], [q.asks for q in asked])  # fmt: skip
-
-
-# ---- directions ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Direction:
-    """What to add to a word's residual stream after k blocks, and to the states that reach it."""
-
-    residual: Tensor  # [k d_model], k = 0 ... n_layers
-    state: tuple[dict[str, Tensor], ...]  # per block: part -> [...]; parts of architecture.COMPRESSED
-
-
-def directions(model, contrast: Contrast, shuffles: int = 1, seed: int = 0) -> dict[str, Direction]:
-    """The mean difference of a contrast and its controls, from one pass over the texts.
-
-    'behaviour': as labelled. 'letters': texts that go with the first letter minus the others,
-    whatever they say. 'shuffled 0', 'shuffled 1', ...: half of the questions, drawn at random, change
-    sides. A coin for each question would leave a part of the label, by chance, in most draws.
-    """
-    n = len(contrast.behaviour)
-    sign = torch.tensor([1.0, -1.0]).repeat_interleave(n) / n
-    weights = {"behaviour": sign,
-               "letters": sign * (2.0 * torch.tensor(contrast.first).repeat(2) - 1)}  # fmt: skip
-    asked = list(dict.fromkeys(contrast.asks))
-    for i in range(shuffles):
-        turned = set(Rng("shuffled", seed, i, *asked).sample(asked, len(asked) // 2))
-        turns = torch.tensor([-1.0 if each in turned else 1.0 for each in contrast.asks])
-        weights[f"shuffled {i}"] = sign * turns.repeat(2)
-    return contrasts(model, [*contrast.behaviour, *contrast.other], weights)
-
-
-def cue_directions(model) -> dict[str, Direction]:
-    """Each behaviour's direction, read at the cue word itself: its three cues minus their opposites.
-
-    '<behaviour> shuffled 0' ... 'shuffled 17': one cue and one opposite minus another cue and another
-    opposite. These are all 18 ways; a coin draws the sign of each.
-    """
-    pairs = {name: (b.matching_cues, b.other_cues) for name, b in BEHAVIOURS.items()}
-    for name, b in BEHAVIOURS.items():
-        ways = itertools.product(itertools.combinations(b.matching_cues, 2),
-                                 itertools.permutations(b.other_cues, 2))  # fmt: skip
-        for i, mixed in enumerate(ways):
-            sides = list(zip(*mixed, strict=True))
-            pairs[f"{name} shuffled {i}"] = Rng("sides", name, i).sample(sides, 2)
-    cues = [cue for b in BEHAVIOURS.values() for cue in (*b.matching_cues, *b.other_cues)]
-    weights = {name: torch.tensor([((cue in one) - (cue in two)) / len(one) / len(CUE_SENTENCES)
-                                   for cue in cues for _ in CUE_SENTENCES])
-               for name, (one, two) in pairs.items()}  # fmt: skip
-    texts = [sentence.split(" C ")[0] + f" {cue}" for cue in cues for sentence in CUE_SENTENCES]
-    return contrasts(model, texts, weights)
-
-
-@torch.no_grad()
-def contrasts(model, texts: Sequence[str], weights: dict[str, Tensor]) -> dict[str, Direction]:
-    """Sums over texts, each with weights [text], of what a model holds at the last word of a text.
-
-    One pass over the texts serves any number of contrasts.
-    """
-    w, names = torch.stack(list(weights.values())).to(model.hf.device), model.architecture.COMPRESSED
-    sums = None
-    for start in range(0, len(texts), BATCH):
-        ids, mask = tokenize(model, texts[start : start + BATCH])
-        part, cache = w[:, start : start + BATCH], _run(model, ids[:, :-1], mask[:, :-1])[0]
-        read = [torch.tensordot(part, model.state(cache, layer)[name].to(part.dtype), 1)
-                for layer in range(model.n_layers) for name in names]  # fmt: skip
-        with _caught(model) as caught:
-            _run(model, ids[:, -1:], mask, cache)
-        read.append(torch.stack([part @ r.to(part.dtype) for r in caught], 1))
-        sums = read if sums is None else [a + b for a, b in zip(sums, read, strict=True)]
-    *states, residual = sums
-    return {
-        label: Direction(residual[i], tuple(
-            {name: states[layer * len(names) + j][i] for j, name in enumerate(names)}
-            for layer in range(model.n_layers)))
-        for i, label in enumerate(weights)
-    }  # fmt: skip
-
-
-def tokenize(model, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """ids [text pos], padded on the left, and mask [text pos], 0 at padding."""
-    found = model.tokenizer(list(texts)).input_ids
-    ids = torch.zeros(len(found), max(map(len, found)), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, tokens in enumerate(found):
-        ids[row, ids.shape[1] - len(tokens) :] = torch.tensor(tokens)
-        mask[row, ids.shape[1] - len(tokens) :] = 1
-    return ids.to(model.hf.device), mask.to(model.hf.device)
-
-
-def _run(model, ids: Tensor, mask: Tensor | None = None, cache=None):
-    """Reads ids [text pos] on from a cache: (cache, the last word's logits [text vocab]).
-
-    mask covers the words in the cache too. A recurrent model has no use for it after the first pass.
-    """
-    keyword = model.architecture.CACHE
-    if mask is not None and (mask.all() or (cache is not None and model.architecture.COMPRESSED)):
-        mask = None
-    out = model.hf(ids, attention_mask=mask, use_cache=True, logits_to_keep=1, **{keyword: cache})
-    return out[keyword], out.logits[:, -1]
-
-
-def _depths(model) -> list:
-    """The modules whose output is the residual stream after k = 0 ... n_layers blocks."""
-    parts = model.architecture
-    return [parts.embedding(model.hf), *parts.blocks(model.hf)]
-
-
-@contextmanager
-def _caught(model) -> Iterator[list[Tensor]]:
-    """A list that fills with the last word's residual stream [text d_model] at each depth."""
-    found = []
-    hooks = [module.register_forward_hook(lambda _, inputs, out: found.append(out[:, -1]))
-             for module in _depths(model)]  # fmt: skip
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 # ---- the sweep -----------------------------------------------------------------------------------
@@ -217,7 +47,7 @@ class Ready:
 def read_once(model, asked: Sequence[Question]) -> Ready:
     """Reads each prompt once up to the word before its last, and takes one step from there."""
     ids, mask = tokenize(model, [q.prompt for q in asked])
-    cache, _ = _run(model, ids[:, :-1], mask[:, :-1])
+    cache, _ = run(model, ids[:, :-1], mask[:, :-1])
     past = tuple({name: part[:, None] for name, part in model.state(cache, layer).items()}
                  for layer in range(model.n_layers))  # fmt: skip
     x = model.architecture.embedding(model.hf)(ids[:, -1:])
@@ -254,6 +84,7 @@ def letter_tokens(model, asked: Sequence[Question]) -> Tensor:
 class Sweep:
     """The answers under every steering of one kind."""
 
+    n_layers: int
     depths: tuple[int, ...]
     multipliers: tuple[float, ...]
     matching: Tensor  # [depth multiplier prompt]
@@ -290,14 +121,15 @@ def sweep(model, ready: Ready, direction: Direction, multipliers: Sequence[float
         cells.append(_letters(_logits(model, x), ready.letters))
     matching, nonsense = (torch.stack(found).transpose(1, 2) for found in zip(*cells, strict=True))
     unsteered, _ = _letters(_logits(model, ready.residual[-1][:, None]), ready.letters)
-    return Sweep(tuple(depths), tuple(multipliers), matching, nonsense, unsteered[:, 0], ready.asks)
+    return Sweep(model.n_layers, tuple(depths), tuple(multipliers), matching, nonsense,
+                 unsteered[:, 0], ready.asks)  # fmt: skip
 
 
 @torch.no_grad()
 def naive_sweep(model, asked: Sequence[Question], direction: Direction,
                 multipliers: Sequence[float] = MULTIPLIERS, parts: Sequence[str] = (RESIDUAL,),
                 depths: Sequence[int] | None = None, word: int = -1) -> Sweep:  # fmt: skip
-    """The same by one run of the whole prompts for each depth and multiplier, at any word.
+    """The same by runs of the whole prompts at each depth, at any word.
 
     word: the steered word's position, counted from the prompt's end if negative. Prompts of several
     lengths: only from the end.
@@ -306,20 +138,20 @@ def naive_sweep(model, asked: Sequence[Question], direction: Direction,
     ids, mask = tokenize(model, [q.prompt for q in asked])
     letters = letter_tokens(model, asked)
 
-    def answers(push: Push | None) -> tuple[Tensor, Tensor]:
-        cache, at = None, word % ids.shape[1]
+    def answers(push: Push | None, times: int) -> list[Tensor]:
+        """Matching probability and nonsense [time prompt]."""
+        words, cache, at = ids.repeat(times, 1), None, word % ids.shape[1]
         if at:
-            cache, _ = _run(model, ids[:, :at], mask[:, :at])
+            cache, _ = run(model, words[:, :at], mask.repeat(times, 1)[:, :at])
         with _pushed(model, cache, push, once=True):
-            _, logits = _run(model, ids[:, at:], mask, cache)
-        return _letters(logits[:, None], letters)
+            _, logits = run(model, words[:, at:], mask.repeat(times, 1), cache)
+        return [found.view(times, -1) for found in _letters(logits[:, None], letters.repeat(times, 1))]
 
-    cells = [[answers(Push(direction, m, (k,), tuple(parts))) for m in multipliers] for k in depths]
-    matching, nonsense = (
-        torch.stack([torch.cat([cell[i] for cell in row], 1).T for row in cells]) for i in range(2)
-    )
-    return Sweep(tuple(depths), tuple(multipliers), matching, nonsense, answers(None)[0][:, 0],
-                 tuple(q.asks for q in asked))  # fmt: skip
+    m = torch.tensor(multipliers, device=ids.device).repeat_interleave(len(asked))[:, None, None]
+    cells = [answers(Push(direction, m, (k,), tuple(parts)), len(multipliers)) for k in depths]
+    matching, nonsense = (torch.stack(found) for found in zip(*cells, strict=True))
+    return Sweep(model.n_layers, tuple(depths), tuple(multipliers), matching, nonsense,
+                 answers(None, 1)[0][0], tuple(q.asks for q in asked))  # fmt: skip
 
 
 def _checked(model, parts: Sequence[str], depths: Sequence[int] | None) -> tuple[list, Sequence[int]]:
@@ -392,7 +224,7 @@ class Push:
     """One way to steer: what, how hard, at which depths, and which parts."""
 
     direction: Direction
-    multiplier: float
+    multiplier: float | Tensor  # one for all texts, or one for each [text 1 1]
     depths: tuple[int, ...]
     parts: tuple[str, ...] = (RESIDUAL,)
 
@@ -406,7 +238,7 @@ def _pushed(model, cache, push: Push | None, once: bool = False) -> Iterator[Non
         for name in push.parts:
             if name == RESIDUAL:
                 change = push.multiplier * push.direction.residual[k]
-                hooks.append(_depths(model)[k].register_forward_hook(_adder(change, once)))
+                hooks.append(contrasts.depths(model)[k].register_forward_hook(_adder(change, once)))
             else:
                 state = model.state(cache, k - 1)[name]
                 state += push.multiplier * push.direction.state[k - 1][name].to(state.dtype)
@@ -447,10 +279,10 @@ def continuations(model, prompts: Sequence[str], n: int, push: Push | None = Non
     """
     ids = _even(model, prompts)
     draw = torch.Generator(ids.device).manual_seed(seed)
-    (cache, _), sampled = _run(model, ids[:, :-1]), [ids[:, -1:]]
+    (cache, _), sampled = run(model, ids[:, :-1]), [ids[:, -1:]]
     with _pushed(model, cache, push):
         for _ in range(n):
-            cache, logits = _run(model, sampled[-1], cache=cache)
+            cache, logits = run(model, sampled[-1], cache=cache)
             logits[:, model.tokenizer.all_special_ids] = -torch.inf
             sampled.append(torch.multinomial(logits.float().softmax(-1), 1, generator=draw))
     return model.tokenizer.batch_decode(torch.cat(sampled[1:], 1))
@@ -460,7 +292,7 @@ def continuations(model, prompts: Sequence[str], n: int, push: Push | None = Non
 def surprise(model, texts: Sequence[str], start: int, push: Push | None = None) -> list[float]:
     """Mean nats per token from token `start` on, for each text; steered as a continuation would be."""
     ids = _even(model, texts)
-    cache, _ = _run(model, ids[:, : start - 1])
+    cache, _ = run(model, ids[:, : start - 1])
     with _pushed(model, cache, push):
         logits = model.hf(ids[:, start - 1 : -1], **{model.architecture.CACHE: cache}).logits
     chances = logits.float().log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0]

@@ -16,7 +16,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tft_utils import elicitation, models, quirky  # noqa: E402 (so that it also runs as a script)
+from tft_utils import elicitation, generalisation, models, statements  # noqa: E402 (so that it also runs as a script)
 
 STATEMENTS, LOOP, THREADS, TASK = 400, 12, 2, "grammar"  # STATEMENTS to train on and to test on
 
@@ -28,7 +28,7 @@ def run() -> dict:
     found = {}
     for name in models.PAIR:
         model = models.load(name)
-        train, test = (quirky.statements(TASK, STATEMENTS, split=s) for s in ("validation", "test"))
+        train, test = (statements.draw(TASK, STATEMENTS, split=s) for s in ("validation", "test"))
         elicitation.extract(model, train[:8])  # kernels compile once
         loop(model, train[:2])
         start = time.perf_counter()
@@ -58,19 +58,20 @@ def row(ours: float, theirs: float, ratio: float) -> dict:
 
 def probe_all(h: elicitation.Hiddens, unseen: elicitation.Hiddens) -> None:
     train = h.part("AE")
-    for method in elicitation.METHODS[:-1]:
-        elicitation.auroc(elicitation.fit(method, train).score(unseen), unseen.truth)
-    elicitation.auroc(elicitation.random_scores(train, unseen, seed=0), unseen.truth)
+    for method in elicitation.METHODS:
+        generalisation.auroc(elicitation.fit(method, train).score(unseen), unseen.truth)
+    w = generalisation.random_directions(train, seed=0)
+    generalisation.auroc(torch.einsum("nkd,rkd->rkn", unseen.last, w), unseen.truth)
 
 
 @torch.no_grad()
 def loop(model, some) -> tuple[torch.Tensor, torch.Tensor]:
     """last [item depth d_model] and pair [item 2 depth d_model], one prompt at a time."""
     hf, keyword = model.hf, model.architecture.CACHE
-    choices = model.tokenizer.convert_tokens_to_ids(list(quirky.CHOICES))
+    choices = model.tokenizer.convert_tokens_to_ids(list(statements.CHOICES))
     last, pair = [], []
     with elicitation._reading(model) as found:
-        for text in quirky.prompts(some):
+        for text in statements.prompts(some):
             out = hf(model.tokenizer(text, return_tensors="pt").input_ids, use_cache=True)
             last.append(torch.stack(found, 1)[0])
             found.clear()

@@ -21,9 +21,10 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks.measure import fastest  # noqa: E402
-from tft_utils import models, steering  # noqa: E402 (after the path, so that it also runs as a script)
+from tft_utils import contrasts, models, steering  # noqa: E402 (after the path, so that it also runs as a script)
 from tft_utils.architectures import ARCHITECTURES  # noqa: E402
-from tft_utils.steering import MULTIPLIERS, Direction, Push, Question  # noqa: E402
+from tft_utils.contrasts import Direction, Question  # noqa: E402
+from tft_utils.steering import MULTIPLIERS, Push  # noqa: E402
 
 THREADS, PROMPTS = 2, 50
 FEW, WORDS = 2, 64  # prompts and their length at the published shapes
@@ -43,7 +44,7 @@ def run() -> dict:
     torch.set_num_threads(THREADS)
     rows = {}
     for name in models.PAIR:
-        asked = steering.questions("corrigibility")[:PROMPTS]
+        asked = contrasts.questions("corrigibility")[:PROMPTS]
         rows |= compare(name, models.load(name), asked, 10, MULTIPLIERS[:2], ", at least 20", 2)
     for name, make in SHAPES.items():
         bar = ", at least 20" if "mamba" in name else ""
@@ -81,9 +82,9 @@ def compare(name: str, model, asked: list[Question], alone: int, multipliers, ba
             repeats: int) -> dict:  # fmt: skip
     """Our whole sweep, and loops over `alone` single prompts and `multipliers` of a middle depth."""
     direction, k = random_direction(model, asked), model.n_layers // 2
-    ids, mask = steering.tokenize(model, [q.prompt for q in asked])
+    ids, mask = contrasts.tokenize(model, [q.prompt for q in asked])
     letters = steering.letter_tokens(model, asked)
-    cache, _ = steering._run(model, ids[:, :-1])
+    cache, _ = contrasts.run(model, ids[:, :-1])
     depths = model.n_layers + 1
 
     def whole(rows: slice, m: float):
@@ -92,7 +93,7 @@ def compare(name: str, model, asked: list[Question], alone: int, multipliers, ba
             out[:, -1] += m * direction.residual[k]
             return out
 
-        hook = steering._depths(model)[k].register_forward_hook(add)
+        hook = contrasts.depths(model)[k].register_forward_hook(add)
         logits = model.hf(ids[rows], use_cache=False, logits_to_keep=1).logits
         hook.remove()
         return steering._letters(logits, letters[rows])[0][:, 0]
@@ -100,7 +101,7 @@ def compare(name: str, model, asked: list[Question], alone: int, multipliers, ba
     def from_cache(m: float):
         kept = copy.deepcopy(cache)
         with steering._pushed(model, kept, Push(direction, m, (k,))):
-            _, logits = steering._run(model, ids[:, -1:], cache=kept)
+            _, logits = contrasts.run(model, ids[:, -1:], cache=kept)
         return steering._letters(logits[:, None], letters)[0][:, 0]
 
     work = {
@@ -124,7 +125,6 @@ def compare(name: str, model, asked: list[Question], alone: int, multipliers, ba
             "ours": times["ours"], "theirs": theirs, "ratio": theirs / times["ours"], "unit": "s",
         }  # fmt: skip
     return rows
-
 
 
 if __name__ == "__main__":

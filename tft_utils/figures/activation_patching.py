@@ -90,21 +90,30 @@ def parts(panels: Mapping[str, Mapping[str, Tensor]], title: str) -> tuple[Figur
     return figure, f"{title}: the strongest component. {'; '.join(said)}."
 
 
-def estimates(panels: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> tuple[Figure, str]:
-    """Estimated effects over exact ones [cell]: per model the named estimates, on one pair of axes."""
+Clouds = Mapping[str, tuple[Tensor, Tensor]]  # an estimate -> exact and estimated effects [cell]
+
+
+def estimates(found: Mapping[str, Mapping[str, Clouds]]) -> tuple[Figure, str]:
+    """Estimated effects over exact ones [cell]: per kind (row of panels) and model (column) the named
+    estimates, all on the same axes."""
+    models = list(next(iter(found.values())))
     with plt.rc_context(RC):
-        figure, axes = plt.subplots(1, len(panels), figsize=(9, 4), sharex=True, sharey=True)
+        figure, axes = plt.subplots(len(found), len(models), figsize=(9, 0.6 + 3.2 * len(found)),
+                                    sharex=True, sharey=True, squeeze=False)  # fmt: skip
     looks = ({"color": GREY, "marker": "^"}, {"color": STYLES[0]["color"], "marker": "o"})
     said = []
-    for axis, (name, clouds) in zip(axes, panels.items(), strict=True):
-        axis.plot([0, 1], [0, 1], color="black", linewidth=1)
-        for look, (label, (exact, estimate)) in zip(looks, clouds.items(), strict=True):
-            axis.scatter(exact.tolist(), estimate.tolist(), s=12, alpha=0.5, label=label, **look)
-            error = float((exact - estimate).abs().mean())
-            said.append(f"{name}, {label}: {error:.2f}")
-        axis.set(title=name, xlabel="exact effect", xlim=(-0.4, 1.3), ylim=(-0.4, 1.6))
-        axis.legend(frameon=False, fontsize=9, loc="upper left")
-    axes[0].set_ylabel("estimated effect")
+    for line, (kind, panels) in zip(axes, found.items(), strict=True):
+        for axis, (name, clouds) in zip(line, panels.items(), strict=True):
+            axis.plot([0, 1], [0, 1], color="black", linewidth=1)
+            for look, (label, (exact, estimate)) in zip(looks, clouds.items(), strict=True):
+                axis.scatter(exact.tolist(), estimate.tolist(), s=12, alpha=0.5, label=label, **look)
+                error = float((exact - estimate).abs().mean())
+                said.append(f"{kind}, {name}, {label}: {error:.2f}")
+            axis.set(title=f"{name}: {kind}", xlim=(-0.4, 1.3), ylim=(-0.4, 1.6))
+        line[0].set_ylabel("estimated effect")
+    for axis in axes[-1]:
+        axis.set_xlabel("exact effect")
+    axes[0, 0].legend(frameon=False, fontsize=9, loc="upper left")
     return figure, f"Mean distance of the estimate from the exact effect: {'; '.join(said)}."
 
 
@@ -131,9 +140,10 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[Estimate]]], x: Mapping[st
 
 
 def sweep(panels: Mapping[str, Mapping[str, Sequence[float]]],
-          published: tuple[Sequence[float], Sequence[float]]) -> tuple[Figure, str]:  # fmt: skip
-    """An edit's score by layer: per panel both models over relative depth; the published sweep, of
-    another model, in the first one."""
+          published: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+          ) -> tuple[Figure, str]:  # fmt: skip
+    """An edit's score by layer: per panel both models over relative depth, and in grey the published
+    sweeps of another model (label -> relative depths and scores)."""
     with plt.rc_context(RC):
         figure, axes = plt.subplots(1, len(panels), figsize=(9.2, 3.6), sharex=True, sharey=True)
     said = []
@@ -143,10 +153,13 @@ def sweep(panels: Mapping[str, Mapping[str, Sequence[float]]],
             axis.plot(x, values, label=name, **style)
             best = max(range(len(values)), key=values.__getitem__)
             said.append(f"{title}, {name}: block {best} with {values[best]:.2f}")
+        for marker, (label, points) in zip("^v", published[title].items(), strict=False):
+            axis.plot(*points, color=GREY, linestyle=":", marker=marker, label=label)
         axis.set(title=title, xlabel="block / last block", ylim=(-0.03, 1.03))
-    axes[0].plot(*published, color=GREY, linestyle=":", marker="^", label="Mamba-2.8B, published")
     axes[0].set_ylabel("score (harmonic mean)")
+    known = {label: line for axis in axes
+             for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}  # fmt: skip
     figure.legend(
-        *axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3
+        known.values(), known.keys(), frameon=False, loc="outside upper center", ncols=len(known)
     )
     return figure, f"The best block for an edit: {'; '.join(said)}."

@@ -69,7 +69,8 @@ def by_depth(curves: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
 
 def transfer(table: Mapping[str, Mapping[str, Mapping[str, Estimate]]],
              published: Mapping[str, float]) -> tuple[Figure, str]:  # fmt: skip
-    """AUROC per method, a panel per task and one for their mean; published values as grey diamonds.
+    """AUROC per method, a panel per task, their mean, and the mean over all items; published values
+    as grey diamonds.
 
     table: panel -> model -> method -> estimate; `published` belongs to the last panel.
     """
@@ -93,30 +94,38 @@ def transfer(table: Mapping[str, Mapping[str, Mapping[str, Estimate]]],
         axis.set(title=panel, xlim=(-0.04, 1.04), xticks=(0, 0.5, 1))
     axes[0].set_yticks(range(len(methods)), methods)
     axes[0].invert_yaxis()
-    axes[len(panels) // 2].set_xlabel("AUROC against the truth, bob's hard disagreements")
+    axes[len(panels) // 2].set_xlabel("AUROC against the truth, bob's hard items")
     for axis in axes:
         axis.set_xlabel(axis.get_xlabel() or " ")
     handles, labels = axes[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    last = table[panels[-1]]
     best = "; ".join(
-        f"{name}: {max(found, key=lambda m: found[m].value)} with "
-        f"{max(e.value for e in found.values()):.2f}"
-        for name, found in last.items()
-    )
-    return figure, f"How well each method tells truth where bob is wrong. Best on average, {best}."
+        f"{panel}: " + ", ".join(
+            f"{name} {max(found, key=lambda m: found[m].value)} with "
+            f"{max(e.value for e in found.values()):.2f}"
+            for name, found in table[panel].items()
+        )
+        for panel in panels[-2:]
+    )  # fmt: skip
+    return figure, f"AUROC of each method on bob's hard items, by task. Best in the panels {best}."
 
 
-def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-        areas: Mapping[str, Estimate]) -> tuple[Figure, str]:  # fmt: skip
-    """ROC curves: false alarms against detections, one line per model."""
+def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], areas: Mapping[str, Estimate],
+        before: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+        areas_before: Mapping[str, Estimate]) -> tuple[Figure, str]:  # fmt: skip
+    """ROC curves: false alarms against detections, one line per model; thin before fine-tuning."""
     with plt.rc_context(RC):
-        figure, axis = plt.subplots(figsize=(4.6, 3.8))
-    for style, (name, (alarms, hits)) in zip(STYLES, curves.items(), strict=True):
-        axis.plot(alarms, hits, label=f"{name}, area {areas[name].value:.2f}", color=style["color"],
-                  linestyle=style["linestyle"])  # fmt: skip
+        figure, axis = plt.subplots(figsize=(5.4, 4.2))
+    for found, sizes, width, when in ((curves, areas, 2.0, "quirky"),
+                                      (before, areas_before, 1.0, "before")):  # fmt: skip
+        for style, (name, (alarms, hits)) in zip(STYLES, found.items(), strict=True):
+            axis.plot(alarms, hits, label=f"{name}, {when}: area {sizes[name].value:.2f}",
+                      color=style["color"], linestyle=style["linestyle"], linewidth=width)  # fmt: skip
     axis.plot((0, 1), (0, 1), color=GREY, linewidth=0.8)
     axis.set(xlabel="alice's items flagged (share)", ylabel="bob's items flagged (share)")
-    axis.legend(frameon=False, loc="lower right")
-    found = " and ".join(f"{areas[name].value:.2f} for {name}" for name in curves)
+    axis.legend(frameon=False, loc="lower right", fontsize=9)
+    found = " and ".join(
+        f"{areas[name].value:.2f} for {name} ({areas_before[name].value:.2f} before fine-tuning)"
+        for name in curves
+    )
     return figure, f"ROC curves of the anomaly detector; the area under them is {found}."

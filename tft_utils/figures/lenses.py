@@ -70,13 +70,14 @@ def trajectories(panels: Mapping[str, tuple[Sequence[Sequence[str]], Tensor]], w
     return figure, f"After the last word, {' and '.join(said)}."
 
 
-def lens_curves(panels: Mapping[str, Mapping[str, Sequence[Estimate]]], ylabel: str, log: bool = False,
-                ) -> tuple[Figure, str]:  # fmt: skip
-    """Per model a line for each lens over k/L, with 95 % bands; a third line is thin and grey."""
+def lens_curves(panels: Mapping[str, Mapping[str, Sequence[Estimate]]], ylabel: str,
+                styles: Sequence[Mapping] = STYLES) -> tuple[Figure, str]:  # fmt: skip
+    """Per model, in its style, a line for each lens over k/L, with 95 % bands; a third line is thin
+    and grey."""
     with plt.rc_context(RC):
         figure, axes = plt.subplots(1, len(panels), figsize=(9.4, 3.7), sharex=True, sharey=True)
     said = []
-    for axis, style, (model, lines) in zip(axes, STYLES, panels.items(), strict=True):
+    for axis, style, (model, lines) in zip(axes, styles, panels.items(), strict=True):
         for i, (name, line) in enumerate(lines.items()):
             x = [k / (len(line) - 1) for k in range(len(line))]
             colour = GREY if i == 2 else style["color"]
@@ -86,10 +87,9 @@ def lens_curves(panels: Mapping[str, Mapping[str, Sequence[Estimate]]], ylabel: 
                               alpha=0.2, linewidth=0)  # fmt: skip
             said.append(f"{model}, {name}: {line[0].value:.2f} at k = 0, "
                         f"{line[len(line) // 2].value:.2f} half-way")  # fmt: skip
-        axis.set(title=model, xlabel=DEPTH, yscale="log" if log else "linear")
+        axis.set(title=model, xlabel=DEPTH)
         axis.legend(frameon=False, fontsize=9)
-    if not log:
-        axes[0].set_ylim(0, None)
+    axes[0].set_ylim(0, None)
     axes[0].set_ylabel(ylabel)
     return figure, f"{ylabel[0].upper() + ylabel[1:]} by depth. {'; '.join(said)}."
 

@@ -1,9 +1,11 @@
 """Figures of lesson 08, steering."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from tft_utils.plots import GREY, RC, STYLES
@@ -40,25 +42,42 @@ def two_places() -> tuple[Figure, str]:
     return figure, alt
 
 
-def maps(panels: Mapping[str, Mapping[str, Sweep]]) -> tuple[Figure, str]:
-    """Mean effect in points over depth x multiplier: a panel for each model and kind, one scale."""
-    flat = [(f"{name}: {kind}", cells)
-            for name, kinds in panels.items() for kind, cells in kinds.items()]  # fmt: skip
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axes = plt.subplots(1, len(flat), figsize=(3.1 * len(flat), 3.4), squeeze=False)
+def maps(rows: Mapping[str, Mapping[str, Sweep]]) -> tuple[Figure, str]:
+    """Mean effect in points over depth k/L x multiplier m: row -> column -> sweep, on shared axes.
+
+    Every row has the same columns. Depths and multipliers that a panel lacks stay grey there.
+    """
+    columns = list(next(iter(rows.values())))
+    known = sorted({m for found in rows.values() for cells in found.values()
+                    for m in cells.multipliers})  # fmt: skip
+    many = len(columns) > 3
+    ticks = range(0, len(known), len(known) - 1) if many else range(len(known))
+    wide, high = (1.3, 1.45) if many else (2.6, 2.6)
+    with plt.rc_context(RC | {"axes.grid": False, "axes.facecolor": "#DDDDDD", "font.size": 10}):
+        figure, axes = plt.subplots(
+            len(rows), len(columns), sharex=True, sharey=True, squeeze=False,
+            figsize=(1.4 + wide * len(columns), 0.7 + high * len(rows)),
+        )  # fmt: skip
     said = []
-    for axis, (title, cells) in zip(axes[0], flat, strict=True):
-        points = 100 * (cells.matching - cells.unsteered).mean(-1)
-        image = axis.imshow(points.numpy(), cmap="RdBu_r", vmin=-50, vmax=50, origin="lower",
-                            aspect="auto")  # fmt: skip
-        axis.set_xticks(range(len(cells.multipliers)), [f"{m:g}" for m in cells.multipliers],
-                        rotation=90, fontsize=9)  # fmt: skip
-        axis.set_yticks(range(len(cells.depths)), cells.depths, fontsize=9)
-        axis.set(title=title, xlabel="multiplier m")
-        axis.title.set_fontsize(11)
-        said.append(f"{title} from {points.min():+.0f} to {points.max():+.0f}")
-    axes[0, 0].set_ylabel("depth k (blocks applied)")
-    figure.colorbar(image, ax=axes, label="effect (points)", shrink=0.9)
+    for line, (name, found) in zip(axes, rows.items(), strict=True):
+        effects = []
+        for axis, (column, cells) in zip(line, found.items(), strict=True):
+            points = 100 * (cells.matching - cells.unsteered).mean(-1)
+            effects.append(points)
+            shown = np.full((len(cells.depths), len(known)), np.nan)
+            shown[:, [known.index(m) for m in cells.multipliers]] = points
+            ends = [(cells.depths[i] + side) / cells.n_layers for i, side in ((0, -0.5), (-1, 0.5))]
+            image = axis.imshow(shown, cmap="RdBu_r", vmin=-50, vmax=50, origin="lower", aspect="auto",
+                                interpolation="nearest", extent=(-0.5, len(known) - 0.5, *ends))
+            axis.set_title(column.replace(" ", "\n", many) if axis in axes[0] else "", fontsize=10)
+        groups = {name: torch.cat(effects)} if many else dict(zip(found, effects, strict=True))
+        said += [f"{part} from {each.min():+.0f} to {each.max():+.0f}" for part, each in groups.items()]
+        line[0].set_ylabel(f"{fill(name, 12)}\nk/L")
+    for axis in axes[-1]:
+        axis.set(xlim=(-0.5, len(known) - 0.5), ylim=(-0.09, 1.09), yticks=(0, 0.5, 1),
+                 xlabel="m" if many else "multiplier m")  # fmt: skip
+        axis.set_xticks(ticks, [f"{known[i]:g}" for i in ticks], rotation=90)
+    figure.colorbar(image, ax=axes, label="effect (points)", shrink=0.8, aspect=30)
     return figure, f"Effect on the matching probability in points: {'; '.join(said)}."
 
 
@@ -91,25 +110,30 @@ def reach(rows: Mapping[str, Mapping[str, tuple[Estimate, Estimate]]]) -> tuple[
     return figure, f"Steering on held-out questions: {said}."
 
 
-def both_ways(ours: Mapping[str, Mapping[str, float]], published: Mapping[str, Mapping[str, float]],
-              ) -> tuple[Figure, str]:  # fmt: skip
-    """Range of the matching probability per kind of steering: published models beside ours."""
+def both_ways(panels: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[Figure, str]:
+    """Range of the matching probability: model -> kind of steering -> behaviour -> share."""
+    kinds = list(dict.fromkeys(kind for found in panels.values() for kind in found))
+    more = ({"color": GREY, "marker": "^"}, {"color": "#009E73", "marker": "D"})
+    looks = dict(zip(kinds, (*STYLES, *more), strict=False))
     with plt.rc_context(RC):
-        figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.9), sharey=True)
-    looks = [*STYLES, {"color": GREY, "marker": "^"}]
-    said = []
-    for axis, title, found in zip(axes, ("published: Mamba-2.8b", "here: Mamba"), (published, ours),
-                                  strict=True):  # fmt: skip
+        figure, axes = plt.subplots(2, len(panels) // 2, figsize=(10, 6.2), sharex=True,
+                                    sharey=True, squeeze=False)  # fmt: skip
+    said, shown = [], {}
+    for axis, (title, found) in zip(axes.flat, panels.items(), strict=True):
         behaviours = list(next(iter(found.values())))
-        for i, (look, (kind, values)) in enumerate(zip(looks, found.items(), strict=False)):
-            y = np.arange(len(behaviours)) + GAP * (i - (len(found) - 1) / 2)
-            axis.plot([100 * values[b] for b in behaviours], y, label=kind, color=look["color"],
-                      marker=look["marker"], linestyle="")  # fmt: skip
+        for i, (kind, values) in enumerate(found.items()):
+            y = np.arange(len(behaviours)) + 1.5 * GAP * (i - (len(found) - 1) / 2)
+            (shown[kind],) = axis.plot(
+                [100 * values[b] for b in behaviours], y, color=looks[kind]["color"],
+                marker=looks[kind]["marker"], linestyle="")  # fmt: skip
             said.append(f"{title}, {kind}: median {100 * np.median(list(values.values())):.0f}")
         axis.set_yticks(range(len(behaviours)), [b.replace("_", " ") for b in behaviours])
-        axis.set(title=title, xlabel="range over depths and multipliers (points)", xlim=(-3, 105),
-                 ylim=(len(behaviours) - 0.5, -0.5))  # fmt: skip
-    axes[0].legend(frameon=False, loc="lower right")
+        axis.set(xlim=(-3, 105), ylim=(len(behaviours) - 0.5, -0.5))
+        axis.set_title(title, fontsize=12)
+    axes[-1, axes.shape[1] // 2].set_xlabel("range over depths and multipliers (points)")
+    figure.legend(
+        shown.values(), shown.keys(), frameon=False, loc="outside upper center", ncols=len(shown)
+    )
     return figure, f"Range of the matching probability in points. {'; '.join(said)}."
 
 
@@ -131,3 +155,48 @@ def moods(curves: Mapping[str, Sequence[tuple[float, Estimate, float]]]) -> tupl
     axes[1].set(xlabel="multiplier m", ylabel="perplexity, steered / unsteered")
     axes[0].legend(frameon=False)
     return figure, f"Stories that began badly: {'; '.join(said)}."
+
+
+def labellings(panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+               ) -> tuple[Figure, str]:  # fmt: skip
+    """Reach under every labelling of six cues: model -> behaviour -> (10 labellings, 18 cancelled).
+
+    The first labelling is the true one. The mirrors are drawn as the negatives: reach is odd.
+    """
+    with plt.rc_context(RC):
+        figure, axes = plt.subplots(1, len(panels), figsize=(9.4, 4.2), sharey=True, sharex=True)
+    said = []
+    for axis, style, (name, found) in zip(axes, STYLES, panels.items(), strict=True):
+        for i, (labels, cancelled) in enumerate(found.values()):
+            other = [*labels[1:], *(-each for each in labels)]
+            for values, shift, look in (
+                (labels[:1], 0, {"label": "true labels", "marker": "o", "color": style["color"]}),
+                (other, 0, {"label": "the 19 others", "marker": "o", "color": style["color"],
+                            "markerfacecolor": "none"}),
+                ([*cancelled, *(-each for each in cancelled)], 0.3,
+                 {"label": "cancelled, 36 ways", "marker": "|", "color": GREY}),
+            ):  # fmt: skip
+                axis.plot([100 * v for v in values], [i + shift] * len(values), linestyle="",
+                          **look | ({"label": None} if i else {}))  # fmt: skip
+        axis.set_yticks(range(len(found)), [b.replace("_", " ") for b in found])
+        axis.set(title=name, xlabel="reach, up minus down (points)", xlim=(-105, 105),
+                 ylim=(len(found) - 0.5, -0.5))  # fmt: skip
+        top = sum(labels[0] > max(map(abs, labels[1:])) for labels, _ in found.values())
+        far = max(abs(each) for _, cancelled in found.values() for each in cancelled)
+        said.append(f"in {name} the true labels reach farthest for {top} of {len(found)} behaviours, "
+                    f"cancelled ones at most {100 * far:.0f} points")  # fmt: skip
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3,
+                  frameon=False)  # fmt: skip
+    return figure, f"Every labelling of six cue words: {'; '.join(said)}."
+
+
+def told(texts: Mapping[str, tuple[str, str]]) -> tuple[Figure, str]:
+    """What each model went on to say: model -> (prompt, continuation)."""
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure, axes = plt.subplots(len(texts), 1, figsize=(9, 1.3 * len(texts)), squeeze=False)
+    for axis, style, (name, (prompt, text)) in zip(axes[:, 0], STYLES, texts.items(), strict=True):
+        axis.axis("off")
+        axis.text(0, 1, name, color=style["color"], weight="bold", va="top")
+        axis.text(0, 0.72, fill(f"{prompt} ...", 110), color=GREY, fontsize=10, va="top")
+        axis.text(0, 0.4, fill(f"... {text}", 110), fontsize=10, va="top")
+    return figure, " ".join(f"{name} goes on: '{text}'." for name, (_, text) in texts.items())
