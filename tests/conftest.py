@@ -5,6 +5,9 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+import torch
+
+from tft_utils import models
 
 TESTS = Path(__file__).parent
 SHARED = TESTS.parent.parent / "shared"
@@ -27,6 +30,24 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip("skipped loudly: ../shared is not beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def without_gradients():
+    """As in the lessons: whoever needs gradients switches them on."""
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module", params=models.PAIR)
+def model(request) -> models.Model:
+    """Each organism of the pair in turn."""
+    return models.load(request.param)
+
+
+@pytest.fixture(scope="module")
+def mamba() -> models.Model:
+    return models.load("mamba")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

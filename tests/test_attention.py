@@ -16,16 +16,7 @@ from tft_utils.models import Model, load
 
 TEXTS = ["The keys near the old cabinet", "mila red . tomo blue . mila", "2 7 + 1 5 ="]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_gradients():
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module", params=models.PAIR)
-def model(request) -> Model:
-    return load(request.param)
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def step_sizes(pos: int, channels: int, dtype=torch.float64, largest: float = 0.1) -> Tensor:

@@ -9,16 +9,7 @@ from tft_utils.models import Model, load
 
 N = 8
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_gradients():
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module", params=models.PAIR)
-def model(request) -> Model:
-    return load(request.param)
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,7 @@ from tft_utils.models import DATA, load
 NAMES = (*models.PAIR, "mamba-tied")
 STEPS, BATCH = 60, 256
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_gradients():
-    """As in the lessons: whoever needs gradients switches them on."""
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def texts_of(n: int, split: str) -> list[str]:

@@ -10,30 +10,15 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
 
-from tft_utils import attention, models, patching, plots, scan, stats, world
+from tft_utils import attention, patching, plots, scan, stats, world
 from tft_utils.architectures import ARCHITECTURES
 from tft_utils.figures import activation_patching as figures
-from tft_utils.models import Model, load
+from tft_utils.models import load
 from tft_utils.patching import Asked, Effects
 
 CLOSE = 1e-5  # of a normalised effect
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_gradients():
-    """As in the lessons: whoever needs gradients switches them on."""
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module", params=models.PAIR)
-def model(request) -> Model:
-    return load(request.param)
-
-
-@pytest.fixture(scope="module")
-def mamba() -> Model:
-    return load("mamba")
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def facts(model, n: int = 6, seed: int = 0) -> Asked:

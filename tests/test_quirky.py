@@ -9,11 +9,7 @@ import torch
 from tft_utils import models, quirky, statements
 from tft_utils.statements import CHARACTERS, CHOICES, TASKS
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 @pytest.fixture(scope="module", params=models.PAIR)

@@ -20,17 +20,7 @@ SETS = [(model_type, name) for model_type in ("gpt_neox", "mamba")
         for name in ARCHITECTURES[model_type].RULE_SETS]  # fmt: skip
 BROKEN = 1e-2  # what leaving a rule out must cost, as a share of |f|
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_gradients():
-    """As in the lessons: whoever needs gradients switches them on."""
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module", params=models.PAIR)
-def model(request) -> Model:
-    return load(request.param)
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def bare(config, dtype=torch.float32, **kwargs) -> SimpleNamespace:

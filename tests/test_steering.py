@@ -8,31 +8,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, MambaConfig
 
-from tft_utils import caa, contrasts, models, plots, stats, steering, world
+from tft_utils import caa, contrasts, plots, stats, steering, world
 from tft_utils.architectures import ARCHITECTURES
 from tft_utils.contrasts import Contrast, Direction, Question
 from tft_utils.figures import steering as figures
 from tft_utils.lexicon import BEHAVIOURS
-from tft_utils.models import LoadError, Model, load
+from tft_utils.models import LoadError, load
 from tft_utils.steering import Push
 
 FEW = (-2.0, 1.0)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def without_gradients():
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module", params=models.PAIR)
-def model(request) -> Model:
-    return load(request.param)
-
-
-@pytest.fixture(scope="module")
-def mamba() -> Model:
-    return load("mamba")
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def ways(model) -> list[tuple[str, ...]]:
