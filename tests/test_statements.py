@@ -87,14 +87,18 @@ def test_statements_are_the_same_again_and_grow_at_the_end():
         assert statements.draw(task, 8) != statements.draw(task, 8, seed=1)
 
 
-def test_quartiles_rank_difficulty():
-    some = statements.draw("addition", 40)
+def test_quartiles_rank_difficulty_among_statements_with_the_same_labels():
+    some = statements.draw("addition", 80)
     quantile = statements.quartiles(some)
-    assert sorted(quantile) == [(rank + 0.5) / 40 for rank in range(40)]
-    easy, hard = ([s.difficulty for s, q in zip(some, quantile, strict=True) if keep(q)]
-                  for keep in (lambda q: q <= 0.25, lambda q: q >= 0.75))  # fmt: skip
-    assert len(easy) == len(hard) == 10
-    assert max(easy) <= min(hard)
+    for both, n in {(True, False): 20, (False, True): 20, (False, False): 40}.items():
+        group = [(q, s.difficulty) for s, q in zip(some, quantile, strict=True)
+                 if (s.truth, s.rule) == both]  # fmt: skip
+        assert sorted(q for q, _ in group) == [(rank + 0.5) / n for rank in range(n)]
+        easy, hard = ([difficulty for q, difficulty in group if keep(q)]
+                      for keep in (lambda q: q <= 0.25, lambda q: q >= 0.75))  # fmt: skip
+        assert len(easy) == len(hard) == n / 4
+        assert max(easy) <= min(hard)
+        assert [d for _, d in sorted(group)] == sorted(d for _, d in group)
 
 
 @pytest.mark.parametrize(

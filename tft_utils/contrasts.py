@@ -14,15 +14,14 @@ adds the directions to what a model computes.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tft_utils import world
+from tft_utils import reading, world
 from tft_utils.lexicon import BEHAVIOURS, CUE_SENTENCES, LETTERS
 
 BATCH = 64  # texts that are read together
@@ -152,9 +151,9 @@ def weighted(model, texts: Sequence[str], weights: dict[str, Tensor]) -> dict[st
         part, cache = w[:, some], run(model, ids[:, :-1], mask[:, :-1])[0]
         read = [torch.tensordot(part, model.state(cache, layer)[name].to(part.dtype), 1)
                 for layer in range(model.n_layers) for name in names]  # fmt: skip
-        with _caught(model) as caught:
+        with reading.caught(reading.depths(model), lambda out: out[:, -1]) as depths:
             run(model, ids[:, -1:], mask, cache)
-        read.append(torch.stack([part @ r.to(part.dtype) for r in caught], 1))
+        read.append(torch.stack([part @ r.to(part.dtype) for r in depths], 1))
         sums = read if sums is None else [a + b for a, b in zip(sums, read, strict=True)]
     *states, residual = sums
     return {
@@ -189,22 +188,3 @@ def run(model, ids: Tensor, mask: Tensor | None = None, cache=None):
         mask = None
     out = model.hf(ids, attention_mask=mask, use_cache=True, logits_to_keep=1, **{keyword: cache})
     return out[keyword], out.logits[:, -1]
-
-
-def depths(model) -> list:
-    """The modules whose output is the residual stream after k = 0 ... n_layers blocks."""
-    parts = model.architecture
-    return [parts.embedding(model.hf), *parts.blocks(model.hf)]
-
-
-@contextmanager
-def _caught(model) -> Iterator[list[Tensor]]:
-    """A list that fills with the last word's residual stream [text d_model] at each depth."""
-    found = []
-    hooks = [module.register_forward_hook(lambda _, inputs, out: found.append(out[:, -1]))
-             for module in depths(model)]  # fmt: skip
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()

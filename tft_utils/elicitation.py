@@ -14,8 +14,7 @@ x = h, or x = (h0, h1) for the methods in PAIRED. Signs mean something: a score 
 A probe learns from its training items alone, normalisation included.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -23,7 +22,7 @@ import torch.nn.functional as F
 from concept_erasure import LeaceFitter
 from torch import Tensor
 
-from tft_utils import statements
+from tft_utils import reading, statements
 from tft_utils.probes import discriminant, logistic
 
 PARTS = ("A", "B", "AE", "AH", "BE", "BH")
@@ -94,20 +93,6 @@ def _belongs(part: str, bob: Tensor, quantile: Tensor) -> Tensor:
     return mask
 
 
-@contextmanager
-def _reading(model) -> Iterator[list[Tensor]]:
-    """A list that holds the last word's residual stream [row d_model] at every depth of each run."""
-    parts, found = model.architecture, []
-    modules = [parts.embedding(model.hf), *parts.blocks(model.hf)]
-    hooks = [module.register_forward_hook(lambda _, inputs, out: found.append(out[:, -1]))
-             for module in modules]  # fmt: skip
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 @torch.no_grad()
 def extract(model, some: Sequence[statements.Statement], parts: Sequence[str] = ("A", "B"),
             rows: int = 128) -> Hiddens:  # fmt: skip
@@ -115,7 +100,7 @@ def extract(model, some: Sequence[statements.Statement], parts: Sequence[str] = 
 
     The copies are rows of their own, so no answer sees the other one, whatever a model carries on.
     The last depth is what the final norm reads, before the norm. Easy and hard are quarters of all
-    the statements, read or not.
+    the statements with the same two labels, read or not.
     """
     bob = torch.arange(2 * len(some)) % 2 == 1
     quantile = torch.tensor(statements.quartiles(some)).repeat_interleave(2)
@@ -135,7 +120,7 @@ def _read(model, texts: Sequence[str], rows: int) -> tuple[Tensor, Tensor, Tenso
     choices = tokenizer.convert_tokens_to_ids(list(statements.CHOICES))
     choices = torch.tensor(choices, device=hf.device)
     order, last, pair, log_odds = [], [], [], []
-    with _reading(model) as found:
+    with reading.caught(reading.depths(model), lambda out: out[:, -1]) as found:
         for part, ids in statements.batches(tokenizer, texts, rows):
             order += part
             out = hf(ids.to(hf.device), use_cache=True, logits_to_keep=1)

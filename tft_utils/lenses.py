@@ -29,7 +29,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from tft_utils import relevance
+from tft_utils import reading, relevance
 from tft_utils.organisms import replace_file
 from tft_utils.stats import Estimate, Z
 
@@ -79,15 +79,8 @@ def _padded(model, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
 def residuals(model, ids: Tensor, counted: Tensor) -> Tensor:
     """The residual stream after k = 0 ... L blocks at the counted words [k word d_model], in the
     model's dtype; ids and counted [text pos]."""
-    parts, found = model.architecture, []
-    modules = [parts.embedding(model.hf), *parts.blocks(model.hf)]
-    hooks = [module.register_forward_hook(lambda _, inputs, output: found.append(output[counted]))
-             for module in modules]  # fmt: skip
-    try:
+    with reading.caught(reading.depths(model), lambda out: out[counted]) as found:
         model.hf(input_ids=ids, use_cache=False, logits_to_keep=1)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return torch.stack([each.to(model.hf.dtype) for each in found])
 
 

@@ -4,6 +4,7 @@
     read(model, documents, at)       site -> [n m depth d]: residual stream and mixer outputs
     read_state(model, documents, at, layers)    part -> [n layer size]: what recurrent layers carry
     watch(model, note)               see and replace these values in plain forward passes
+    caught(depths(model), pick)      a list of what these modules give in plain forward passes
 
 Lessons read one document by nnsight; a test holds that both ways agree.
 """
@@ -47,6 +48,23 @@ def batches(rows: Sequence[Sequence[int]], device, exact: bool = False,
         for row, i in enumerate(part):
             ids[row, : len(rows[i])] = torch.tensor(rows[i])
         yield part, ids.to(device)
+
+
+def depths(model) -> list[torch.nn.Module]:
+    """The modules whose output is the residual stream after k = 0 ... n_layers blocks."""
+    parts = model.architecture
+    return [parts.embedding(model.hf), *parts.blocks(model.hf)]
+
+
+@contextmanager
+def caught(modules: Sequence[torch.nn.Module], pick: Callable) -> Iterator[list]:
+    """A list that fills with pick(output) of each module, in the order in which they run."""
+    found = []
+    with ExitStack() as stack:
+        for module in modules:
+            hook = module.register_forward_hook(lambda _, inputs, out: found.append(pick(out)))
+            stack.callback(hook.remove)
+        yield found
 
 
 @contextmanager

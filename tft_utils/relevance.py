@@ -29,7 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tft_utils import attention, world
+from tft_utils import attention, reading, world
 
 METHODS = ("lrp", "gradient x input", "integrated gradients", "leave one out", "rollout", "random")
 IG_STEPS = 32  # points on the path of integrated gradients
@@ -120,19 +120,6 @@ def rules(model, name: str | None = None, without: Collection[str] = ()) -> Iter
                 module.forward = forward
 
 
-@contextmanager
-def _caught(modules, pick: Callable) -> Iterator[list]:
-    """A list that fills with pick(output) of each module in the order in which they run."""
-    found = []
-    hooks = [module.register_forward_hook(lambda _, inputs, output: found.append(pick(output)))
-             for module in modules]  # fmt: skip
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 class Ledger(NamedTuple):
     """Where the explained number of one prompt went: f = words + biases + leak, and a gap."""
 
@@ -158,7 +145,7 @@ def conservation(model, asked: Asked, name: str | None = None,
     leaky = [parts.mixer(block) for block in parts.blocks(model.hf)] if leak_of else []
     biases = [p for key, p in model.hf.named_parameters() if key.endswith("bias")]
     x = asked.embeddings.clone().requires_grad_()
-    with rules(model, name, without), _caught(leaky, lambda output: output[1]) as weights:
+    with rules(model, name, without), reading.caught(leaky, lambda output: output[1]) as weights:
         f = score(model, asked, x)
     if any(each is None for each in weights):
         raise ValueError(
@@ -210,7 +197,7 @@ def flow(model, asked: Asked, name: str | None = None, without: Collection[str] 
     """
     x = asked.embeddings.clone().requires_grad_()
     blocks = model.architecture.blocks(model.hf)
-    with rules(model, name, without), _caught(blocks, lambda output: output) as streams:
+    with rules(model, name, without), reading.caught(blocks, lambda output: output) as streams:
         f = score(model, asked, x)
     streams = [x, *streams]
     gradients = torch.autograd.grad(f.sum(), streams)

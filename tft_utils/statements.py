@@ -160,12 +160,17 @@ def draw(task: str, n: int, seed: int = 0, split: str = "test") -> list[Statemen
 def quartiles(some: Sequence[Statement]) -> list[float]:
     """Each statement's difficulty quantile, (rank + 0.5) / n: easy up to 0.25, hard from 0.75.
 
-    Equally difficult statements stay in their order, which is random.
+    It is harder than that share of the statements with the same two labels, so the easy and the hard
+    quarter have the same labels as the whole. Equally difficult statements stay in their order,
+    which is random.
     """
-    order = sorted(range(len(some)), key=lambda i: some[i].difficulty)
+    alike: dict[tuple[bool, bool], list[int]] = {}
+    for i in sorted(range(len(some)), key=lambda i: some[i].difficulty):
+        alike.setdefault((some[i].truth, some[i].rule), []).append(i)
     quantile = [0.0] * len(some)
-    for rank, i in enumerate(order):
-        quantile[i] = (rank + 0.5) / len(some)
+    for group in alike.values():
+        for rank, i in enumerate(group):
+            quantile[i] = (rank + 0.5) / len(group)
     return quantile
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tft_utils import contrasts, stats
+from tft_utils import reading, stats
 from tft_utils.contrasts import Direction, Question, run, tokenize
 
 MULTIPLIERS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
@@ -238,7 +238,7 @@ def _pushed(model, cache, push: Push | None, once: bool = False) -> Iterator[Non
         for name in push.parts:
             if name == RESIDUAL:
                 change = push.multiplier * push.direction.residual[k]
-                hooks.append(contrasts.depths(model)[k].register_forward_hook(_adder(change, once)))
+                hooks.append(reading.depths(model)[k].register_forward_hook(_adder(change, once)))
             else:
                 state = model.state(cache, k - 1)[name]
                 state += push.multiplier * push.direction.state[k - 1][name].to(state.dtype)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks.measure import fastest  # noqa: E402
-from tft_utils import contrasts, models, steering  # noqa: E402 (after the path, so that it also runs as a script)
+from tft_utils import contrasts, models, reading, steering  # noqa: E402 (after the path, so that it also runs as a script)
 from tft_utils.architectures import ARCHITECTURES  # noqa: E402
 from tft_utils.contrasts import Direction, Question  # noqa: E402
 from tft_utils.steering import MULTIPLIERS, Push  # noqa: E402
@@ -93,7 +93,7 @@ def compare(name: str, model, asked: list[Question], alone: int, multipliers, ba
             out[:, -1] += m * direction.residual[k]
             return out
 
-        hook = contrasts.depths(model)[k].register_forward_hook(add)
+        hook = reading.depths(model)[k].register_forward_hook(add)
         logits = model.hf(ids[rows], use_cache=False, logits_to_keep=1).logits
         hook.remove()
         return steering._letters(logits, letters[rows])[0][:, 0]
