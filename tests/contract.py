@@ -36,6 +36,7 @@ BANNED = re.compile(r"\b(simply|obviously)\b", re.IGNORECASE)
 EMPTY_LINK_TEXTS = {"here", "click here", "link", "this"}
 NETWORK = {"aiohttp", "ftplib", "httpx", "huggingface_hub", "requests", "socket", "urllib"}
 ARCHITECTURE = re.compile(r"mamba|transformer|gpt_?neox|pythia|rwkv|rnn", re.IGNORECASE)
+TRACES = {"trace", "generate"}  # what nnsight opens a trace with
 LITERAL_PERCENTS = {95.0}  # the level of every interval
 DIFFICULTY = re.compile(
     r"^Difficulty [●○]{3} · Importance [●○]{3} · \d+ minutes$", flags=re.MULTILINE
@@ -274,6 +275,9 @@ def code(path: Path, notebook: dict) -> Problems:
             yield cell["id"], f"it imports {module}; lessons use no network"
         for name in sorted(set(named_in_conditions(tree))):
             yield cell["id"], f"a condition names '{name}'; put what differs into data"
+        if traces_again_beside_a_comprehension(tree):
+            yield cell["id"], ("it traces more than once beside a comprehension, and Python 3.12.0 to "
+                               "3.12.9 then loses what the traces save; trace in a function")  # fmt: skip
 
 
 def imported(tree: ast.Module) -> set[str]:
@@ -285,6 +289,26 @@ def imported(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names.add((node.module or "").split(".")[0])
     return names
+
+
+def at_top_level(node: ast.AST, times: int = 1) -> Iterator[tuple[ast.AST, int]]:
+    """All that runs in a cell's own frame, and how often: once, or twice for whatever repeats."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.GeneratorExp):
+            repeats = 2 if isinstance(child, ast.For | ast.While) else times
+            yield child, repeats
+            yield from at_top_level(child, repeats)
+
+
+def traces_again_beside_a_comprehension(tree: ast.Module) -> bool:
+    """What CPython's issue 130809 breaks: a trace puts what it saves into the frame around it, and
+    the second time a comprehension's variable hides that frame's names."""
+    nodes = list(at_top_level(tree))
+    calls = [(item.context_expr, times) for node, times in nodes if isinstance(node, ast.With)
+             for item in node.items if isinstance(item.context_expr, ast.Call)]  # fmt: skip
+    traces = sum(times for call, times in calls if getattr(call.func, "attr", "") in TRACES)
+    inlined = ast.ListComp | ast.SetComp | ast.DictComp
+    return traces > 1 and any(isinstance(node, inlined) for node, _ in nodes)
 
 
 def named_in_conditions(tree: ast.Module) -> Iterator[str]:

@@ -47,6 +47,16 @@ def test_a_missing_package_has_a_remedy(monkeypatch, capsys):
     assert lines[at + 1].strip() == '-> run `pip install "no-such-package>=1"`'
 
 
+@pytest.mark.parametrize(("version", "warned"), [
+    ((3, 11, 7), False), ((3, 12, 3), True), ((3, 12, 10), False), ((3, 13, 0), False),
+])  # fmt: skip
+def test_a_python_that_loses_saved_values_is_usable_with_a_warning(monkeypatch, version, warned):
+    monkeypatch.setattr(environment.sys, "version_info", version)
+    check = environment._python()
+    assert check.ok
+    assert ("trace inside a function" in check.found) == warned
+
+
 def test_an_old_python_and_little_memory_have_remedies(monkeypatch):
     monkeypatch.setattr(environment.sys, "version_info", (3, 10, 4))
     monkeypatch.setattr(environment, "MEMORY_GIB", 1e6)

@@ -34,6 +34,9 @@ class Check(NamedTuple):
 
 def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
+    if (3, 12) <= tuple(sys.version_info[:3]) < (3, 12, 10):  # CPython issue 130809
+        # A comprehension beside a repeated trace hides the names that the trace should set.
+        found += ": in a loop, trace inside a function"
     return Check("Python 3.11 or newer", found, sys.version_info >= (3, 11),
                  "install Python 3.11 or newer and run `make lab` again")  # fmt: skip
 
