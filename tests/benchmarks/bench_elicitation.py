@@ -16,7 +16,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tft_utils import elicitation, generalisation, models, statements  # noqa: E402 (so that it also runs as a script)
+from tft_utils import elicitation, generalisation, models, reading, statements  # noqa: E402 (so that it also runs as a script)
 
 STATEMENTS, LOOP, THREADS, TASK = 400, 12, 2, "grammar"  # STATEMENTS to train on and to test on
 
@@ -33,7 +33,7 @@ def run() -> dict:
         loop(model, train[:2])
         start = time.perf_counter()
         h, unseen = elicitation.extract(model, train), elicitation.extract(model, test)
-        reading = time.perf_counter() - start
+        read = time.perf_counter() - start
         probe_all(h, unseen)
         whole = time.perf_counter() - start
         start = time.perf_counter()
@@ -44,7 +44,7 @@ def run() -> dict:
             error = ((mine - theirs).abs().max() / theirs.abs().max()).item()
             assert error < 1e-5, f"{name}: hidden states differ by {error:.1e} of the largest"
         found[f"elicitation: reading {2 * STATEMENTS} statements of {name}, theirs/ours, at least 10"] = (
-            row(reading, looped, looped / reading))  # fmt: skip
+            row(read, looped, looped / read))  # fmt: skip
         found[f"elicitation: reading and all probes of {name}, ours/bar of 20 s, at most 1"] = row(
             whole, 20.0, whole / 20
         )
@@ -70,7 +70,7 @@ def loop(model, some) -> tuple[torch.Tensor, torch.Tensor]:
     hf, keyword = model.hf, model.architecture.CACHE
     choices = model.tokenizer.convert_tokens_to_ids(list(statements.CHOICES))
     last, pair = [], []
-    with elicitation._reading(model) as found:
+    with reading.caught(reading.depths(model), lambda out: out[:, -1]) as found:
         for text in statements.prompts(some):
             out = hf(model.tokenizer(text, return_tensors="pt").input_ids, use_cache=True)
             last.append(torch.stack(found, 1)[0])
