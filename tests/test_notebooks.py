@@ -139,6 +139,8 @@ BREACHES = {  # what is broken -> how, and the problem it must give
     "network": (added("toy-run", "from urllib.request import urlopen"), "toy-run: it imports urllib"),
     "traces": (added("toy-run", "for p in [x for x in 'ab']:\n    with model.trace(p):\n        1"),
                "cell toy-run: it traces more than once beside a comprehension"),
+    "traces twice": (added("toy-run", "with m.trace(1):\n    1\nwith m.trace(2):\n    {x for x in 'ab'}"),
+                     "cell toy-run: it traces more than once beside a comprehension"),
     "no exercise": (tagged("ex-last-word"), "has answers to last_word, which is no exercise"),
     "exercise cells": (moved("ex-last-word-check", 0), "cell ex-last-word: expected the four cells"),
     "exercise tag": (tagged("ex-last-word-check"), "cell ex-last-word-check: .*the tag 'check'"),
