@@ -43,7 +43,7 @@ bench: $(STAMP) ## measure our implementations against others, table to build/be
 	$(PY) -m tests.benchmarks
 
 notebooks: $(STAMP) ## execute every notebook; write its outputs and the registry of claims
-	$(PY) -m tft_utils.notebooks execute
+	$(PY) -m tft_utils.course.notebooks execute
 
 organisms: $(STAMP) ## train the bundled models again (takes hours; resumes when interrupted)
 	$(PY) -m tft_utils.organisms train transformer --seed 0 --ship

@@ -16,19 +16,29 @@ from pathlib import Path
 
 from nbformat.validator import iter_validate
 
-from tft_utils import claims, notebooks
+from tft_utils.course import claims, notebooks
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 TAGS = {"setup", "parameters", "exercise", "check", "solution", "claim", "optional"}
 SECTIONS = {  # cell id -> its heading, in the order of a lesson
-    "title": "# ", "glance": "## At a glance", "objectives": "## After this lesson you can",
-    "setup": "", "parameters": "", "idea": "## The idea in one picture", "toy": "## By hand",
-    "predict": "## Predict first", "tf": "## On the Transformer",
-    "mamba": "## The same code on Mamba", "transfer": "## Does it transfer?",
-    "fool": "## What would fool us", "limits": "## Limits", "recap": "## Recap",
-    "teach": "## Teach this", "references": "## References",
-}  # fmt: skip
+    "title": "# ",
+    "glance": "## At a glance",
+    "objectives": "## After this lesson you can",
+    "setup": "",
+    "parameters": "",
+    "idea": "## The idea in one picture",
+    "toy": "## By hand",
+    "predict": "## Predict first",
+    "tf": "## On the Transformer",
+    "mamba": "## The same code on Mamba",
+    "transfer": "## Does it transfer?",
+    "fool": "## What would fool us",
+    "limits": "## Limits",
+    "recap": "## Recap",
+    "teach": "## Teach this",
+    "references": "## References",
+}
 GLANCE = ("Time", "Run time", "You need", "Verdict")
 CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 60, 3500, 25, 8, 400
 SHOWN = {"text/plain", "text/markdown", "image/png", claims.MIME}
@@ -38,9 +48,7 @@ NETWORK = {"aiohttp", "ftplib", "httpx", "huggingface_hub", "requests", "socket"
 ARCHITECTURE = re.compile(r"mamba|transformer|gpt_?neox|pythia|rwkv|rnn", re.IGNORECASE)
 TRACES = {"trace", "generate"}  # what nnsight opens a trace with
 LITERAL_PERCENTS = {95.0}  # the level of every interval
-DIFFICULTY = re.compile(
-    r"^Difficulty [●○]{3} · Importance [●○]{3} · \d+ minutes$", flags=re.MULTILINE
-)
+DIFFICULTY = re.compile(r"^Difficulty [●○]{3} · Importance [●○]{3} · \d+ minutes$", flags=re.MULTILINE)
 FENCE = re.compile(r"^```python\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 MAKE = "run `make notebooks`"
 
@@ -55,9 +63,10 @@ def lesson_of(path: Path) -> str:
 def cells(notebook: dict, kind: str = "", tag: str = "") -> list[dict]:
     """The cells of a kind (all when empty) that have a tag (any when empty)."""
     return [
-        cell for cell in notebook["cells"]
+        cell
+        for cell in notebook["cells"]
         if cell["cell_type"].startswith(kind) and (not tag or tag in tags(cell))
-    ]  # fmt: skip
+    ]
 
 
 def tags(cell: dict) -> list[str]:
@@ -153,8 +162,13 @@ def setup(path: Path, notebook: dict) -> Problems:
     if len(text.splitlines()) > SETUP_LINES:
         yield "setup", f"expected at most {SETUP_LINES} lines; shorten it"
     body = ast.parse(source(notebook, "parameters")).body
-    names = [target.id for node in body if isinstance(node, ast.Assign) for target in node.targets
-             if isinstance(node.value, ast.Constant)]  # fmt: skip
+    names = [
+        target.id
+        for node in body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(node.value, ast.Constant)
+    ]
     if names != ["SCALE", "SEED", "DEVICE"] or len(body) != 3:
         yield "parameters", "expected SCALE, SEED and DEVICE and nothing else; write them so"
 
@@ -242,8 +256,11 @@ def budgets(path: Path, notebook: dict) -> Problems:
     """Length and size; the run time is reported where a notebook is run."""
     words = sum(len(cell["source"].split()) for cell in cells(notebook, "markdown"))
     kilobytes = len(notebooks.canonical(notebook).encode()) / 1000
-    for what, found, most in (("cells", len(notebook["cells"]), CELLS), ("words", words, WORDS),
-                              ("kB", round(kilobytes), KILOBYTES)):  # fmt: skip
+    for what, found, most in (
+        ("cells", len(notebook["cells"]), CELLS),
+        ("words", words, WORDS),
+        ("kB", round(kilobytes), KILOBYTES),
+    ):
         if found > most:
             yield "", f"it has {found} {what}, at most {most}; shorten it"
     for cell in cells(notebook, "code"):
@@ -276,8 +293,13 @@ def code(path: Path, notebook: dict) -> Problems:
         for name in sorted(set(named_in_conditions(tree))):
             yield cell["id"], f"a condition names '{name}'; put what differs into data"
         if traces_again_beside_a_comprehension(tree):
-            yield cell["id"], ("it traces more than once beside a comprehension, and Python 3.12.0 to "
-                               "3.12.9 then loses what the traces save; trace in a function")  # fmt: skip
+            yield (
+                cell["id"],
+                (
+                    "it traces more than once beside a comprehension, and Python 3.12.0 to "
+                    "3.12.9 then loses what the traces save; trace in a function"
+                ),
+            )
 
 
 def imported(tree: ast.Module) -> set[str]:
@@ -304,8 +326,13 @@ def traces_again_beside_a_comprehension(tree: ast.Module) -> bool:
     """What CPython's issue 130809 breaks: a trace puts what it saves into the frame around it, and
     the second time a comprehension's variable hides that frame's names."""
     nodes = list(at_top_level(tree))
-    calls = [(item.context_expr, times) for node, times in nodes if isinstance(node, ast.With)
-             for item in node.items if isinstance(item.context_expr, ast.Call)]  # fmt: skip
+    calls = [
+        (item.context_expr, times)
+        for node, times in nodes
+        if isinstance(node, ast.With)
+        for item in node.items
+        if isinstance(item.context_expr, ast.Call)
+    ]
     traces = sum(times for call, times in calls if getattr(call.func, "attr", "") in TRACES)
     inlined = ast.ListComp | ast.SetComp | ast.DictComp
     return traces > 1 and any(isinstance(node, inlined) for node, _ in nodes)
@@ -340,20 +367,14 @@ def exercises(path: Path, notebook: dict) -> Problems:
     wrong = wrong_answers(path)
     names = [brief["id"].removeprefix("ex-").replace("-", "_") for brief in briefs]
     for name in sorted(wrong.keys() - set(names)):
-        yield (
-            "",
-            f"tests/wrong/{lesson}.py has answers to {name}, which is no exercise; remove them",
-        )
+        yield ("", f"tests/wrong/{lesson}.py has answers to {name}, which is no exercise; remove them")
     for brief, name in zip(briefs, names, strict=True):
         if len(wrong.get(name, ())) < 2:
             yield brief["id"], f"fewer than 2 wrong answers in tests/wrong/{lesson}.py; add some"
         four = [brief["id"] + end for end in ("", "-stub", "-check", "-solution")]
         start = at.index(brief["id"])
         if at[start : start + 4] != four or not brief["id"].startswith("ex-"):
-            yield (
-                brief["id"],
-                f"expected the four cells {', '.join(four)}; write them in this order",
-            )
+            yield (brief["id"], f"expected the four cells {', '.join(four)}; write them in this order")
             continue
         yield from one_exercise(lesson, name, notebook["cells"][start : start + 4])
 
@@ -374,19 +395,29 @@ def one_exercise(lesson: str, name: str, four: list[dict]) -> Problems:
     said = "".join(output.get("text", "") for output in check["outputs"])
     if "not attempted" not in said:
         yield check["id"], f"its output says '{said.strip()[:80]}'; put the stub back and {MAKE}"
-    reference = getattr(importlib.import_module(f"tft_utils.answers.{lesson}"), name, None)
+    reference = getattr(importlib.import_module(f"tft_utils.lessons.{lesson}"), name, None)
     if reference is None:
-        yield stub["id"], f"tft_utils/answers/{lesson}.py has no {name}; write the reference"
+        yield stub["id"], f"tft_utils/lessons/{lesson}.py has no {name}; write the reference"
         return
     text = inspect.getsource(reference)
     if not is_stub(stub["source"], text):
-        yield stub["id"], ("expected one function with the reference's signature and docstring that "
-                           "ends with `raise NotAttempted`; write it so")  # fmt: skip
+        yield (
+            stub["id"],
+            (
+                "expected one function with the reference's signature and docstring that "
+                "ends with `raise NotAttempted`; write it so"
+            ),
+        )
     if not solution["source"].startswith("<details><summary>Solution</summary>\n"):
         yield solution["id"], "expected '<details><summary>Solution</summary>'; fold the solution"
     if FENCE.findall(solution["source"]) != [text]:
-        yield solution["id"], (f"its python fence is not the reference {name} in "
-                               f"tft_utils/answers/{lesson}.py; copy that text into it")  # fmt: skip
+        yield (
+            solution["id"],
+            (
+                f"its python fence is not the reference {name} in "
+                f"tft_utils/lessons/{lesson}.py; copy that text into it"
+            ),
+        )
 
 
 def is_stub(stub: str, reference: str) -> bool:
@@ -436,16 +467,35 @@ def claimed(path: Path, notebook: dict) -> Problems:
 
 def percents(notebook: dict, records: list[dict]) -> set[float]:
     """What a sentence may call a percentage: claimed numbers, and settings that the code states."""
-    claimed = [found[key] for r in records for found in (r, r["control"] or {})
-               for key in ("value", "low", "high", "expect") if key in found]  # fmt: skip
-    settings = [node.value for _, tree in trees(notebook) for node in ast.walk(tree)
-                if isinstance(node, ast.Constant) and isinstance(node.value, float)]  # fmt: skip
+    claimed = [
+        found[key]
+        for r in records
+        for found in (r, r["control"] or {})
+        for key in ("value", "low", "high", "expect")
+        if key in found
+    ]
+    settings = [
+        node.value
+        for _, tree in trees(notebook)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, float)
+    ]
     return LITERAL_PERCENTS | {100 * number for number in claimed + settings}
 
 
 RULES: tuple[Callable[[Path, dict], Problems], ...] = (
-    form, sections, setup, navigation, outputs, figures, budgets, language, code, exercises, claimed,
-)  # fmt: skip
+    form,
+    sections,
+    setup,
+    navigation,
+    outputs,
+    figures,
+    budgets,
+    language,
+    code,
+    exercises,
+    claimed,
+)
 
 
 def problems(path: Path, notebook: dict, rules=RULES) -> list[str]:

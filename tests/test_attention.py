@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, MambaConfig
 
-from tft_utils import attention, models, organisms, plots, scan, stats, widgets, world
+from tft_utils import models, stats
 from tft_utils.architectures import mamba
+from tft_utils.architectures import mamba_scan as scan
+from tft_utils.corpora import questions as world_questions
+from tft_utils.corpora import world
+from tft_utils.course import plots, widgets
+from tft_utils.lessons import attention as figures
 from tft_utils.models import Model, load
+from tft_utils.organisms import evaluation
+from tft_utils.techniques import attention
 
 TEXTS = ["The keys near the old cabinet", "mila red . tomo blue . mila", "2 7 + 1 5 ="]
 
@@ -25,8 +32,14 @@ def step_sizes(pos: int, channels: int, dtype=torch.float64, largest: float = 0.
     return 0.001 * (largest / 0.001) ** draw
 
 
-def random_mixing(pos: int, channels: int = 12, d_state: int = 5, largest: float = 0.1, batch: int = 1,
-                  dtype=torch.float64) -> mamba.Mixing:  # fmt: skip
+def random_mixing(
+    pos: int,
+    channels: int = 12,
+    d_state: int = 5,
+    largest: float = 0.1,
+    batch: int = 1,
+    dtype=torch.float64,
+) -> mamba.Mixing:
     draw = torch.Generator().manual_seed(pos)
 
     def normal(*shape: int) -> Tensor:
@@ -34,11 +47,17 @@ def random_mixing(pos: int, channels: int = 12, d_state: int = 5, largest: float
 
     per_position = {name: normal(batch, pos, channels) for name in ("x", "u", "sigma", "gate")}
     return mamba.Mixing(
-        **per_position, delta=step_sizes(pos, channels, dtype, largest).expand(batch, -1, -1),
-        A=-torch.exp(normal(channels, d_state)), B=normal(batch, pos, d_state),
-        C=normal(batch, pos, d_state), D=normal(channels), taps=normal(4, channels),
-        conv_bias=normal(channels), projection=normal(channels, 1, 6), bias=normal(6),
-    )  # fmt: skip
+        **per_position,
+        delta=step_sizes(pos, channels, dtype, largest).expand(batch, -1, -1),
+        A=-torch.exp(normal(channels, d_state)),
+        B=normal(batch, pos, d_state),
+        C=normal(batch, pos, d_state),
+        D=normal(channels),
+        taps=normal(4, channels),
+        conv_bias=normal(channels),
+        projection=normal(channels, 1, 6),
+        bias=normal(6),
+    )
 
 
 def triple_loop(m: mamba.Mixing) -> Tensor:
@@ -88,7 +107,7 @@ def test_the_operator_is_the_mixer_at_the_shapes_of_mamba_130m(dtype, tolerance)
         torch.nn.init.normal_(block.mixer.D)
         torch.nn.init.normal_(block.mixer.x_proj.weight, std=0.1)
     mamba.prepare(hf, readable=False)
-    model = Model(hf, organisms.tokenizer())
+    model = Model(hf, evaluation.tokenizer())
     with model.trace(torch.randint(64, (1, 40))):
         pairs = nnsight.save([(model.mixing(l), model.mixer_output(l)) for l in range(2)])
     for mixing, output in pairs:
@@ -104,12 +123,12 @@ def test_alpha_equals_the_triple_loop_by_every_way_to_it(pos):
     alpha = triple_loop(m)
     torch.testing.assert_close(m.weights("scan"), alpha, rtol=1e-12, atol=1e-12)
     some, few = torch.tensor([pos - 1, 0, pos // 2]), [3, 0]
-    torch.testing.assert_close(m.weights("scan", some, few), alpha[:, few][:, :, some],
-                               rtol=1e-12, atol=1e-12)  # fmt: skip
+    torch.testing.assert_close(
+        m.weights("scan", some, few), alpha[:, few][:, :, some], rtol=1e-12, atol=1e-12
+    )
     summed = torch.einsum("btc,bcts,bsc->bts", m.x, alpha, m.u)
     torch.testing.assert_close(m.summed(m.x, m.u), summed, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(m.mix(m.values("scan")), alpha @ m.values("scan"),
-                               rtol=1e-10, atol=1e-10)  # fmt: skip
+    torch.testing.assert_close(m.mix(m.values("scan")), alpha @ m.values("scan"), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("pos", [2, 20])
@@ -121,9 +140,7 @@ def test_each_level_adds_what_it_says(pos):
     for t in range(pos):
         for k in range(t + 1):
             for s in range(k, min(k + 4, t + 1)):  # the convolution brings x_k into u_k ... u_{k+3}
-                operator[0, :, t, k] += (
-                    m.gate[0, t] * skip[0, :, t, s] * m.sigma[0, s] * m.taps[s - k]
-                )
+                operator[0, :, t, k] += m.gate[0, t] * skip[0, :, t, s] * m.sigma[0, s] * m.taps[s - k]
     torch.testing.assert_close(m.weights(), operator)
     torch.testing.assert_close(m.weights("operator"), m.weights())
     assert not torch.equal(m.values("scan"), m.values("operator"))
@@ -190,8 +207,9 @@ def test_contributions_are_lengths_of_vectors_that_add_up_to_the_output(model):
     found = attention.contributions(mixing)
     torch.testing.assert_close(found, vectors.norm(dim=-1), rtol=1e-4, atol=1e-5)
     some = torch.tensor([5, 1])
-    torch.testing.assert_close(attention.contributions(mixing, some), found[:, some],
-                               rtol=1e-4, atol=1e-5)  # fmt: skip
+    torch.testing.assert_close(
+        attention.contributions(mixing, some), found[:, some], rtol=1e-4, atol=1e-5
+    )
     direction = torch.randn(128, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(mixing.project(direction), vectors @ direction, rtol=1e-3, atol=1e-4)
 
@@ -200,8 +218,12 @@ def test_value_weighted_maps_see_one_unit_at_a_time(model):
     ids, _ = attention.tokens(model, TEXTS[1:2])
     (mixing,) = attention.read(model, ids, [3])
     units = [1, 3]
-    parts = torch.einsum("buqs,busw,uwd->buqsd", mixing.weights(units=units),
-                         mixing.values(units=units), mixing.projection[units])  # fmt: skip
+    parts = torch.einsum(
+        "buqs,busw,uwd->buqsd",
+        mixing.weights(units=units),
+        mixing.values(units=units),
+        mixing.projection[units],
+    )
     found = attention.value_weighted(mixing, units=units)
     torch.testing.assert_close(found, parts.norm(dim=-1), rtol=1e-3, atol=1e-5)
 
@@ -328,7 +350,11 @@ def test_lag_profiles_and_classes_find_planted_units(monkeypatch):
     assert found.n == 4 * 5
     classes = attention.classify(found)
     assert [(c.kind, c.lag) for c in classes] == [
-        ("fixed", 3), ("match", 1), ("first", None), ("spread", None)]  # fmt: skip
+        ("fixed", 3),
+        ("match", 1),
+        ("first", None),
+        ("spread", None),
+    ]
     assert classes[0].score > classes[1].score > classes[2].score > 0.5
     assert {c.kind for c in attention.classify(found, floor=0.95)} == {"spread"}
 
@@ -361,7 +387,7 @@ def test_repeats_and_profiles_refuse_what_cannot_work():
 
 def test_induction_items_have_one_source():
     documents = world.documents("recall", 60, split="validation")
-    items = attention.induction_items(documents)
+    items = world_questions.induction_items(documents)
     assert len(items) > 50
     for item in items:
         words = item.prompt.split()
@@ -374,14 +400,14 @@ def test_induction_items_have_one_source():
 
 
 def test_a_batch_needs_one_token_per_word(model):
-    item = attention.Item("mila red", "red", 1, 5)
+    item = world_questions.Item("mila red", "red", 1, 5)
     with pytest.raises(ValueError, match="one token per word"):
         attention.batch(model, [item])
 
 
 def batch_of(model, split: str, n: int, seed: int = 0) -> attention.Batch:
     documents = world.documents("recall", n, seed=seed, split=split)
-    return attention.batch(model, attention.induction_items(documents))
+    return attention.batch(model, world_questions.induction_items(documents))
 
 
 @pytest.fixture(scope="module")
@@ -466,8 +492,11 @@ def test_ablation_equals_plain_hooks(model, how):
 
     def edit(x):
         old = x[..., part].clone()
-        new = {"zero": 0 * old, "mean": old.mean((0, 1)).expand_as(old),
-               "resample": old.flatten(0, 1)[donors]}[how]  # fmt: skip
+        new = {
+            "zero": 0 * old,
+            "mean": old.mean((0, 1)).expand_as(old),
+            "resample": old.flatten(0, 1)[donors],
+        }[how]
         x[..., part] = new
         return x
 
@@ -485,7 +514,10 @@ def test_ablation_leaves_out_padding_and_other_positions(model):
     torch.testing.assert_close(first[0, :4], second[0, :4], rtol=0, atol=2e-5)
     where = torch.zeros_like(IDS, dtype=torch.bool)
     where[:, 3] = True
-    found, plain = attention.ablate(model, IDS, {1: [0, 2]}, where=where), model.hf(input_ids=IDS).logits
+    found, plain = (
+        attention.ablate(model, IDS, {1: [0, 2]}, where=where),
+        model.hf(input_ids=IDS).logits,
+    )
     assert torch.equal(found[:, :3], plain[:, :3])
     assert (found[:, 3] - plain[:, 3]).abs().max() > 1e-4
 
@@ -560,38 +592,40 @@ def closed_figures():
     plots.plt.close("all")
 
 
-def figures():
+def all_figures():
     """Every figure of the lesson, on small made-up results."""
     draw = torch.Generator().manual_seed(0)
     maps = [torch.rand(2, 3, 3, generator=draw).tril() for _ in range(2)]
     found = {name: {"one": stats.proportion(1, 9), "two": stats.proportion(8, 9)} for name in "AB"}
     words, signed = ["a", "b", "c"], maps[0][0] - 0.5
-    yield plots.two_ways_to_read()
-    yield plots.head_maps(maps, 3)
-    yield plots.lag_maps(torch.rand(2, 4, 6, generator=draw), (3, 5), list("wxyz"))
-    yield plots.by_block({"A": [0.0, 1.0], "B": [0.2, 0.1]}, {"A": [0.0, 0.1], "B": [0.1, 0.1]}, "share")
-    yield plots.around({name: {"raw": [0, 1, 2], "better": [0, 2, 1]} for name in "AB"}, range(-1, 2))
+    yield figures.two_ways_to_read()
+    yield figures.head_maps(maps, 3)
+    yield figures.lag_maps(torch.rand(2, 4, 6, generator=draw), (3, 5), list("wxyz"))
+    yield figures.by_block(
+        {"A": [0.0, 1.0], "B": [0.2, 0.1]}, {"A": [0.0, 0.1], "B": [0.1, 0.1]}, "share"
+    )
+    yield figures.around({name: {"raw": [0, 1, 2], "better": [0, 2, 1]} for name in "AB"}, range(-1, 2))
     yield plots.compared(found, "share right", (0, 1))
-    yield plots.word_maps(words, {"A": maps[0][0], "B": maps[1][0]}, "share")
-    yield plots.word_maps(words, {"A": signed}, "weight")
+    yield figures.word_maps(words, {"A": maps[0][0], "B": maps[1][0]}, "share")
+    yield figures.word_maps(words, {"A": signed}, "weight")
 
 
 def test_figures_are_fit_to_show_and_the_same_every_time():
-    first, second = ([plots.png(figure) for figure, _ in figures()] for _ in range(2))
+    first, second = ([plots.png(figure) for figure, _ in all_figures()] for _ in range(2))
     assert first == second
-    for figure, alt in figures():
+    for figure, alt in all_figures():
         assert not plots.unfit(figure, alt)
 
 
 def test_alt_texts_state_what_is_seen():
-    around, *_ = (alt for _, alt in figures() if "peak against" in alt)
+    around, *_ = (alt for _, alt in all_figures() if "peak against" in alt)
     assert "A, raw: +1; A, better: +0" in around
-    one, *_ = (alt for _, alt in figures() if alt.startswith("Share right"))
+    one, *_ = (alt for _, alt in all_figures() if alt.startswith("Share right"))
     assert "A: one 0.11, two 0.89" in one
 
 
 def test_signed_maps_are_centred_on_zero_and_others_start_there():
-    *_, shares, weights = (figure for figure, _ in figures())
+    *_, shares, weights = (figure for figure, _ in all_figures())
     low, high = weights.axes[0].images[0].get_clim()
     assert low == -high
     assert shares.axes[0].images[0].get_clim() == shares.axes[1].images[0].get_clim()
@@ -603,7 +637,7 @@ def test_the_explorer_draws_what_is_chosen():
 
     def draw(*choice):
         asked.append(choice)
-        return plots.two_ways_to_read()
+        return figures.two_ways_to_read()
 
     box = widgets.choose({"model": ["A", "B"], "block": [0, 1]}, draw)
     box.children[0].children[1].value = 1
@@ -627,7 +661,11 @@ def test_carried_ranks_the_units_that_bring_the_match(model):
     (mixing,) = attention.read(model, asked.ids, [4])
     found = attention.carried(mixing, asked)
     assert found.shape == (model.units(4),)
-    vectors = torch.einsum("buqs,busw,uwd->buqsd", mixing.weights(units=[1]),
-                           mixing.values(units=[1]), mixing.projection[[1]])  # fmt: skip
+    vectors = torch.einsum(
+        "buqs,busw,uwd->buqsd",
+        mixing.weights(units=[1]),
+        mixing.values(units=[1]),
+        mixing.projection[[1]],
+    )
     at = range(len(asked.ids)), 0, asked.queries, asked.matches
     torch.testing.assert_close(found[1], vectors[at].norm(dim=-1).mean(), rtol=1e-3, atol=1e-5)

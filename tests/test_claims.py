@@ -7,7 +7,8 @@ import nbformat
 import numpy as np
 import pytest
 
-from tft_utils import claims, stats
+from tft_utils import stats
+from tft_utils.course import claims
 from tft_utils.stats import Estimate
 
 FOUND, CONTROL = Estimate(0.9, 50, 0.8, 0.95), Estimate(0.1, 50, 0.05, 0.2)
@@ -29,10 +30,17 @@ def test_a_claim_shows_a_line_and_beside_it_a_record(shown):
         "lenses/final: 0.9 [0.8, 0.95], n = 50, control 0.1 [0.05, 0.2], verdict: partly"
     )
     assert bundle[claims.MIME] == {
-        "name": "lenses/final", **COMMON, "value": 0.9, "n": 50, "low": 0.8, "high": 0.95,
-        "expect": 0.92, "tolerance": 0.03, "verdict": "partly",
+        "name": "lenses/final",
+        **COMMON,
+        "value": 0.9,
+        "n": 50,
+        "low": 0.8,
+        "high": 0.95,
+        "expect": 0.92,
+        "tolerance": 0.03,
+        "verdict": "partly",
         "control": {"value": 0.1, "n": 50, "low": 0.05, "high": 0.2},
-    }  # fmt: skip
+    }
 
 
 def test_a_claim_without_control_says_nothing_of_one(shown):
@@ -70,10 +78,7 @@ def test_numbers_of_other_libraries_become_json(shown):
         ({"control": (0.1, 9)}, "expected as control a stats.Estimate"),
         ({"tolerance": -0.1}, "expected a tolerance of at least 0, found -0.1"),
         ({"tolerance": math.inf}, "expected a tolerance of at least 0, found inf"),
-        (
-            {"verdict": "maybe", "control": CONTROL},
-            "expected a verdict among transfers, partly, no",
-        ),
+        ({"verdict": "maybe", "control": CONTROL}, "expected a verdict among transfers, partly, no"),
         ({"verdict": "transfers"}, "expected a control beside the verdict 'transfers', found none"),
     ],
 )
@@ -88,9 +93,20 @@ def test_a_malformed_claim_is_explained(change, message):
 
 
 def record(name: str, architecture: str, value: float, **more) -> dict:
-    made = {"name": name, "technique": "lens", "metric": "accuracy", "architecture": architecture,
-            "value": value, "n": 50, "low": value - 0.1, "high": value + 0.1, "expect": value,
-            "tolerance": 0.1, "control": None, "verdict": None}  # fmt: skip
+    made = {
+        "name": name,
+        "technique": "lens",
+        "metric": "accuracy",
+        "architecture": architecture,
+        "value": value,
+        "n": 50,
+        "low": value - 0.1,
+        "high": value + 0.1,
+        "expect": value,
+        "tolerance": 0.1,
+        "control": None,
+        "verdict": None,
+    }
     return made | more
 
 
@@ -103,8 +119,7 @@ PAIR = [
 
 def notebook_with(path, records):
     outputs = [
-        nbformat.v4.new_output("display_data", data={"text/plain": "", claims.MIME: r})
-        for r in records
+        nbformat.v4.new_output("display_data", data={"text/plain": "", claims.MIME: r}) for r in records
     ]
     cells = [nbformat.v4.new_markdown_cell("# One"), nbformat.v4.new_code_cell("", outputs=outputs)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
@@ -112,8 +127,11 @@ def notebook_with(path, records):
 
 
 def test_collect_reads_every_notebook_in_order(tmp_path):
-    paths = [notebook_with(tmp_path / "0.ipynb", PAIR[:1]), notebook_with(tmp_path / "1.ipynb", []),
-             notebook_with(tmp_path / "2.ipynb", PAIR[1:])]  # fmt: skip
+    paths = [
+        notebook_with(tmp_path / "0.ipynb", PAIR[:1]),
+        notebook_with(tmp_path / "1.ipynb", []),
+        notebook_with(tmp_path / "2.ipynb", PAIR[1:]),
+    ]
     assert claims.collect(paths) == PAIR
     assert json.loads(claims.registry_text(PAIR)) == PAIR
 
@@ -156,8 +174,12 @@ def test_the_committed_registry_makes_a_scoreboard():
 
 def test_estimates_of_this_course_can_be_claimed(shown):
     values = [0.1, 0.4, 0.3, 0.2]
-    made = (stats.proportion(9, 10), stats.mean(values), stats.bootstrap(values, np.median, seed=0),
-            stats.paired_bootstrap(values, values[::-1], seed=0))  # fmt: skip
+    made = (
+        stats.proportion(9, 10),
+        stats.mean(values),
+        stats.bootstrap(values, np.median, seed=0),
+        stats.paired_bootstrap(values, values[::-1], seed=0),
+    )
     for i, estimate in enumerate(made):
         claims.claim(f"a/{i}", estimate, estimate.value, 0, **COMMON)
     assert len(shown) == 4

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
-from tft_utils import attention, editing, models, world
-from tft_utils.editing import Scores, Update
+from tft_utils import models
+from tft_utils.corpora import pairs as world_pairs
+from tft_utils.corpora import world
 from tft_utils.models import Model, load
+from tft_utils.techniques import attention, editing
+from tft_utils.techniques.editing import Scores, Update
 
 N = 8
 
@@ -13,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 @pytest.fixture(scope="module")
-def wanted() -> list[world.FactEdit]:
-    return world.fact_edits(N)
+def wanted() -> list[world_pairs.FactEdit]:
+    return world_pairs.fact_edits(N)
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +40,19 @@ def reads(request) -> tuple[Model, str]:
 
 
 def test_questions_about_an_edit_are_true_facts_and_share_no_prompt_with_it():
-    for edit in world.fact_edits(60, seed=3):
+    for edit in world_pairs.fact_edits(60, seed=3):
         words = edit.prompt.split()
-        entity = next(e for e in sorted(world.ENTITIES, key=len, reverse=True)
-                      if tuple(words[edit.subject - len(e) + 1 : edit.subject + 1]) == e)  # fmt: skip
-        relation = next(r for r in world.RELATIONS if world.FACTS[entity, r] == edit.old
-                        and edit.new in {world.FACTS[e, r] for e in world.ENTITIES})  # fmt: skip
+        entity = next(
+            e
+            for e in sorted(world.ENTITIES, key=len, reverse=True)
+            if tuple(words[edit.subject - len(e) + 1 : edit.subject + 1]) == e
+        )
+        relation = next(
+            r
+            for r in world.RELATIONS
+            if world.FACTS[entity, r] == edit.old
+            and edit.new in {world.FACTS[e, r] for e in world.ENTITIES}
+        )
         assert edit.new != edit.old
         stated = []
         for split in ("validation", "test"):  # training never states this fact so
@@ -53,8 +63,7 @@ def test_questions_about_an_edit_are_true_facts_and_share_no_prompt_with_it():
         assert len(edit.neighbours) == 4
         assert len(edit.others) == 2
         for prompt, answer in (*edit.neighbours, *edit.kin):
-            name = next(e for e in sorted(world.ENTITIES, key=len, reverse=True)
-                        if " ".join(e) in prompt)  # fmt: skip
+            name = next(e for e in sorted(world.ENTITIES, key=len, reverse=True) if " ".join(e) in prompt)
             assert world.FACTS[name, relation] == answer
             assert bool(set(name) & set(entity)) == ((prompt, answer) in edit.kin)
         for prompt, answer in edit.others:
@@ -63,7 +72,7 @@ def test_questions_about_an_edit_are_true_facts_and_share_no_prompt_with_it():
 
 
 def test_the_first_edits_do_not_depend_on_how_many_there_are():
-    assert world.fact_edits(3) == world.fact_edits(20)[:3]
+    assert world_pairs.fact_edits(3) == world_pairs.fact_edits(20)[:3]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -156,8 +165,9 @@ def test_side_by_side_is_editing_the_weights_and_undo_is_bit_for_bit(model, want
     for i in (0, 3):
         ids, _ = attention.tokens(model, [texts[i]])
         with editing.edited(model, update, i):
-            changed = [name for name, p in model.hf.named_parameters()
-                       if not torch.equal(p, before[name])]  # fmt: skip
+            changed = [
+                name for name, p in model.hf.named_parameters() if not torch.equal(p, before[name])
+            ]
             logits = model.hf(input_ids=ids, use_cache=False).logits[0, -1]
         assert len(changed) == 1
         assert torch.allclose(together[i], logits.log_softmax(-1), atol=1e-4)

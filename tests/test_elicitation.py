@@ -11,10 +11,13 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from tft_utils import elicitation, generalisation, models, plots, statements, stats
-from tft_utils.elicitation import Hiddens
-from tft_utils.figures import latent_knowledge
-from tft_utils.probes import DECAY, logistic
+from tft_utils import models, stats
+from tft_utils.corpora import statements
+from tft_utils.course import plots
+from tft_utils.lessons import latent_knowledge
+from tft_utils.linear import DECAY, logistic
+from tft_utils.techniques import elicitation, generalisation
+from tft_utils.techniques.elicitation import Hiddens
 
 N, DEPTH, D = 400, 3, 16
 
@@ -30,29 +33,28 @@ def cosine(w: Tensor, direction: Tensor) -> Tensor:
 DIRECTION = torch.nn.functional.normalize(normal(DEPTH, D, seed=9), dim=-1)
 
 
-def planted(
-    n: int = N, strength: float = 2.0, noise: Tensor | None = None, seed: int = 0
-) -> Hiddens:
+def planted(n: int = N, strength: float = 2.0, noise: Tensor | None = None, seed: int = 0) -> Hiddens:
     """Truth along one direction per depth, in h, and with opposite signs in h0 and h1. Which answer
     was put lies along another, at right angles, and is much louder."""
     direction, answer = DIRECTION, normal(DEPTH, D, seed=8)
     answer = answer - (answer * direction).sum(-1, keepdim=True) * direction
     bob = torch.arange(n) % 2 == 1
-    truth, rule = (
-        torch.rand(n, generator=torch.Generator().manual_seed(seed + s)) < 0.5 for s in (1, 2)
-    )
+    truth, rule = (torch.rand(n, generator=torch.Generator().manual_seed(seed + s)) < 0.5 for s in (1, 2))
     sign = (2.0 * truth - 1)[:, None, None] * direction * strength
     shift = torch.eye(D) if noise is None else noise
     last = sign + normal(n, DEPTH, D, seed=seed + 3) @ shift
     pair = torch.stack((-sign - 5 * answer, sign + 5 * answer), 1)
-    pair = (
-        pair + normal(n, 1, DEPTH, D, seed=seed + 4) + 0.3 * normal(n, 2, DEPTH, D, seed=seed + 5)
-    )
+    pair = pair + normal(n, 1, DEPTH, D, seed=seed + 4) + 0.3 * normal(n, 2, DEPTH, D, seed=seed + 5)
     return Hiddens(
-        last, pair, 2.0 * torch.where(bob, rule, truth) - 1, bob, truth, rule,
+        last,
+        pair,
+        2.0 * torch.where(bob, rule, truth) - 1,
+        bob,
+        truth,
+        rule,
         torch.linspace(0, 1, n)[torch.randperm(n, generator=torch.Generator().manual_seed(seed + 6))],
         torch.arange(n),
-    )  # fmt: skip
+    )
 
 
 def both(w: Tensor) -> Tensor:
@@ -165,8 +167,10 @@ def test_ccs_finds_as_low_a_loss_as_another_optimiser():
         return value + elicitation.CCS_DECAY / 2 * (point[:-1] ** 2).sum()
 
     rng = np.random.default_rng(0)
-    best = min((optimize.minimize(loss, rng.normal(size=D + 1) / 4) for _ in range(6)),
-               key=lambda found: found.fun)  # fmt: skip
+    best = min(
+        (optimize.minimize(loss, rng.normal(size=D + 1) / 4) for _ in range(6)),
+        key=lambda found: found.fun,
+    )
     w, _ = elicitation.ccs(h.pair, seed=0)
     maps = elicitation.leace(h.pair)
     pulled = torch.tensor(best.x[:-1], dtype=torch.float32) @ maps[0][1, 1]
@@ -208,9 +212,7 @@ def test_a_probe_never_looks_at_the_items_it_is_tested_on():
         probe = elicitation.fit(method, h.part("AE"), seed=0)
         whole = probe.score(h)
         few = torch.tensor([3, 50, 7])
-        assert torch.allclose(probe.score(h.where(few)), whole[:, few], rtol=1e-4, atol=1e-4), (
-            method
-        )
+        assert torch.allclose(probe.score(h.where(few)), whole[:, few], rtol=1e-4, atol=1e-4), method
 
 
 def test_unsupervised_probes_take_only_scale_and_sign_from_labels():
@@ -281,12 +283,7 @@ def test_a_difference_is_paired():
     """The same scores differ by nothing, with an interval of no width, whatever the items."""
     y = normal(60) > 0
     one = generalisation.Scored(normal(2, 60, seed=1) + y, y, torch.arange(60))
-    assert generalisation.auroc_difference([one], [one._replace(score=3 * one.score)], 0) == (
-        0,
-        60,
-        0,
-        0,
-    )
+    assert generalisation.auroc_difference([one], [one._replace(score=3 * one.score)], 0) == (0, 60, 0, 0)
     better = one._replace(score=one.score + y)
     assert generalisation.auroc_difference([better], [one], 0).low > 0
     with pytest.raises(ValueError, match="expected the same items on both sides"):
@@ -385,9 +382,7 @@ def test_bad_input_gets_a_sentence():
     with pytest.raises(ValueError, match="expected a method, one of LR, .*; found 'SVM'"):
         elicitation.fit("SVM", h)
     one = h.where(h.label)
-    with pytest.raises(
-        ValueError, match="both labels to fit LR, found .* items with .* true; take more"
-    ):
+    with pytest.raises(ValueError, match="both labels to fit LR, found .* items with .* true; take more"):
         elicitation.fit("LR", one)
 
 
@@ -431,7 +426,10 @@ def test_one_reading_equals_three_runs_per_item(model):
             assert (h.pair[at] - pair).abs().max() < 1e-4 * pair.abs().max()
             assert h.log_odds[at].item() == pytest.approx(log_odds.item(), abs=1e-3)
             assert (bool(h.bob[at]), bool(h.truth[at]), bool(h.rule[at])) == (
-                name == "bob", statement.truth, statement.rule)  # fmt: skip
+                name == "bob",
+                statement.truth,
+                statement.rule,
+            )
             assert h.label[at] == statement.label(name)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tft_utils import environment, models
+from tft_utils import files
+from tft_utils.course import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,7 +19,7 @@ def test_ranges_are_those_of_pyproject():
     for need in map(Requirement, environment.NEEDS):
         assert need.specifier == declared[need.name], (
             f"expected {need.name}{declared[need.name]} as in pyproject.toml, found "
-            f"{need.specifier} in tft_utils/environment.py: copy the range"
+            f"{need.specifier} in tft_utils/course/environment.py: copy the range"
         )
 
 
@@ -27,9 +28,9 @@ def test_this_machine_is_ready(capsys):
     assert "FIX" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("version", "ok"), [
-    ("2.13.0+cpu", True), ("2.8.1", False), ("3.0.0", False), ("2.9.0", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("version", "ok"), [("2.13.0+cpu", True), ("2.8.1", False), ("3.0.0", False), ("2.9.0", True)]
+)
 def test_a_package_out_of_range_has_a_remedy(monkeypatch, version, ok):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
     check = environment._package("torch>=2.9,<3")
@@ -47,9 +48,10 @@ def test_a_missing_package_has_a_remedy(monkeypatch, capsys):
     assert lines[at + 1].strip() == '-> run `pip install "no-such-package>=1"`'
 
 
-@pytest.mark.parametrize(("version", "warned"), [
-    ((3, 11, 7), False), ((3, 12, 3), True), ((3, 12, 10), False), ((3, 13, 0), False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("version", "warned"),
+    [((3, 11, 7), False), ((3, 12, 3), True), ((3, 12, 10), False), ((3, 13, 0), False)],
+)
 def test_a_python_that_loses_saved_values_is_usable_with_a_warning(monkeypatch, version, warned):
     monkeypatch.setattr(environment.sys, "version_info", version)
     check = environment._python()
@@ -66,7 +68,7 @@ def test_an_old_python_and_little_memory_have_remedies(monkeypatch):
 
 
 def test_damaged_or_missing_organisms_have_a_remedy(monkeypatch, tmp_path):
-    monkeypatch.setattr(models, "ORGANISMS", tmp_path)
+    monkeypatch.setattr(files, "ORGANISMS", tmp_path)
     check = environment._organisms()
     assert not check.ok
     assert check.remedy == "run `git checkout -- data/organisms`"

@@ -15,8 +15,8 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from tft_utils import notebooks
-from tft_utils.exercises import NotAttempted, Wrong, check
+from tft_utils.course import notebooks
+from tft_utils.course.exercises import NotAttempted, Wrong, check
 
 PATHS = notebooks.all_notebooks()
 EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -37,7 +37,7 @@ def check_double(attempt):
 @pytest.fixture
 def answers(monkeypatch):
     """A lesson `fake` with one exercise, `double`."""
-    module = types.ModuleType("tft_utils.answers.fake")
+    module = types.ModuleType("tft_utils.lessons.fake")
     vars(module).update(double=double, check_double=check_double)
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
@@ -69,9 +69,7 @@ class TestCheck:
             check("fake/double", attempt)
 
     def test_a_result_that_the_check_cannot_use_is_wrong(self, monkeypatch):
-        monkeypatch.setattr(
-            sys.modules["tft_utils.answers.fake"], "check_double", lambda f: f(1).shape
-        )
+        monkeypatch.setattr(sys.modules["tft_utils.lessons.fake"], "check_double", lambda f: f(1).shape)
         with pytest.raises(Wrong, match="cannot use what your function returns: AttributeError"):
             check("fake/double", lambda x: x)
 
@@ -105,7 +103,7 @@ def solved(notebook: dict) -> dict:
 TRY = """{answer}
 
 import re
-from tft_utils.exercises import Wrong, check
+from tft_utils.course.exercises import Wrong, check
 expected = {regex!r}
 try:
     check("{lesson}/{name}", {name})
@@ -155,14 +153,19 @@ def attacked(notebook: dict, lesson: str, wrong: dict) -> dict:
 def run(path: Path, notebook: dict, form: str) -> dict:
     """Executes a form of the notebook at `path`; a failure names file, form and cell."""
     client = NotebookClient(
-        nbformat.from_dict(notebook), timeout=notebooks.SECONDS_PER_CELL, kernel_name="python3",
+        nbformat.from_dict(notebook),
+        timeout=notebooks.SECONDS_PER_CELL,
+        kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
-    )  # fmt: skip
+    )
     try:
         return client.execute()
     except CellExecutionError as error:
-        failed = next(c["id"] for c in client.nb.cells if any(
-            output["output_type"] == "error" for output in c.get("outputs", ())))  # fmt: skip
+        failed = next(
+            c["id"]
+            for c in client.nb.cells
+            if any(output["output_type"] == "error" for output in c.get("outputs", ()))
+        )
         pytest.fail(f"{path.name}, {form}, cell {failed}: {error.ename}: {error.evalue}")
 
 
@@ -185,13 +188,13 @@ def test_every_wrong_answer_is_refused_with_its_hint(path: Path):
 LESSON = """
 import sys, types
 sys.path.insert(0, {root!r})
-from tft_utils.exercises import NotAttempted, Wrong, check
+from tft_utils.course.exercises import NotAttempted, Wrong, check
 
 def judge(attempt):
     if attempt(3) != 6:
         raise Wrong("add x to itself")
 
-sys.modules["tft_utils.answers.small"] = answers = types.ModuleType("small")
+sys.modules["tft_utils.lessons.small"] = answers = types.ModuleType("small")
 answers.double, answers.check_double = (lambda x: 2 * x), judge
 """
 
@@ -199,15 +202,23 @@ answers.double, answers.check_double = (lambda x: 2 * x), judge
 def small_lesson(solution: str = "return x + x") -> dict:
     solution = f"```python\ndef double(x):\n    {solution}\n```"
     new, text = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
-    return nbformat.v4.new_notebook(cells=[
-        new(LESSON.format(root=str(contract.ROOT)), id="setup", metadata={"tags": ["setup"]}),
-        new("def double(x):\n    raise NotAttempted", id="ex-double-stub",
-            metadata={"tags": ["exercise"]}),
-        new('double = check("small/double", double)', id="ex-double-check",
-            metadata={"tags": ["check"]}),
-        text(solution, id="ex-double-solution", metadata={"tags": ["solution"]}),
-        new("raise RuntimeError('after the last check')", id="end"),
-    ])  # fmt: skip
+    return nbformat.v4.new_notebook(
+        cells=[
+            new(LESSON.format(root=str(contract.ROOT)), id="setup", metadata={"tags": ["setup"]}),
+            new(
+                "def double(x):\n    raise NotAttempted",
+                id="ex-double-stub",
+                metadata={"tags": ["exercise"]},
+            ),
+            new(
+                'double = check("small/double", double)',
+                id="ex-double-check",
+                metadata={"tags": ["check"]},
+            ),
+            text(solution, id="ex-double-solution", metadata={"tags": ["solution"]}),
+            new("raise RuntimeError('after the last check')", id="end"),
+        ]
+    )
 
 
 PATH = notebooks.NOTEBOOKS / "99_small.ipynb"
@@ -215,8 +226,10 @@ PATH = notebooks.NOTEBOOKS / "99_small.ipynb"
 
 def test_a_broken_solution_is_caught_by_name():
     broken = solved(small_lesson("return x * x"))
-    with pytest.raises(pytest.fail.Exception, match=(
-            "99_small.ipynb, solved, cell ex-double-check: Wrong: small/double: add x")):  # fmt: skip
+    with pytest.raises(
+        pytest.fail.Exception,
+        match=("99_small.ipynb, solved, cell ex-double-check: Wrong: small/double: add x"),
+    ):
         run(PATH, broken, "solved")
 
 
@@ -229,7 +242,5 @@ def test_a_refused_wrong_answer_passes_and_an_accepted_one_is_caught_by_name():
     with pytest.raises(pytest.fail.Exception, match="cell ex-double-wrong-2: .*taken for right"):
         run(PATH, attacked(small_lesson(), "small", {"double": right}), "wrong answers")
     other = [("def double(x):\n    return 0", "divide"), *wrong]
-    with pytest.raises(
-        pytest.fail.Exception, match="wrong-0: .*hint like 'divide', found: .*add x"
-    ):
+    with pytest.raises(pytest.fail.Exception, match="wrong-0: .*hint like 'divide', found: .*add x"):
         run(PATH, attacked(small_lesson(), "small", {"double": other}), "wrong answers")

@@ -12,11 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
 
-from tft_utils import lens_training, lenses, models, plots, relevance, stats, world
+from tft_utils import models, stats
 from tft_utils.architectures import ARCHITECTURES
-from tft_utils.figures import lenses as figures
-from tft_utils.lenses import Lens, Texts
-from tft_utils.models import DATA, load
+from tft_utils.corpora import questions as world_questions
+from tft_utils.corpora import world
+from tft_utils.course import plots
+from tft_utils.files import DATA
+from tft_utils.lessons import lenses as figures
+from tft_utils.models import load
+from tft_utils.techniques import lens_training, lenses
+from tft_utils.techniques.lenses import Lens, Texts
 
 NAMES = (*models.PAIR, "mamba-tied")
 STEPS, BATCH = 60, 256
@@ -40,16 +45,27 @@ def trained(request) -> Trained:
     held_out = lenses.encode(model, texts_of(12, "test"))
     lens, logit = lens_training.train(model, source, STEPS), lenses.logit_lens(model)
     states = lenses.residuals(model, held_out.ids, held_out.counted)
-    return Trained(model=model, source=source, lens=lens, texts=held_out, states=states,
-                   of_lens=lenses.measure(model, lens, held_out),
-                   of_logit=lenses.measure(model, logit, held_out))  # fmt: skip
+    return Trained(
+        model=model,
+        source=source,
+        lens=lens,
+        texts=held_out,
+        states=states,
+        of_lens=lenses.measure(model, lens, held_out),
+        of_logit=lenses.measure(model, logit, held_out),
+    )
 
 
 def small(model_type: str, vocab: int = 50, dtype=torch.float32) -> SimpleNamespace:
     """A random transformers model whose norms are not the identity; no tokenizer."""
     torch.manual_seed(0)
-    shape = {"hidden_size": 16, "num_hidden_layers": 3, "vocab_size": vocab,
-             "initializer_range": 0.3, "tie_word_embeddings": False}  # fmt: skip
+    shape = {
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "vocab_size": vocab,
+        "initializer_range": 0.3,
+        "tie_word_embeddings": False,
+    }
     heads = {"num_attention_heads": 2, "intermediate_size": 32}
     config = MambaConfig(**shape) if model_type == "mamba" else GPTNeoXConfig(**shape, **heads)
     hf, architecture = AutoModelForCausalLM.from_config(config), ARCHITECTURES[model_type]
@@ -232,7 +248,7 @@ def test_tuned_is_below_logit_at_every_depth_and_falls_with_depth(trained):
 
 
 def stats_of(amounts: Tensor, texts: Texts) -> stats.Estimate:
-    return lenses.ratio(amounts, texts.counted.sum(1))
+    return stats.ratio(amounts, texts.counted.sum(1))
 
 
 def test_ours_beats_the_published_recipe_at_every_depth(trained):
@@ -275,7 +291,10 @@ def test_streamed_and_cached_sources_hold_the_same_words(model_type):
     texts = random_texts(model)
     whole = lenses.residuals(model, texts.ids, texts.counted)
     n = whole.shape[1]
-    stream, cache = lens_training.streamed(model, texts, 2), lens_training.cached(model, texts, n, read=4)
+    stream, cache = (
+        lens_training.streamed(model, texts, 2),
+        lens_training.cached(model, texts, n, read=4),
+    )
     by_stream = torch.cat([stream(step) for step in range(3)], 1)
     for found in (by_stream, cache(0), cache(1)):
         assert found.shape == whole.shape
@@ -349,13 +368,13 @@ def test_units_and_intervals_by_hand():
     draw = torch.Generator().manual_seed(0)
     units = torch.randint(5, 40, (200,), generator=draw)
     amounts = units * (1 + torch.rand(200, generator=draw))
-    linear = lenses.ratio(amounts, units)
+    linear = stats.ratio(amounts, units)
     rows = np.stack([amounts.numpy(), units.numpy()], 1)
     boot = stats.bootstrap(rows, lambda r: r[:, 0].sum() / r[:, 1].sum(), seed=0)
     assert linear.value == pytest.approx(boot.value)
     assert linear.high - linear.low == pytest.approx(boot.high - boot.low, rel=0.1)
     with pytest.raises(ValueError, match="expected at least 2 texts"):
-        lenses.ratio(torch.ones(1), torch.ones(1))
+        stats.ratio(torch.ones(1), torch.ones(1))
 
 
 def test_bytes_count_every_word_but_the_first_with_its_space():
@@ -456,7 +475,7 @@ def test_known_at_the_last_depth_is_what_the_model_answers(name):
     model = load(name)
     lens = lenses.logit_lens(model)
     for kind, foils in (("fact", False), ("agreement", True), ("induction", False)):
-        cases = relevance.cases(kind, 12)
+        cases = world_questions.cases(kind, 12)
         prompts, answers, wrong, *_ = zip(*cases, strict=True)
         found = lenses.known(model, lens, prompts, answers, wrong if foils else None)
         assert found.shape == (12, model.n_layers + 1)
@@ -468,7 +487,7 @@ def test_known_at_the_last_depth_is_what_the_model_answers(name):
 
 def test_a_trajectory_ends_with_the_models_words():
     model = load("mamba")
-    text = relevance.cases("fact", 1)[0].prompt
+    text = world_questions.cases("fact", 1)[0].prompt
     found = lenses.trajectory(model, lenses.logit_lens(model), text)
     logits = model.hf(**model.tokenizer(text, return_tensors="pt")).logits[0]
     assert found.words == text.split()

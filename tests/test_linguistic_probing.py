@@ -5,9 +5,11 @@ import pytest
 import torch
 from concept_erasure import LeaceFitter
 
-from tft_utils import plots, stats, world
-from tft_utils.answers import linguistic_probing as answers
-from tft_utils.figures import linguistic_probing as figures
+from tft_utils import stats
+from tft_utils.corpora import pairs as world_pairs
+from tft_utils.course import plots
+from tft_utils.lessons import linguistic_probing as answers
+from tft_utils.lessons import linguistic_probing as figures
 
 HALF, MOST, ALL = (stats.proportion(k, 10) for k in (5, 9, 10))
 CURVES = {"A": ([HALF, MOST], [HALF, HALF]), "B": ([HALF, ALL], [HALF, HALF])}
@@ -28,8 +30,11 @@ def every_figure():
     )
     conditions = {"same": [HALF, MOST], "other": [HALF, ALL], "wrong": [MOST, MOST]}
     yield figures.word_by_word(["The", "verb"], {"A": conditions, "B": conditions})
-    shares = {"nothing": {"agreement": ALL, "facts": ALL}, "number": {"agreement": HALF, "facts": ALL},
-              "random": {"agreement": ALL, "facts": ALL}}  # fmt: skip
+    shares = {
+        "nothing": {"agreement": ALL, "facts": ALL},
+        "number": {"agreement": HALF, "facts": ALL},
+        "random": {"agreement": ALL, "facts": ALL},
+    }
     yield figures.after_erasure({"A": shares, "B": shares})
 
 
@@ -67,8 +72,8 @@ def test_the_reference_eraser_is_leace():
 
 
 def test_reference_distances_are_those_of_the_trees():
-    for document in world.probe_documents("grammar", 20, 0, "new"):
-        heads = world.heads(document.words)
+    for document in world_pairs.probe_documents("grammar", 20, 0, "new"):
+        heads = world_pairs.heads(document.words)
         distance = answers.tree_distance(heads)
         assert distance.max() < len(heads)
         assert all(distance[i, head] == 1 for i, head in enumerate(heads) if head is not None)

@@ -17,8 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from tft_utils import models, organisms, scan
-from tft_utils.models import LoadError, load
+from tft_utils import files, models
+from tft_utils.architectures import mamba_scan as scan
+from tft_utils.files import LoadError
+from tft_utils.models import load
+from tft_utils.organisms import evaluation, training
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "tft_utils").glob("[!_]*.py"))
@@ -33,9 +36,9 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     root, found = tmp_path_factory.mktemp("models"), {}
     for name in models.PAIR:
         found[name] = root / name
-        model = organisms.build(name, seed=1)
+        model = training.build(name, seed=1)
         model.save_pretrained(found[name])
-        organisms.tokenizer().save_pretrained(found[name])
+        evaluation.tokenizer().save_pretrained(found[name])
     return found
 
 
@@ -82,7 +85,7 @@ def ids(model, text: str = PROMPT) -> torch.Tensor:
 
 
 def test_residual_and_logits_equal_plain_hooks(model):
-    bare, seen = organisms.build(model_name(model), seed=1).eval(), {}
+    bare, seen = training.build(model_name(model), seed=1).eval(), {}
     blocks = next(m for m in bare.modules() if isinstance(m, torch.nn.ModuleList))
     embedding = next(m for m in bare.modules() if isinstance(m, torch.nn.Embedding))
     for k, module in enumerate([embedding, *blocks]):
@@ -101,8 +104,9 @@ def test_residual_and_logits_equal_plain_hooks(model):
 
 
 def model_name(model) -> str:
-    return next(n for n in models.PAIR
-                if organisms.configurations()[n].model_type == model.config.model_type)  # fmt: skip
+    return next(
+        n for n in models.PAIR if training.configurations()[n].model_type == model.config.model_type
+    )
 
 
 def test_final_residual_to_logits(model):
@@ -141,13 +145,14 @@ def test_set_and_in_place_edit_agree_and_act_forward_only(model, k):
 
 
 def test_mixer_output_equals_a_hook_and_explains_the_residual(model):
-    bare, seen = organisms.build(model_name(model), seed=1).eval(), {}
+    bare, seen = training.build(model_name(model), seed=1).eval(), {}
     blocks = next(m for m in bare.modules() if isinstance(m, torch.nn.ModuleList))
     for l, block in enumerate(blocks):
         children = dict(block.named_children())
         mixer = children["attention" if "attention" in children else "mixer"]
-        mixer.register_forward_hook(lambda m, args, out, l=l: seen.update({
-            l: out[0] if isinstance(out, tuple) else out}))  # fmt: skip
+        mixer.register_forward_hook(
+            lambda m, args, out, l=l: seen.update({l: out[0] if isinstance(out, tuple) else out})
+        )
         if "mlp" in children:
             block.mlp.register_forward_hook(lambda m, a, out, l=l: seen.update({("mlp", l): out}))
     with torch.no_grad():
@@ -203,8 +208,7 @@ def test_batches_with_left_padding_equal_single_prompts(model):
 def test_state_is_live_and_shaped_as_documented(model):
     name = CACHE[model.config.model_type]
     prompt, after = ids(model), torch.tensor([[7]])
-    shapes = {"keys": (1, 4, 5, 32), "values": (1, 4, 5, 32),
-              "ssm": (1, 256, 16), "conv": (1, 256, 4)}  # fmt: skip
+    shapes = {"keys": (1, 4, 5, 32), "values": (1, 4, 5, 32), "ssm": (1, 256, 16), "conv": (1, 256, 4)}
 
     @torch.no_grad()
     def continuation(edited: str | None) -> torch.Tensor:
@@ -281,12 +285,12 @@ def test_readable_mamba_lets_nnsight_edit_a_state(folders):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_dtypes_and_tied_embeddings(folder, copy, dtype, tied):
     if tied:
-        config = organisms.configurations()[folder.name]
+        config = training.configurations()[folder.name]
         config.tie_word_embeddings = True
         shutil.rmtree(copy)
         torch.manual_seed(0)
-        organisms.AutoModelForCausalLM.from_config(config).save_pretrained(copy)
-        organisms.tokenizer().save_pretrained(copy)
+        training.AutoModelForCausalLM.from_config(config).save_pretrained(copy)
+        evaluation.tokenizer().save_pretrained(copy)
     reference, model = load(copy), load(copy, dtype=dtype)
     shared = model.hf.get_input_embeddings().weight is model.hf.get_output_embeddings().weight
     assert shared == tied
@@ -374,12 +378,12 @@ def test_a_local_load_prints_nothing(folder, capfd):
 
 @pytest.mark.parametrize("name", models.PAIR)
 def test_bundled_organisms_load(name):
-    assert (models.ORGANISMS / name / "config.json").is_file(), (
-        f"expected the bundled organism {models.ORGANISMS / name}, found none: train and ship it "
+    assert (files.ORGANISMS / name / "config.json").is_file(), (
+        f"expected the bundled organism {files.ORGANISMS / name}, found none: train and ship it "
         f"with `python -m tft_utils.organisms train {name} --ship`"
     )
     model = load(name)
-    assert model.config.model_type == organisms.configurations()[name].model_type
+    assert model.config.model_type == training.configurations()[name].model_type
     assert not model.hf.training
 
 
@@ -412,9 +416,9 @@ def bundle(folders, tmp_path, monkeypatch) -> Path:
     root, manifest = tmp_path / "organisms", {}
     for name, folder in folders.items():
         shutil.copytree(folder, root / name)
-        manifest[name] = {f.name: models.sha256(f) for f in (root / name).iterdir()}
+        manifest[name] = {f.name: files.sha256(f) for f in (root / name).iterdir()}
     (root / "manifest.json").write_text(json.dumps(manifest))
-    monkeypatch.setattr(models, "ORGANISMS", root)
+    monkeypatch.setattr(files, "ORGANISMS", root)
     monkeypatch.setitem(models.SCALES, "tiny", {name: root / name for name in folders})
     return root
 
@@ -487,8 +491,7 @@ def test_weights_with_bytes_too_many_are_refused(copy):
 
 
 @pytest.mark.parametrize(
-    "header",
-    [b"not json", b"[1, 2]", b'{"a": 1}', b'{"a": {}}', b'{"a": {"data_offsets": []}}', b"\xff"],
+    "header", [b"not json", b"[1, 2]", b'{"a": 1}', b'{"a": {}}', b'{"a": {"data_offsets": []}}', b"\xff"]
 )
 def test_weights_with_a_garbage_header_are_refused(copy, header):
     path = copy / "model.safetensors"
@@ -536,9 +539,7 @@ def shard(folder: Path) -> dict[str, str]:
 def test_sharded_weights_load(copy, model):
     shard(copy)
     found = load(copy)
-    for (name, a), (_, b) in zip(
-        model.hf.named_parameters(), found.hf.named_parameters(), strict=True
-    ):
+    for (name, a), (_, b) in zip(model.hf.named_parameters(), found.hf.named_parameters(), strict=True):
         assert torch.equal(a, b), name
 
 
@@ -565,8 +566,11 @@ def test_pickled_weights_are_refused(copy):
 
 def test_remote_code_never_runs(copy, model):
     (copy / "evil.py").write_text("raise SystemExit('remote code ran')")
-    edit_json(copy / "tokenizer_config.json", tokenizer_class="Evil", auto_map={
-        "AutoTokenizer": ["evil.Evil", "evil.Evil"]})  # fmt: skip
+    edit_json(
+        copy / "tokenizer_config.json",
+        tokenizer_class="Evil",
+        auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]},
+    )
     assert load(copy).tokenizer.decode([7]) == model.tokenizer.decode([7])
     edit_json(copy / "config.json", auto_map={"AutoConfig": "evil.Config"})
     assert "would run its own code (auto_map)" in refused(copy)
@@ -637,9 +641,13 @@ print(json.dumps(found))
 """
     path = os.pathsep.join([str(poisoned), os.environ["PYTHONPATH"]])
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300,
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
         env=os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "HF_HOME": str(poisoned)},
-    )  # fmt: skip
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     return json.loads(run.stdout)
 
@@ -655,8 +663,7 @@ class Memory:
 
 
 def test_a_huge_local_model_is_refused_before_its_weights_are_read(copy):
-    edit_json(copy / "config.json", hidden_size=32768, intermediate_size=131072,
-              num_hidden_layers=64)  # fmt: skip
+    edit_json(copy / "config.json", hidden_size=32768, intermediate_size=131072, num_hidden_layers=64)
     (copy / "model.safetensors").write_bytes(b"never read")
     sentence = refused(copy)
     assert "GiB of free memory on cpu" in sentence
@@ -721,16 +728,14 @@ def test_every_source_is_pinned():
     for scale, known in models.SCALES.items():
         for name, source in known.items():
             if isinstance(source, Path):
-                assert source == models.ORGANISMS / name
+                assert source == files.ORGANISMS / name
             else:
                 assert len(source.revision) == 40, f"{name} at {scale}"
                 int(source.revision, 16)
 
 
 @pytest.mark.parametrize("scale", ["small", "paper"])
-def test_too_little_memory_is_noticed_before_the_weights_are_downloaded(
-    copy, folder, scale, monkeypatch
-):
+def test_too_little_memory_is_noticed_before_the_weights_are_downloaded(copy, folder, scale, monkeypatch):
     (copy / "model.safetensors").unlink()
     hub = Hub(monkeypatch, copy)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(2**20))

@@ -12,7 +12,7 @@ import contract
 import nbformat
 import pytest
 
-from tft_utils import claims, notebooks
+from tft_utils.course import claims, notebooks
 
 PATHS = notebooks.all_notebooks()
 EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -137,29 +137,39 @@ BREACHES = {  # what is broken -> how, and the problem it must give
     "pip in a string": (added("toy-run", "run = 'pip install x'"), "cell toy-run: it installs"),
     "widget": (added("toy-run", "import ipywidgets"), "cell toy-run: it uses ipywidgets"),
     "network": (added("toy-run", "from urllib.request import urlopen"), "toy-run: it imports urllib"),
-    "traces": (added("toy-run", "for p in [x for x in 'ab']:\n    with model.trace(p):\n        1"),
-               "cell toy-run: it traces more than once beside a comprehension"),
-    "traces twice": (added("toy-run", "with m.trace(1):\n    1\nwith m.trace(2):\n    {x for x in 'ab'}"),
-                     "cell toy-run: it traces more than once beside a comprehension"),
+    "traces": (
+        added("toy-run", "for p in [x for x in 'ab']:\n    with model.trace(p):\n        1"),
+        "cell toy-run: it traces more than once beside a comprehension",
+    ),
+    "traces twice": (
+        added("toy-run", "with m.trace(1):\n    1\nwith m.trace(2):\n    {x for x in 'ab'}"),
+        "cell toy-run: it traces more than once beside a comprehension",
+    ),
     "no exercise": (tagged("ex-last-word"), "has answers to last_word, which is no exercise"),
     "exercise cells": (moved("ex-last-word-check", 0), "cell ex-last-word: expected the four cells"),
     "exercise tag": (tagged("ex-last-word-check"), "cell ex-last-word-check: .*the tag 'check'"),
     "difficulty": (replaced("ex-last-word", "minutes", "min"), "ex-last-word: .*'Difficulty"),
     "hint": (replaced("ex-last-word", "<summary>Hint", "<summary>", -1), "ex-last-word: .*folded hint"),
     "check": (replaced("ex-last-word-check", "start_here/", ""), "ex-last-word-check: expected `last"),
-    "committed attempt": (lambda n: cell(n, "ex-last-word-check")["outputs"].clear(),
-                          "cell ex-last-word-check: its output says ''; put the stub back"),
+    "committed attempt": (
+        lambda n: cell(n, "ex-last-word-check")["outputs"].clear(),
+        "cell ex-last-word-check: its output says ''; put the stub back",
+    ),
     "stub": (replaced("ex-last-word-stub", "model, prompt", "prompt"), "ex-last-word-stub: expected"),
-    "stub filled in": (replaced("ex-last-word-stub", "raise NotAttempted", "return 1"),
-                       "cell ex-last-word-stub: expected one function"),
-    "solution": (replaced("ex-last-word-solution", "n_layers + 1", "n_layers"),
-                 "cell ex-last-word-solution: its python fence is not the reference last_word"),
+    "stub filled in": (
+        replaced("ex-last-word-stub", "raise NotAttempted", "return 1"),
+        "cell ex-last-word-stub: expected one function",
+    ),
+    "solution": (
+        replaced("ex-last-word-solution", "n_layers + 1", "n_layers"),
+        "cell ex-last-word-solution: its python fence is not the reference last_word",
+    ),
     "claim untagged": (tagged("claim-transplant"), "cell claim-transplant: the tag 'claim'"),
     "claim unrun": (lambda n: cell(n, "claim-transplant")["outputs"].clear(), "it shows no claim"),
     "claim of another": (lambda n: record(n).update(name="other/x"), "claim other/x: begin its name"),
     "verdict": (replaced("glance", "**transfers**", "**no**"), "cell glance: its verdict is no"),
     "percent": (added("claim-after", "It moves 37.21 %."), "cell claim-after: no claim says 37.21 %"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("breach", BREACHES)
@@ -186,15 +196,15 @@ def test_an_architecture_in_a_condition_is_named(text: str):
     notebook = notebooks.read(START)
     cell(notebook, "toy-run")["source"] += "\n" + text
     found = contract.problems(START, notebook, [contract.code])
-    assert found == [f"{START.name}, cell toy-run: a condition names '{CONDITIONS[text]}'; "
-                     "put what differs into data."]  # fmt: skip
+    assert found == [
+        f"{START.name}, cell toy-run: a condition names '{CONDITIONS[text]}'; put what differs into data."
+    ]
 
 
 def test_architectures_as_data_are_welcome():
     notebook = notebooks.read(START)
     cell(notebook, "toy-run")["source"] += (
-        "\nfor k in range(mamba.n_layers):\n    assert transformer.n_layers >= 0"
-        "\npair = {'Mamba': mamba}"
+        "\nfor k in range(mamba.n_layers):\n    assert transformer.n_layers >= 0\npair = {'Mamba': mamba}"
     )
     assert not contract.problems(START, notebook, [contract.code])
 
@@ -262,23 +272,28 @@ def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
 
 
 def test_canonical_text_drops_what_lasts_no_longer_than_a_kernel():
-    widget = {"output_type": "display_data", "metadata": {},
-              "data": {notebooks.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider()"}}  # fmt: skip
+    widget = {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {notebooks.WIDGET: {"model_id": "1"}, "text/plain": "IntSlider()"},
+    }
     pieces = [
         {"output_type": "stream", "name": name, "text": text}
-        for name, text in (("stdout", "a\n"), ("stderr", "measuring"), ("stderr", " ...\n"),
-                           ("stdout", "b\n"), ("stderr", "Warning: c\n"))
-    ]  # fmt: skip
+        for name, text in (
+            ("stdout", "a\n"),
+            ("stderr", "measuring"),
+            ("stderr", " ...\n"),
+            ("stdout", "b\n"),
+            ("stderr", "Warning: c\n"),
+        )
+    ]
     one = nbformat.v4.new_code_cell("1", id="one", outputs=[widget, *pieces])
     one["metadata"] = {"execution": {"iopub.status.busy": "now"}, "tags": ["optional"]}
     notebook = nbformat.v4.new_notebook(cells=[one], metadata={"widgets": {"state": {}}})
     found = json.loads(notebooks.canonical(copy.deepcopy(notebook)))
     assert [o["text"] for o in found["cells"][0]["outputs"]] == ["a\nb\n", "Warning: c\n"]
     assert found["cells"][0]["metadata"] == {"tags": ["optional"]}
-    assert found["metadata"] == {
-        "kernelspec": notebooks.KERNEL,
-        "language_info": {"name": "python"},
-    }
+    assert found["metadata"] == {"kernelspec": notebooks.KERNEL, "language_info": {"name": "python"}}
     assert notebooks.canonical(found) == notebooks.canonical(notebook)
 
 

@@ -18,8 +18,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from tft_utils import models, organisms, stats, world
-from tft_utils.lexicon import (
+from tft_utils import files, models, stats
+from tft_utils.corpora import lexicon, world
+from tft_utils.corpora.lexicon import (
     ADVERBS,
     COPULAS,
     DIGITS,
@@ -33,10 +34,12 @@ from tft_utils.lexicon import (
     UNKNOWN,
     VOCABULARY,
 )
-from tft_utils.organisms import BARS, ROW, ROWS, STEPS, TOKEN_ID
+from tft_utils.organisms import evaluation, training
+from tft_utils.organisms.evaluation import BARS, TOKEN_ID
+from tft_utils.organisms.training import ROW, ROWS, STEPS
 
 ROOT = Path(__file__).parent.parent
-NAMES_OF_ORGANISMS = tuple(organisms.configurations())
+NAMES_OF_ORGANISMS = tuple(training.configurations())
 PINNED = {  # step -> SHA-256 of ids and weights: changes with the world, and then train again
     0: "d8ead3e52041c091d1f21058260b5fd9cade024e43d9c8b2cfbdaf2414787362",
     2000: "3e1b571e1773b00a5bd675dc5db38de8d779074a18de09035f470f23f8299806",
@@ -61,7 +64,7 @@ def one_thread():
 @pytest.mark.parametrize("split", world.SPLITS)
 @pytest.mark.parametrize("kind", world.KINDS)
 def test_one_token_per_word_and_back(kind, split):
-    tok = organisms.tokenizer()
+    tok = evaluation.tokenizer()
     for document in world.documents(kind, 20, seed=5, split=split):
         ids = tok(document.text).input_ids
         assert ids == [TOKEN_ID[word.text] for word in document.words]
@@ -70,25 +73,28 @@ def test_one_token_per_word_and_back(kind, split):
 
 
 def test_one_token_per_digit():
-    tok = organisms.tokenizer()
+    tok = evaluation.tokenizer()
     assert all(len(tok(digit).input_ids) == 1 for digit in DIGITS)
     assert not [word for word in VOCABULARY if len(word) > 1 and re.search(r"\d", word)]
     assert tok("2 7 + 1 5 = 4 2 .").input_ids == [TOKEN_ID[c] for c in "27+15=42."]
 
 
 def test_vocabulary_and_special_tokens():
-    tok = organisms.tokenizer()
+    tok = evaluation.tokenizer()
     assert len(tok) == len(VOCABULARY) == len(set(VOCABULARY)) <= 2048
     assert [VOCABULARY[i] for i in (tok.pad_token_id, tok.unk_token_id, tok.eos_token_id)] == [
-        PAD, UNKNOWN, END]  # fmt: skip
+        PAD,
+        UNKNOWN,
+        END,
+    ]
     assert tok("no-such-word").input_ids == [tok.unk_token_id]
-    for config in organisms.configurations().values():
+    for config in training.configurations().values():
         assert config.vocab_size == len(tok)
         assert (config.pad_token_id, config.eos_token_id) == (tok.pad_token_id, tok.eos_token_id)
 
 
 def test_saved_tokenizer_loads_and_pads_on_the_left(tmp_path):
-    organisms.tokenizer().save_pretrained(tmp_path)
+    evaluation.tokenizer().save_pretrained(tmp_path)
     tok = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     assert len(tok) == len(VOCABULARY)
     for kind in world.KINDS:
@@ -105,7 +111,7 @@ def test_saved_tokenizer_loads_and_pads_on_the_left(tmp_path):
 def test_the_architectures_are_matched():
     size, layers = {}, {}
     for name in models.PAIR:
-        model = organisms.build(name, seed=0)
+        model = training.build(name, seed=0)
         size[name] = sum(p.numel() for p in model.parameters())
         layers[name] = model.config.num_hidden_layers
         assert 1e6 <= size[name] <= 3e6
@@ -117,22 +123,23 @@ def test_the_architectures_are_matched():
 
 
 def test_the_tied_mamba_differs_in_its_unembedding_alone():
-    untied, tied = (organisms.build(name, seed=0) for name in ("mamba", "mamba-tied"))
+    untied, tied = (training.build(name, seed=0) for name in ("mamba", "mamba-tied"))
     assert tied.get_input_embeddings().weight is tied.get_output_embeddings().weight
     names = {name for name, _ in untied.named_parameters()}
     assert names - {name for name, _ in tied.named_parameters()} == {"lm_head.weight"}
     keys = ("tie_word_embeddings", "transformers_version")
-    a, b = ({k: v for k, v in model.config.to_dict().items() if k not in keys}
-            for model in (untied, tied))  # fmt: skip
+    a, b = (
+        {k: v for k, v in model.config.to_dict().items() if k not in keys} for model in (untied, tied)
+    )
     assert a == b
 
 
 def test_build_follows_its_seed():
-    a, b, c = (organisms.build("mamba", seed).state_dict() for seed in (0, 0, 1))
+    a, b, c = (training.build("mamba", seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert any(not torch.equal(a[k], c[k]) for k in a)
     with pytest.raises(ValueError, match="one of transformer, mamba, mamba-tied; found 'lstm'"):
-        organisms.build("lstm", 0)
+        training.build("lstm", 0)
 
 
 # --- the shipped organisms -----------------------------------------------------------------------
@@ -143,7 +150,7 @@ def shipped() -> dict[str, dict]:
     """The cards of the bundled organisms."""
     found = {}
     for name in NAMES_OF_ORGANISMS:
-        path = models.ORGANISMS / name / "card.json"
+        path = files.ORGANISMS / name / "card.json"
         assert path.is_file(), (
             f"expected the bundled organism {path.parent}, found no card.json there: train and "
             f"ship it with `python -m tft_utils.organisms train {name} --ship`"
@@ -167,18 +174,22 @@ def test_cards_say_that_all_saw_the_same(shipped):
 
 def test_cards_belong_to_this_code(shipped):
     for name, card in shipped.items():
-        run = {"parameters": card["parameters"], "steps": card["steps"], "tokens": card["tokens"],
-               "stream": card["token_stream_sha256"],
-               "loss": card["final_weighted_loss_nats_per_token"]}  # fmt: skip
+        run = {
+            "parameters": card["parameters"],
+            "steps": card["steps"],
+            "tokens": card["tokens"],
+            "stream": card["token_stream_sha256"],
+            "loss": card["final_weighted_loss_nats_per_token"],
+        }
         evaluation = {
             kind: stats.Estimate(found["accuracy"], found["n"], found["low"], found["high"])
             for kind, found in card["evaluation"].items()
         }
-        expected = organisms.card(name, card["corpus_seed"], run, evaluation)
+        expected = training.card(name, card["corpus_seed"], run, evaluation)
         expected = json.loads(json.dumps(expected | {"versions": card["versions"]}))
         assert card == expected, f"{name} was shipped by other code than this: ship it again"
-        config = organisms.configurations()[name]
-        saved = json.loads((models.ORGANISMS / name / "config.json").read_text())
+        config = training.configurations()[name]
+        saved = json.loads((files.ORGANISMS / name / "config.json").read_text())
         for key in ("model_type", "num_hidden_layers", "hidden_size", "vocab_size"):
             assert saved[key] == getattr(config, key), f"{name}: {key}"
         model = models.load(name)
@@ -206,14 +217,14 @@ def test_cards_evaluation_adds_up(shipped):
 
 
 def test_manifest_lists_every_file_with_its_hash(shipped):
-    manifest = json.loads((models.ORGANISMS / "manifest.json").read_text())
+    manifest = json.loads((files.ORGANISMS / "manifest.json").read_text())
     assert set(manifest) == set(shipped)
-    for name, files in manifest.items():
-        found = {path.name: path for path in (models.ORGANISMS / name).iterdir()}
-        assert set(files) == set(found)
-        assert {"config.json", "model.safetensors", "tokenizer.json", "card.json"} <= set(files)
+    for name, hashes in manifest.items():
+        found = {path.name: path for path in (files.ORGANISMS / name).iterdir()}
+        assert set(hashes) == set(found)
+        assert {"config.json", "model.safetensors", "tokenizer.json", "card.json"} <= set(hashes)
         for file, path in found.items():
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == files[file], path
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == hashes[file], path
             assert path.stat().st_size <= 12e6, path
 
 
@@ -230,7 +241,7 @@ def test_the_cards_stream_is_what_this_code_makes(shipped):
 @pytest.mark.parametrize("name", NAMES_OF_ORGANISMS)
 def test_shipped_weights_score_what_their_card_says(shipped, name):
     kinds = ["facts", "grammar", "arithmetic"]
-    found = organisms.evaluate(models.load(name).hf, n=100, kinds=kinds)
+    found = evaluation.evaluate(models.load(name).hf, n=100, kinds=kinds)
     for kind in kinds:
         claimed = shipped[name]["evaluation"][kind]["accuracy"]
         assert abs(found[kind].value - claimed) < 0.12, kind  # four standard errors at 90 %
@@ -243,7 +254,7 @@ def chain(seed: int, steps: int, until: int | None = None) -> tuple[str, int]:
     """The stream's hash and its number of tokens after `until` of `steps` steps."""
     stream, tokens = "", 0
     for step in range(steps if until is None else until):
-        ids, weights = organisms.batch(seed, step, steps)
+        ids, weights = training.batch(seed, step, steps)
         stream = hashlib.sha256(stream.encode() + ids.tobytes()).hexdigest()
         tokens += int((weights > 0).sum())
     return stream, tokens
@@ -275,7 +286,7 @@ def documents_in(ids: np.ndarray) -> list[tuple[int, list[str]]]:
 
 @pytest.mark.parametrize("step", PINNED)
 def test_the_stream_is_pinned(step):
-    ids, weights = organisms.batch(0, step, STEPS)
+    ids, weights = training.batch(0, step, STEPS)
     found = hashlib.sha256(ids.tobytes() + weights.tobytes()).hexdigest()
     assert found == PINNED[step], (
         f"expected the pinned batch of step {step}, found {found}: the world or the packing has "
@@ -284,21 +295,21 @@ def test_the_stream_is_pinned(step):
 
 
 def test_the_stream_depends_on_seed_and_step_alone():
-    first = organisms.batch(0, 3, STEPS)
-    organisms.batch(1, 9, STEPS)
+    first = training.batch(0, 3, STEPS)
+    training.batch(1, 9, STEPS)
     torch.manual_seed(99)
     np.random.seed(99)  # noqa: NPY002
-    again = organisms.batch(0, 3, STEPS)
+    again = training.batch(0, 3, STEPS)
     assert np.array_equal(first[0], again[0])
     assert np.array_equal(first[1], again[1])
-    assert not np.array_equal(first[0], organisms.batch(0, 4, STEPS)[0])
-    assert not np.array_equal(first[0], organisms.batch(1, 3, STEPS)[0])
+    assert not np.array_equal(first[0], training.batch(0, 4, STEPS)[0])
+    assert not np.array_equal(first[0], training.batch(1, 3, STEPS)[0])
 
 
 def test_rows_hold_whole_documents_with_their_weights(written):
     kinds = set()
     for step in range(0, STEPS, STEPS // 10):
-        ids, weights = organisms.batch(0, step, STEPS)
+        ids, weights = training.batch(0, step, STEPS)
         assert ids.shape == weights.shape == (ROWS, ROW)
         assert (ids.dtype, weights.dtype) == (np.int64, np.float32)
         assert ((weights == 0) == (ids == TOKEN_ID[PAD])).all()
@@ -315,8 +326,8 @@ def test_rows_hold_whole_documents_with_their_weights(written):
 
 @pytest.mark.parametrize("at", [0, 2000, 5000, 6500])
 def test_kinds_come_in_their_shares(at):
-    shares, rng = organisms._shares(at), organisms.Rng("test", at)
-    kinds = [organisms._kind(rng, shares) for _ in range(5000)]
+    shares, rng = training._shares(at), lexicon.Rng("test", at)
+    kinds = [training._kind(rng, shares) for _ in range(5000)]
     assert set(shares) == set(world.KINDS)
     assert sum(shares.values()) == pytest.approx(1)
     for kind, share in shares.items():
@@ -362,8 +373,10 @@ def owners(text: str) -> set[str]:
             words = words[:-1]
         nouns = [SINGULAR[word] for word in words if word in SINGULAR]
         fronted = words[0] in FRONTED
-        if (fronted or words[0] == "The") and len(nouns) > fronted and (
-            words[-1] in VERB or words[-2] in COPULA_FORMS
+        if (
+            (fronted or words[0] == "The")
+            and len(nouns) > fronted
+            and (words[-1] in VERB or words[-2] in COPULA_FORMS)
         ):
             found.add(world.split_of(nouns[fronted], VERB.get(words[-1], words[-1])))
     return found
@@ -383,7 +396,7 @@ def test_the_reader_of_keys_recognises_held_out_documents(kind):
 def test_no_held_out_document_in_the_stream(written):
     seen = 0
     for step in range(0, STEPS, STEPS // 40):
-        ids, _ = organisms.batch(0, step, STEPS)
+        ids, _ = training.batch(0, step, STEPS)
         for row in ids:
             for _, words in documents_in(row):
                 text = " ".join(words)
@@ -410,7 +423,7 @@ def test_weighted_loss_equals_a_loop():
             w = weights[row, t + 1].item()
             total, weight = total + w * loss, weight + w
             plain, count = plain + loss * (w > 0), count + (w > 0)
-    found = organisms.weighted_loss(logits, ids, weights)
+    found = training.weighted_loss(logits, ids, weights)
     assert found[0].item() == pytest.approx(total / weight, abs=1e-12)
     assert found[1].item() == pytest.approx(plain / count, abs=1e-12)
 
@@ -418,20 +431,20 @@ def test_weighted_loss_equals_a_loop():
 def test_padding_has_no_gradient():
     logits = torch.randn(1, 4, 5, requires_grad=True)
     weights = torch.tensor([[1.0, 1, 0, 0]])
-    organisms.weighted_loss(logits, torch.tensor([[1, 2, 0, 0]]), weights)[0].backward()
+    training.weighted_loss(logits, torch.tensor([[1, 2, 0, 0]]), weights)[0].backward()
     assert logits.grad[0, 0].abs().sum() > 0
     assert logits.grad[0, 1:].abs().sum() == 0
 
 
 @pytest.mark.parametrize("steps", [STEPS, STEPS // 3])
 def test_the_rate_rises_stays_and_falls(steps):
-    rates = np.array([organisms._rate(step, steps) for step in range(steps)])
+    rates = np.array([training._rate(step, steps) for step in range(steps)])
     share = steps / STEPS
-    warm, cool = math.ceil(organisms.WARMUP * share), steps - int(organisms.COOLDOWN * share)
+    warm, cool = math.ceil(training.WARMUP * share), steps - int(training.COOLDOWN * share)
     assert (np.diff(rates[:warm]) > 0).all()
-    assert (rates[warm:cool] == organisms.PEAK_RATE).all()
+    assert (rates[warm:cool] == training.PEAK_RATE).all()
     assert np.diff(rates[cool + 1 :]) == pytest.approx(np.diff(rates[cool + 1 :]).mean())
-    assert rates[-1] == pytest.approx(organisms.PEAK_RATE / 20, rel=0.02)
+    assert rates[-1] == pytest.approx(training.PEAK_RATE / 20, rel=0.02)
 
 
 # --- training survives interruption --------------------------------------------------------------
@@ -442,10 +455,10 @@ STEPS_OF_A_RUN, SAVE_EVERY = 12, 3
 INTERRUPTED = f"""
 import os, sys, time, torch
 from pathlib import Path
-from tft_utils import organisms
+from tft_utils.organisms import training
 
 torch.set_num_threads(1)
-organisms.ROWS = 2
+training.ROWS = 2
 save, saves = torch.save, []
 
 def save_half(saved, path):
@@ -457,7 +470,7 @@ def save_half(saved, path):
         time.sleep(600)
 
 torch.save = save_half
-organisms.train(sys.argv[1], seed=0, steps={STEPS_OF_A_RUN}, save_every={SAVE_EVERY},
+training.train(sys.argv[1], seed=0, steps={STEPS_OF_A_RUN}, save_every={SAVE_EVERY},
                 runs=Path(sys.argv[2]), say=lambda text, **_: print(text, flush=True))
 """
 
@@ -465,11 +478,15 @@ organisms.train(sys.argv[1], seed=0, steps={STEPS_OF_A_RUN}, save_every={SAVE_EV
 def train(name: str, runs: Path, steps: int = STEPS_OF_A_RUN) -> tuple[dict, list[str]]:
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(organisms, "ROWS", 2)
-        state = organisms.train(
-            name, seed=0, steps=steps, save_every=SAVE_EVERY, runs=runs,
+        patch.setattr(training, "ROWS", 2)
+        state = training.train(
+            name,
+            seed=0,
+            steps=steps,
+            save_every=SAVE_EVERY,
+            runs=runs,
             say=lambda text, **_: said.append(text),
-        )  # fmt: skip
+        )
     return state, said
 
 
@@ -494,9 +511,12 @@ def run(finished, tmp_path) -> tuple[str, Path, Path]:
 def test_a_killed_run_ends_where_an_uninterrupted_one_does(finished, tmp_path):
     name, runs, expected = finished
     child = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, name, str(tmp_path)], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", INTERRUPTED, name, str(tmp_path)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     watchdog = threading.Timer(900, child.kill)
     watchdog.start()
     lines = []
@@ -519,8 +539,10 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(finished, tmp_path):
     for key in ("step", "steps", "tokens", "stream", "parameters"):
         assert found[key] == expected[key], key
     assert found["loss"] == pytest.approx(expected["loss"], abs=1e-6)
-    a, b = (torch.load(path / f"{name}-0" / "checkpoint.pt", weights_only=True)["model"]
-            for path in (runs, tmp_path))  # fmt: skip
+    a, b = (
+        torch.load(path / f"{name}-0" / "checkpoint.pt", weights_only=True)["model"]
+        for path in (runs, tmp_path)
+    )
     for key in a:
         torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-6)
     assert not checkpoint.with_name("checkpoint.pt.part").exists()
@@ -528,7 +550,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(finished, tmp_path):
 
 def test_a_run_reports_its_stream_and_its_tokens(finished, monkeypatch):
     _, _, state = finished
-    monkeypatch.setattr(organisms, "ROWS", 2)
+    monkeypatch.setattr(training, "ROWS", 2)
     assert (state["stream"], state["tokens"]) == chain(0, STEPS_OF_A_RUN)
 
 
@@ -554,9 +576,7 @@ def test_a_leftover_half_written_file_is_ignored(run):
 
 def test_a_run_of_another_length_is_refused(run):
     name, runs, _ = run
-    with pytest.raises(
-        ValueError, match="expected a run of 13 steps .* found one of 12; pass --st"
-    ):
+    with pytest.raises(ValueError, match="expected a run of 13 steps .* found one of 12; pass --st"):
         train(name, runs, steps=13)
 
 
@@ -635,9 +655,8 @@ def other_mood(document: world.Document) -> str:
 
 
 def test_a_model_that_is_always_right_scores_one(written):
-    stub = Stub(written, lambda d, at: d.words[at].text,
-                lambda d: MOODS[d.latents["mood"]][:1])  # fmt: skip
-    found = organisms.evaluate(stub, n=N)
+    stub = Stub(written, lambda d, at: d.words[at].text, lambda d: MOODS[d.latents["mood"]][:1])
+    found = evaluation.evaluate(stub, n=N)
     assert list(found) == list(BARS)
     for kind in [*SCORED, "story"]:
         assert found[kind] == stats.proportion(N, N), kind
@@ -649,7 +668,7 @@ def test_a_model_that_is_always_right_scores_one(written):
 
 def test_a_model_that_is_always_wrong_scores_zero(written):
     stub = Stub(written, lambda d, at: wrong(d.words[at]), lambda d: MOODS[other_mood(d)][:1])
-    found = organisms.evaluate(stub, n=N)
+    found = evaluation.evaluate(stub, n=N)
     for kind in [*SCORED, "story"]:
         assert found[kind] == stats.proportion(0, N), kind
     uncued = [d for d in stub.asked if d.kind == "persona" and not d.latents["cue"]]
@@ -658,7 +677,7 @@ def test_a_model_that_is_always_wrong_scores_zero(written):
 
 
 def test_a_model_without_preferences_gets_no_credit(written):
-    found = organisms.evaluate(Stub(written, lambda d, at: None), n=N)
+    found = evaluation.evaluate(Stub(written, lambda d, at: None), n=N)
     for kind in [*SCORED, "story"]:
         assert found[kind].value == 0, kind
     assert found["persona_uncued"] == (0.5, N, 0.5, 0.5)
@@ -666,7 +685,7 @@ def test_a_model_without_preferences_gets_no_credit(written):
 
 def test_uncued_probability_is_of_the_matching_letter(written):
     stub = Stub(written, lambda d, at: matching_letter(d))
-    found = organisms.evaluate(stub, n=N, kinds=["persona_uncued"])["persona_uncued"]
+    found = evaluation.evaluate(stub, n=N, kinds=["persona_uncued"])["persona_uncued"]
     assert found.value == pytest.approx(1, abs=1e-6)
     assert found.n == N
 
@@ -680,7 +699,7 @@ def test_a_story_needs_more_words_of_its_mood_than_of_the_other(written):
 
     for mood, expected in ((tied, 0), (ahead, 1)):
         stub = Stub(written, lambda d, at: None, mood)
-        assert organisms.evaluate(stub, n=N, kinds=["story"])["story"].value == expected
+        assert evaluation.evaluate(stub, n=N, kinds=["story"])["story"].value == expected
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -689,7 +708,7 @@ def test_only_determined_words_are_asked_for(written, right):
         word = document.words[at]
         return word.text if word.determined == right else wrong(word)
 
-    found = organisms.evaluate(Stub(written, says), n=N, kinds=SCORED)
+    found = evaluation.evaluate(Stub(written, says), n=N, kinds=SCORED)
     for kind in SCORED:
         assert found[kind].value == right, kind
 
@@ -700,7 +719,7 @@ def test_grammar_asks_for_main_verbs_only(written):
         return word.text if word.role == "verb" else wrong(word)
 
     kinds = ["grammar", "grammar_attractors"]
-    found = organisms.evaluate(Stub(written, says), n=N, kinds=kinds)
+    found = evaluation.evaluate(Stub(written, says), n=N, kinds=kinds)
     assert [found[kind].value for kind in kinds] == [1, 1]
 
 
@@ -713,7 +732,7 @@ def test_attractor_questions_have_an_attractor_against_them(written):
             return None
         return wrong(word) if document.attractors_against(at) else word.text
 
-    found = organisms.evaluate(Stub(written, says), n=N, kinds=["grammar", "grammar_attractors"])
+    found = evaluation.evaluate(Stub(written, says), n=N, kinds=["grammar", "grammar_attractors"])
     assert found["grammar_attractors"].value == 0
     assert 0 < found["grammar"].value < 1
 
@@ -727,7 +746,7 @@ def test_persona_asks_the_first_question_only(written):
             return word.text if (at == document.positions("letter")[0]) == first else wrong(word)
 
         stub = Stub(written, says)
-        assert organisms.evaluate(stub, n=N, kinds=["persona"])["persona"].value == first
+        assert evaluation.evaluate(stub, n=N, kinds=["persona"])["persona"].value == first
         assert any(len(document.positions("letter")) > 1 for document in stub.asked)
         assert all(document.latents["cue"] for document in stub.asked)
 
@@ -747,7 +766,7 @@ def test_arithmetic_asks_for_every_digit_and_the_stop(written):
             return wrong(word) if spoil else word.text
 
         stub = Stub(written, says)
-        found = organisms.evaluate(stub, n=N, kinds=["arithmetic"])["arithmetic"].value
+        found = evaluation.evaluate(stub, n=N, kinds=["arithmetic"])["arithmetic"].value
         assert found == 0, spoiled
 
 
@@ -762,7 +781,7 @@ def test_questions_are_one_per_document_and_n_of_them(written):
 
     for kind in SCORED:
         stub = Stub(written, says)
-        found = organisms.evaluate(stub, n=70, kinds=[kind])[kind]  # more than one batch
+        found = evaluation.evaluate(stub, n=70, kinds=[kind])[kind]  # more than one batch
         assert found.n == len(stub.asked) == 70
         assert found == stats.proportion(sum(map(known, stub.asked)), 70)
         assert 0.4 < found.value < 0.95, kind
@@ -770,38 +789,38 @@ def test_questions_are_one_per_document_and_n_of_them(written):
 
 def test_questions_are_held_out(written):
     stub = Stub(written, lambda d, at: d.words[at].text)
-    organisms.evaluate(stub, n=N, kinds=list(READABLE))
+    evaluation.evaluate(stub, n=N, kinds=list(READABLE))
     assert {owner for d in stub.asked for owner in owners(d.text)} == {"test"}
     asked = [d.text for d in stub.asked]
     other = Stub(written, lambda d, at: d.words[at].text)
-    organisms.evaluate(other, n=N, seed=1, kinds=list(READABLE))
+    evaluation.evaluate(other, n=N, seed=1, kinds=list(READABLE))
     assert [d.text for d in other.asked] != asked
     again = Stub(written, lambda d, at: d.words[at].text)
-    organisms.evaluate(again, n=N, kinds=list(READABLE))
+    evaluation.evaluate(again, n=N, kinds=list(READABLE))
     assert [d.text for d in again.asked] == asked
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_leaves_the_mode_as_it_was(written, training):
     stub = Stub(written, lambda d, at: None).train(training)
-    organisms.evaluate(stub, n=2, kinds=["facts"])
+    evaluation.evaluate(stub, n=2, kinds=["facts"])
     assert stub.training == training
     stub.says = None  # breaks
     with pytest.raises(TypeError):
-        organisms.evaluate(stub, n=2, kinds=["facts"])
+        evaluation.evaluate(stub, n=2, kinds=["facts"])
     assert stub.training == training
     assert torch.is_grad_enabled()
 
 
 def test_evaluation_does_not_disturb_sampling(finished):
     name, _, _ = finished
-    model = organisms.build(name, seed=0)
+    model = training.build(name, seed=0)
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    first = organisms.evaluate(model, n=4, kinds=["story"])
+    first = evaluation.evaluate(model, n=4, kinds=["story"])
     assert torch.equal(torch.rand(3), expected)
-    assert organisms.evaluate(model, n=4, kinds=["story"]) == first
+    assert evaluation.evaluate(model, n=4, kinds=["story"]) == first
 
 
 def test_passes_compares_with_the_bar():
@@ -810,27 +829,27 @@ def test_passes_compares_with_the_bar():
 
     for kind, bar in BARS.items():
         low, high = bar if isinstance(bar, tuple) else (bar, 1.0)
-        assert organisms.passes(kind, estimate(low))
-        assert organisms.passes(kind, estimate(high))
-        assert not organisms.passes(kind, estimate(low - 0.001))
-    assert not organisms.passes("persona_uncued", estimate(0.601))
+        assert evaluation.passes(kind, estimate(low))
+        assert evaluation.passes(kind, estimate(high))
+        assert not evaluation.passes(kind, estimate(low - 0.001))
+    assert not evaluation.passes("persona_uncued", estimate(0.601))
 
 
 # --- the command line ----------------------------------------------------------------------------
 
 
 def test_evaluate_prints_json_and_nothing_else(tmp_path, capfd):
-    organisms.build("transformer", seed=0).save_pretrained(tmp_path)
-    organisms.tokenizer().save_pretrained(tmp_path)
+    training.build("transformer", seed=0).save_pretrained(tmp_path)
+    evaluation.tokenizer().save_pretrained(tmp_path)
     capfd.readouterr()
-    organisms.main(["evaluate", str(tmp_path), "--n", "20", "--json"])
+    training.main(["evaluate", str(tmp_path), "--n", "20", "--json"])
     found = json.loads(capfd.readouterr().out)
     assert list(found) == list(BARS)
     for kind, entry in found.items():
         assert list(entry) == ["accuracy", "n", "low", "high"], kind
         assert entry["n"] == 20
         assert 0 <= entry["low"] <= entry["accuracy"] <= entry["high"] <= 1
-    organisms.main(["evaluate", str(tmp_path), "--n", "5"])
+    training.main(["evaluate", str(tmp_path), "--n", "5"])
     table = capfd.readouterr().out.strip().splitlines()
     assert len(table) == len(BARS)
     assert all("bar" in line and "n=5" in line for line in table)
@@ -838,7 +857,7 @@ def test_evaluate_prints_json_and_nothing_else(tmp_path, capfd):
 
 def test_evaluate_of_an_unknown_model_is_one_sentence(capfd):
     with pytest.raises(SystemExit) as stop:
-        organisms.main(["evaluate", "mambaa"])
+        training.main(["evaluate", "mambaa"])
     assert stop.value.code == 1
     assert "did you mean 'mamba'?" in capfd.readouterr().err
 
@@ -849,36 +868,34 @@ def test_evaluate_of_an_unknown_model_is_one_sentence(capfd):
 @pytest.fixture
 def fake_evaluation(monkeypatch):
     found = {kind: stats.Estimate(0.5, 1000, 0.47, 0.53) for kind in BARS}
-    monkeypatch.setattr(organisms, "evaluate", lambda model: found)
+    monkeypatch.setattr(training, "evaluate", lambda model: found)
 
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_shipped_organism_loads_with_its_card(
-    run, finished, fake_evaluation, tmp_path, monkeypatch
-):
+def test_a_shipped_organism_loads_with_its_card(run, finished, fake_evaluation, tmp_path, monkeypatch):
     name, runs, checkpoint = run
     to = tmp_path / "data" / "organisms"
-    assert organisms.ship(name, 0, finished[2], runs, to) == to / name
+    assert training.ship(name, 0, finished[2], runs, to) == to / name
     assert {path.name for path in to.iterdir()} == {"manifest.json", name}
     hashes = json.loads((to / "manifest.json").read_text())[name]
-    assert hashes == {path.name: models.sha256(path) for path in (to / name).iterdir()}
+    assert hashes == {path.name: files.sha256(path) for path in (to / name).iterdir()}
     card = json.loads((to / name / "card.json").read_text())
     assert card["token_stream_sha256"] == finished[2]["stream"]
     assert card["steps"] == STEPS_OF_A_RUN
     assert {k for k, e in card["evaluation"].items() if e["passed"]} == {"persona_uncued"}
     facts = {"accuracy": 0.5, "n": 1000, "low": 0.47, "high": 0.53, "bar": 0.95, "passed": False}
     assert card["evaluation"]["facts"] == facts
-    monkeypatch.setattr(models, "ORGANISMS", to)
+    monkeypatch.setattr(files, "ORGANISMS", to)
     monkeypatch.setitem(models.SCALES, "tiny", {name: to / name})
     weights = torch.load(checkpoint, weights_only=True)["model"]
     for key, tensor in models.load(name).hf.state_dict().items():
         assert torch.equal(tensor, weights[key]), key
     manifest = to / "manifest.json"
     manifest.write_text(json.dumps({"other": {"file": "hash"}} | json.loads(manifest.read_text())))
-    organisms.ship(name, 0, finished[2], runs, to)
+    training.ship(name, 0, finished[2], runs, to)
     assert json.loads(manifest.read_text())["other"] == {"file": "hash"}
     assert models.load(name)
 
@@ -888,15 +905,18 @@ def fail(*args, **options):
 
 
 STAGES = {  # what breaks: (owner, attribute, stand-in)
-    "evaluation": (organisms, "evaluate", fail),
-    "tokenizer": (organisms, "tokenizer", fail),
-    "card": (organisms, "card", fail),
-    "hashes": (models, "sha256", fail),
+    "evaluation": (training, "evaluate", fail),
+    "tokenizer": (training, "tokenizer", fail),
+    "card": (training, "card", fail),
+    "hashes": (files, "sha256", fail),
     "first rename": (Path, "rename", fail),
-    "second rename": (Path, "rename", lambda self, to, real=Path.rename:
-                      fail() if self.name.endswith(".part") else real(self, to)),
+    "second rename": (
+        Path,
+        "rename",
+        lambda self, to, real=Path.rename: fail() if self.name.endswith(".part") else real(self, to),
+    ),
     "manifest": (os, "replace", fail),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -904,7 +924,7 @@ def test_a_failed_shipment_leaves_the_old_organism(
     run, finished, fake_evaluation, tmp_path, monkeypatch, stage
 ):
     name, runs, checkpoint = run
-    organisms.ship(name, 0, finished[2], runs, tmp_path)
+    training.ship(name, 0, finished[2], runs, tmp_path)
     old, manifest = content(tmp_path / name), (tmp_path / "manifest.json").read_bytes()
     saved = torch.load(checkpoint, weights_only=True)
     for tensor in saved["model"].values():
@@ -913,10 +933,10 @@ def test_a_failed_shipment_leaves_the_old_organism(
     with monkeypatch.context() as patch:
         patch.setattr(*STAGES[stage])
         with pytest.raises(OSError, match="disk full"):
-            organisms.ship(name, 0, finished[2], runs, tmp_path)
+            training.ship(name, 0, finished[2], runs, tmp_path)
     assert content(tmp_path / name) == old
     assert (tmp_path / "manifest.json").read_bytes() == manifest
-    organisms.ship(name, 0, finished[2], runs, tmp_path)
+    training.ship(name, 0, finished[2], runs, tmp_path)
     assert content(tmp_path / name)["model.safetensors"] != old["model.safetensors"]
     assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", name, "runs"}
 
@@ -925,10 +945,10 @@ def test_an_organism_set_aside_by_a_killed_shipment_comes_back(
     run, finished, fake_evaluation, tmp_path, monkeypatch
 ):
     name, runs, _ = run
-    organisms.ship(name, 0, finished[2], runs, tmp_path)
+    training.ship(name, 0, finished[2], runs, tmp_path)
     old = content(tmp_path / name)
     (tmp_path / name).rename(tmp_path / f"{name}.old")  # killed right here
-    monkeypatch.setattr(organisms, "tokenizer", fail)
+    monkeypatch.setattr(training, "tokenizer", fail)
     with pytest.raises(OSError, match="disk full"):
-        organisms.ship(name, 0, finished[2], runs, tmp_path)
+        training.ship(name, 0, finished[2], runs, tmp_path)
     assert content(tmp_path / name) == old

@@ -10,11 +10,15 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
 
-from tft_utils import attention, patching, plots, scan, stats, world
+from tft_utils import stats
 from tft_utils.architectures import ARCHITECTURES
-from tft_utils.figures import activation_patching as figures
+from tft_utils.architectures import mamba_scan as scan
+from tft_utils.corpora import pairs as world_pairs
+from tft_utils.course import plots
+from tft_utils.lessons import activation_patching as figures
 from tft_utils.models import load
-from tft_utils.patching import Asked, Effects
+from tft_utils.techniques import attention, patching
+from tft_utils.techniques.patching import Asked, Effects
 
 CLOSE = 1e-5  # of a normalised effect
 
@@ -22,18 +26,19 @@ pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def facts(model, n: int = 6, seed: int = 0) -> Asked:
-    return patching.ask(model, world.fact_pairs(n, seed))
+    return patching.ask(model, world_pairs.fact_pairs(n, seed))
 
 
 def small(model_type: str, dtype=torch.float64, **options) -> SimpleNamespace:
     """A random transformers model, never wrapped, with biases that are not zero."""
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "vocab_size": 50, "initializer_range": 0.3}
-    more = {"state_size": 4} if model_type == "mamba" else {
-        "num_attention_heads": 4, "intermediate_size": 64}  # fmt: skip
-    config = {"mamba": MambaConfig, "gpt_neox": GPTNeoXConfig}[model_type](
-        **shape, **more, **options
+    more = (
+        {"state_size": 4}
+        if model_type == "mamba"
+        else {"num_attention_heads": 4, "intermediate_size": 64}
     )
+    config = {"mamba": MambaConfig, "gpt_neox": GPTNeoXConfig}[model_type](**shape, **more, **options)
     hf = AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(dtype).eval()
     for name, p in hf.named_parameters():
         if name.endswith("bias") and "dt_proj" not in name:
@@ -65,9 +70,13 @@ def difference(model, asked: Asked, ids: Tensor) -> Tensor:
 @pytest.mark.parametrize("stepwise", [False, True])
 @pytest.mark.parametrize(
     ("model_type", "options"),
-    [("gpt_neox", {}), ("gpt_neox", {"use_parallel_residual": False}), ("mamba", {}),
-     ("mamba", {"use_conv_bias": False, "use_bias": True})],
-)  # fmt: skip
+    [
+        ("gpt_neox", {}),
+        ("gpt_neox", {"use_parallel_residual": False}),
+        ("mamba", {}),
+        ("mamba", {"use_conv_bias": False, "use_bias": True}),
+    ],
+)
 def test_the_open_block_is_transformers_block(model_type, options, stepwise):
     one = small(model_type, torch.float32, **options)
     ids = random_asked().clean
@@ -145,14 +154,12 @@ def test_patching_everything_restores_the_clean_logits_and_nothing_changes_nothi
 
     def all_layers(where: Tensor, start: Tensor) -> Tensor:
         def put_of(layer: int):
-            each = [patching.replace(name, where, patching.held(model, clean[layer], layer, name))
-                    for name in writers]  # fmt: skip
+            each = [
+                patching.replace(name, where, patching.held(model, clean[layer], layer, name))
+                for name in writers
+            ]
             return lambda name, value, t=None: next(
-                (
-                    put(name, value, t)
-                    for put, known in zip(each, writers, strict=True)
-                    if name == known
-                ),
+                (put(name, value, t) for put, known in zip(each, writers, strict=True) if name == known),
                 value,
             )
 
@@ -184,7 +191,7 @@ def test_a_patch_of_equal_values_does_nothing(model):
 
 
 def test_cells_before_the_difference_are_zero_and_those_beyond_the_end_are_nan(model):
-    pairs = world.fact_pairs(12)
+    pairs = world_pairs.fact_pairs(12)
     asked = patching.ask(model, pairs)
     found = patching.grid(model, asked, "mixer").values
     for i, pair in enumerate(pairs):
@@ -197,7 +204,7 @@ def test_cells_before_the_difference_are_zero_and_those_beyond_the_end_are_nan(m
 
 
 def test_the_first_depth_is_the_words_and_the_last_is_the_answer(model):
-    pairs = [pair for pair in world.indirect_object_pairs(8) if pair]
+    pairs = [pair for pair in world_pairs.indirect_object_pairs(8) if pair]
     asked = patching.ask(model, pairs)
     found = patching.grid(model, asked)
     giver = torch.tensor([pair.clean.positions("giver")[0] for pair in pairs])
@@ -247,9 +254,7 @@ def test_a_component_grid_is_one_trace_per_cell(model):
             logits = model.logits.save()
         m = asked.difference(logits[torch.arange(len(asked)), asked.last])
         real = at <= asked.last
-        assert torch.allclose(
-            found[real, at], ((m - of_base) / (of_donor - of_base))[real], atol=CLOSE
-        )
+        assert torch.allclose(found[real, at], ((m - of_base) / (of_donor - of_base))[real], atol=CLOSE)
 
 
 def test_a_grid_of_some_positions_is_that_part_of_the_whole(model):
@@ -268,8 +273,10 @@ def test_a_window_patches_each_of_its_layers():
     found = patching.grid(one, asked, "mlp", window=2).values
     donor, base = (patching.streams(one, ids) for ids in (asked.clean, asked.corrupt))
     where = patching.at_positions(asked, asked.last)
-    puts = {layer: patching.replace("mlp", where, patching.held(one, donor[layer], layer, "mlp"))
-            for layer in (1, 2)}  # fmt: skip
+    puts = {
+        layer: patching.replace("mlp", where, patching.held(one, donor[layer], layer, "mlp"))
+        for layer in (1, 2)
+    }
     m = asked.difference(patching.finish(one, base[1], 1, asked.last, puts))
     of_base, of_donor = (difference(one, asked, ids) for ids in (asked.corrupt, asked.clean))
     assert torch.allclose(found[1, :, -1], (m - of_base) / (of_donor - of_base), atol=1e-8)
@@ -331,7 +338,8 @@ def test_a_state_is_read_and_carried_and_a_carry_is_carried_alone():
     for name in ("state", "carry"):
         value = torch.zeros_like(patching.held(one, x, 1, name))
         outputs[name] = one.architecture.run_block(
-            one.hf, 1, x, patching.replace(name, where, value), stepwise=True)  # fmt: skip
+            one.hf, 1, x, patching.replace(name, where, value), stepwise=True
+        )
     plain = one.architecture.run_block(one.hf, 1, x, patching.keep)
     assert torch.allclose(outputs["carry"][:, : at + 1], plain[:, : at + 1], atol=1e-12)
     assert torch.allclose(outputs["state"][:, :at], plain[:, :at], atol=1e-12)
@@ -340,7 +348,7 @@ def test_a_state_is_read_and_carried_and_a_carry_is_carried_alone():
 
 
 def test_a_full_transplant_goes_on_as_the_clean_run(model):
-    pairs = world.fact_pairs(8)
+    pairs = world_pairs.fact_pairs(8)
     asked = patching.ask(model, pairs)
     at = torch.tensor([pair.clean.positions("subject")[-1] for pair in pairs])
     kept = (at < asked.last).nonzero()[:, 0]
@@ -381,7 +389,7 @@ def dual_state(u, delta, A, B, C, sources, queries):
 
 
 def test_the_dual_state_is_the_masked_matrix_and_what_block_does(mamba):
-    ids = patching.ask(mamba, world.indirect_object_pairs(1)).clean
+    ids = patching.ask(mamba, world_pairs.indirect_object_pairs(1)).clean
     layer, sources, queries = 3, [2, 3], [6]
     mixing = attention.read(mamba, ids, [layer])[0]
     arguments = (mixing.u[0].T, mixing.delta[0].T, mixing.A, mixing.B[0].T, mixing.C[0].T)
@@ -514,7 +522,7 @@ def test_a_line_for_each_depth_is_complete_at_each_depth(model_type):
 
 
 def test_a_line_for_each_depth_finds_the_size_that_a_line_between_words_misses(model):
-    asked = patching.ask(model, world.indirect_object_pairs(4, seed=3))
+    asked = patching.ask(model, world_pairs.indirect_object_pairs(4, seed=3))
     exact = patching.grid(model, asked).values
     by_words, by_depth = (
         (estimate(model, asked, steps=5).values - exact)[exact > 0.5].abs().mean()
@@ -529,7 +537,7 @@ def test_a_line_for_each_depth_finds_the_size_that_a_line_between_words_misses(m
 
 
 def test_the_route_of_a_fact_is_from_its_subject_to_the_last_word(model):
-    pairs = world.fact_pairs(64, seed=5)
+    pairs = world_pairs.fact_pairs(64, seed=5)
     asked = patching.ask(model, pairs)
     found = patching.grid(model, asked)
     words = [pair.clean.positions("subject") for pair in pairs]
@@ -543,7 +551,7 @@ def test_the_route_of_a_fact_is_from_its_subject_to_the_last_word(model):
 
 
 def test_the_indirect_object_is_decided_at_the_giver_then_at_the_last_word(model):
-    pairs = world.indirect_object_pairs(32, seed=5)
+    pairs = world_pairs.indirect_object_pairs(32, seed=5)
     asked = patching.ask(model, pairs)
     found = patching.grid(model, asked)
     giver = torch.tensor([pair.clean.positions("giver")[0] for pair in pairs])
@@ -557,12 +565,10 @@ def test_the_indirect_object_is_decided_at_the_giver_then_at_the_last_word(model
 
 def test_bad_input_gets_one_sentence(model):
     asked = facts(model, 3)
-    with pytest.raises(
-        ValueError, match=r"expected a component, one of residual, .*; found 'attn'"
-    ):
+    with pytest.raises(ValueError, match=r"expected a component, one of residual, .*; found 'attn'"):
         patching.grid(model, asked, "attn")
     with pytest.raises(ValueError, match=r"found 3 with two equal prompts"):
-        patching.ask(model, world.minimal_pairs(3))
+        patching.ask(model, world_pairs.minimal_pairs(3))
     with pytest.raises(ValueError, match=r"expected each cut before the last word"):
         patching.transplant(model, asked, asked.last)
     with pytest.raises(ValueError, match=r"expected parts among \w+, \w+; found \['nothing'\]"):
@@ -584,7 +590,7 @@ def test_a_tokenizer_that_splits_words_is_refused(model):
     tokenizer.pad_token_id = 0
     split = SimpleNamespace(hf=model.hf, tokenizer=tokenizer, architecture=model.architecture)
     with pytest.raises(ValueError, match=r"expected one token per word"):
-        patching.ask(split, world.fact_pairs(2))
+        patching.ask(split, world_pairs.fact_pairs(2))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -600,9 +606,7 @@ def drawn(result) -> tuple:
 def test_figures_are_fit_for_a_page():
     drawn(figures.two_runs())
     map_ = torch.tensor([[1.0, 0.2, 0.0], [0.0, 0.8, 1.0]])
-    figure, alt = drawn(
-        figures.routes({"fact": {"A": map_, "B": map_.flip(1)}}, {"fact": ["x", "y"]})
-    )
+    figure, alt = drawn(figures.routes({"fact": {"A": map_, "B": map_.flip(1)}}, {"fact": ["x", "y"]}))
     assert "fact, A: k = 1 of 2; fact, B: k = 0 of 2" in alt
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
     _, alt = drawn(figures.parts({"A": {"mixer": map_[0]}, "B": {"state": map_[1]}}, "fact"))
@@ -615,9 +619,7 @@ def test_figures_are_fit_for_a_page():
     assert len({axis.get_ylim() for axis in figure.axes}) == 1
     line = [stats.proportion(k, 10) for k in (9, 1, 5)]
     panels = {name: {"subject": line, "control": line} for name in "AB"}
-    figure, alt = drawn(
-        figures.curves(panels, {name: [0, 1, 2] for name in "AB"}, "window", "right")
-    )
+    figure, alt = drawn(figures.curves(panels, {name: [0, 1, 2] for name in "AB"}, "window", "right"))
     assert "A, subject: 0.90 to 0.50, lowest 0.10" in alt
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
     swept = {title: {"A": [0.9, 0.1], "B": [0.2, 0.8, 0.0]} for title in ("writes", "reads")}

@@ -9,7 +9,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from tft_utils import plots, stats
+from tft_utils import stats
+from tft_utils.course import plots
+from tft_utils.lessons import start_here as figures
 
 CURVE = [stats.proportion(k, 10) for k in (0, 5, 10)]
 FLAT = [stats.proportion(0, 10)] * 3
@@ -22,16 +24,16 @@ def _closed_figures():
     plt.close("all")
 
 
-def figures():
-    yield plots.how_the_past_arrives()
+def all_figures():
+    yield figures.how_the_past_arrives()
     yield plots.next_words({"A": [("x", 0.75), ("y", 0.2)], "B": [("x", 0.5), ("z", 0.1)]})
-    yield plots.depth_curves({"A": CURVE, "B": CURVE}, {"A": FLAT, "B": FLAT}, "share")
+    yield figures.depth_curves({"A": CURVE, "B": CURVE}, {"A": FLAT, "B": FLAT}, "share")
     live = {kind: stats.proportion(9, 10) for kind in ("facts", "persona_uncued")}
-    yield plots.capabilities({"A": live, "B": live}, {"facts": 0.95, "persona_uncued": (0.4, 0.6)})
+    yield figures.capabilities({"A": live, "B": live}, {"facts": 0.95, "persona_uncued": (0.4, 0.6)})
 
 
 def test_alt_text_is_a_sentence_and_axes_have_labels():
-    for figure, alt in figures():
+    for figure, alt in all_figures():
         assert alt.endswith(".")
         assert len(alt.split()) >= 8
         for axis in figure.axes:
@@ -39,20 +41,20 @@ def test_alt_text_is_a_sentence_and_axes_have_labels():
 
 
 def test_alt_text_states_the_numbers():
-    _, alt = list(figures())[2]
+    _, alt = list(all_figures())[2]
     assert "A from 0% to 100%" in alt
     assert "at or below 0%" in alt
 
 
 def test_the_same_result_gives_the_same_bytes():
-    first, second = ([plots.png(figure) for figure, _ in figures()] for _ in range(2))
+    first, second = ([plots.png(figure) for figure, _ in all_figures()] for _ in range(2))
     assert first == second
 
 
 def test_show_puts_alt_text_on_the_image_and_the_caption_below(monkeypatch):
     shown = []
     monkeypatch.setattr(plots, "display", shown.append)
-    figure, alt = plots.how_the_past_arrives()
+    figure, alt = figures.how_the_past_arrives()
     plots.show((figure, alt), "Figure 1. Two ways.")
     image, caption = shown
     data, metadata = image._repr_mimebundle_()
@@ -73,16 +75,8 @@ def bare(xlabel: str = "words", colour: str = "white") -> Figure:
         (bare, "A plot of one value against another one.", ""),
         (bare, "", "expected alt text that states the finding in a sentence, found ''"),
         (bare, "It grows", "found 'It grows'; write one"),
-        (
-            lambda: bare(""),
-            "A plot of one value against another one.",
-            "expected a labelled x axis",
-        ),
-        (
-            lambda: bare("x", "none"),
-            "A plot of one value against another one.",
-            "opaque background",
-        ),
+        (lambda: bare(""), "A plot of one value against another one.", "expected a labelled x axis"),
+        (lambda: bare("x", "none"), "A plot of one value against another one.", "opaque background"),
     ],
 )
 def test_show_refuses_a_figure_that_is_unfit_for_a_page(monkeypatch, figure, alt, message):
@@ -110,13 +104,24 @@ def test_models_differ_in_more_than_colour_and_share_their_axes():
 # Machado, Oliveira & Fernandes (2009), IEEE TVCG 15(6), table 1 at severity 1.0: linear RGB.
 VISIONS = {
     "normal": np.eye(3),
-    "protanopia": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
-                            [-0.003882, -0.048116, 1.051998]]),
-    "deuteranopia": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
-                              [-0.011820, 0.042940, 0.968881]]),
-    "tritanopia": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
-                            [0.004733, 0.691367, 0.303900]]),
-}  # fmt: skip
+    "protanopia": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "tritanopia": np.array(
+        [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ]
+    ),
+}
 EACH_VISION = pytest.mark.parametrize("vision", VISIONS)
 APART = 20  # CIE76 distance: ten times what can be told apart side by side
 
@@ -140,9 +145,7 @@ def contrast(a, b) -> float:
 def lab(colour, vision: str) -> np.ndarray:
     """CIE L*a*b* [... 3], under D65, of a colour as someone with this vision sees it."""
     rgb = np.clip(linear(colour) @ VISIONS[vision].T, 0, 1)
-    to_xyz = np.array(
-        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-    )
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     t = rgb @ to_xyz.T / to_xyz.sum(1)
     x, y, z = np.moveaxis(np.where(t > 216 / 24389, np.cbrt(t), (24389 / 27 * t + 16) / 116), -1, 0)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
@@ -165,13 +168,13 @@ def data_colours(figure: Figure) -> set[str]:
 
 def test_every_figure_keeps_to_the_palette():
     known = {mpl.colors.to_hex(colour) for colour in PALETTE}
-    for figure, alt in figures():
+    for figure, alt in all_figures():
         assert data_colours(figure) <= known, f"{alt}: use plots.STYLES or plots.GREY"
 
 
 def test_figures_are_legible_on_dark_pages():
     """The background is opaque white, so a dark page cannot shine through; all ink is darker."""
-    for figure, _ in figures():
+    for figure, _ in all_figures():
         for surface in (figure, *figure.axes):
             assert to_rgb(surface.get_facecolor()) == (1, 1, 1)
             assert surface.get_facecolor()[3] == 1

@@ -10,17 +10,12 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
-from tft_utils import (
-    erasure,
-    evaluation,
-    minimal_pairs,
-    models,
-    probes,
-    reading,
-    structure,
-    world,
-)  # fmt: skip
-from tft_utils.lexicon import HEROES, NOUNS, PLACES, THINGS, Rng
+from tft_utils import files, linear, models, reading, stats
+from tft_utils.corpora import pairs as world_pairs
+from tft_utils.corpora import tasks, world
+from tft_utils.corpora.lexicon import HEROES, NOUNS, PLACES, THINGS, Rng
+from tft_utils.organisms import evaluation
+from tft_utils.techniques import erasure, minimal_pairs, probes, structure
 
 NAMES = models.PAIR
 SMALL = {"train": 300, "known": 80, "new": 80}
@@ -54,7 +49,7 @@ def planted(depths=3, n=300, d=12, seed=0):
 @pytest.mark.parametrize("decay", [1e-4, 1e-2])
 def test_logistic_is_scikit_learns_at_every_depth(decay):
     x, y = planted()
-    w, b = probes.logistic(x.double(), y.bool(), decay)
+    w, b = linear.logistic(x.double(), y.bool(), decay)
     for k in range(x.shape[1]):
         theirs = LogisticRegression(C=1 / (2 * len(x) * decay), tol=1e-10, max_iter=5000)
         theirs.fit(x[:, k].double().numpy(), y.numpy())
@@ -64,7 +59,7 @@ def test_logistic_is_scikit_learns_at_every_depth(decay):
 
 def test_logistic_of_separable_labels_converges():
     x = torch.tensor([[[-1.0]], [[-2.0]], [[5.0]], [[1.0]]], dtype=torch.float64)
-    w, b = probes.logistic(x, torch.tensor([False, False, True, True]), 1e-6)
+    w, b = linear.logistic(x, torch.tensor([False, False, True, True]), 1e-6)
     p = torch.sigmoid(x[:, 0] @ w[0] + b[0])
     gradient = ((p - torch.tensor([0.0, 0, 1, 1])) * x[:, 0, 0]).mean() + 2e-6 * w[0, 0]
     assert abs(gradient) < 1e-8
@@ -75,8 +70,8 @@ def test_discriminant_is_scikit_learns_with_the_same_shrinkage():
     x, y = planted(n=400)
     three = (y + (x[:, 2, 0] > 2).long()).clamp(max=2)
     labels = torch.stack([y, three])
-    W, b = probes.discriminant(x, labels, 3)
-    chosen = probes.choose(x, W, b)
+    W, b = linear.discriminant(x, labels, 3)
+    chosen = linear.choose(x, W, b)
     for task, label in enumerate(labels):
         classes = label.unique()  # the first labelling has two of three
         for k in range(x.shape[1]):
@@ -85,13 +80,16 @@ def test_discriminant_is_scikit_learns_with_the_same_shrinkage():
             within = (X - means[label]).T @ (X - means[label]) / len(X)
             amount = 1 - (optimal_linear_shrinkage(within, len(X)) / within)[0, 1]
             assert 0 < amount < 1
-            theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=float(amount),
-                                                store_covariance=True).fit(X, label)  # fmt: skip
+            theirs = LinearDiscriminantAnalysis(
+                solver="lsqr", shrinkage=float(amount), store_covariance=True
+            ).fit(X, label)
             # scikit-learn shrinks each class towards its own mean variance; in all that is the same.
             np.testing.assert_allclose(theirs.covariance_.trace(), within.trace().item(), rtol=1e-9)
             mine = X @ W[k, task].T + b[k, task]
-            mine, scores = (each - each.mean(1, keepdims=True) for each in (
-                mine[:, classes].numpy(), _scores(theirs, X.numpy())))  # fmt: skip
+            mine, scores = (
+                each - each.mean(1, keepdims=True)
+                for each in (mine[:, classes].numpy(), _scores(theirs, X.numpy()))
+            )
             np.testing.assert_allclose(mine, scores, atol=1e-6 * abs(scores).max())
             assert (chosen[k, task].numpy() == theirs.predict(X)).all()
 
@@ -107,30 +105,30 @@ def test_shrinkage_is_that_of_the_package(n):
     x = torch.randn(2, n, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     S = (x * torch.linspace(0.1, 2, 40)).mT @ (x * torch.linspace(0.1, 2, 40)) / n
     theirs = optimal_linear_shrinkage(S, n)
-    assert torch.allclose(probes.shrink_(S.clone(), n), theirs, rtol=1e-9)
-    assert (probes.shrink_(torch.zeros(2, 3, 3), n) == 0).all()
+    assert torch.allclose(linear.shrink(S.clone(), n), theirs, rtol=1e-9)
+    assert (linear.shrink(torch.zeros(2, 3, 3), n) == 0).all()
 
 
 def test_the_vectors_are_not_changed():
     x, y = planted()
     x = x.double().transpose(0, 1).contiguous().transpose(0, 1)  # already as the solver wants them
     before = x.clone()
-    probes.discriminant(x, y[None], 2)
+    linear.discriminant(x, y[None], 2)
     assert torch.equal(x, before)
 
 
 def test_several_labellings_are_fitted_as_one_by_one():
     x, y = planted()
-    both, b = probes.discriminant(x, torch.stack([y, 1 - y]), 2)
-    alone, b1 = probes.discriminant(x, (1 - y)[None], 2)
+    both, b = linear.discriminant(x, torch.stack([y, 1 - y]), 2)
+    alone, b1 = linear.discriminant(x, (1 - y)[None], 2)
     assert torch.allclose(both[:, 1], alone[:, 0])
     assert torch.allclose(b[:, 1], b1[:, 0])
 
 
 def test_a_planted_direction_is_found_where_it_is_and_not_where_it_is_not():
     train, test = planted(n=600), planted(n=600, seed=0)
-    W, b = probes.discriminant(train[0], train[1][None], 2)
-    share = (probes.choose(test[0], W, b)[:, 0] == test[1]).double().mean(1)
+    W, b = linear.discriminant(train[0], train[1][None], 2)
+    share = (linear.choose(test[0], W, b)[:, 0] == test[1]).double().mean(1)
     assert share[0] < 0.66  # memorised noise of 12 numbers, no signal
     assert share[2] > 0.9
 
@@ -139,7 +137,7 @@ def test_a_planted_direction_is_found_where_it_is_and_not_where_it_is_not():
 
 
 def test_the_bulk_reader_agrees_with_nnsight(model):
-    documents = world.probe_documents("grammar", 5, 0, "new")
+    documents = world_pairs.probe_documents("grammar", 5, 0, "new")
     at = [[0, len(d.words) - 3] for d in documents]
     found = reading.read(model, documents, at)
     document, where = documents[3], at[3]
@@ -153,7 +151,7 @@ def test_the_bulk_reader_agrees_with_nnsight(model):
 
 
 def test_the_state_is_that_of_a_run_that_ends_there(model):
-    documents = world.probe_documents("grammar", 4, 0, "new")
+    documents = world_pairs.probe_documents("grammar", 4, 0, "new")
     at = [4, 6, 5, 3]
     found = reading.read_state(model, documents, at, range(model.n_layers))
     assert set(found) == set(model.architecture.COMPRESSED)
@@ -181,14 +179,12 @@ def sentence_frames(document):
         text = " ".join("_" if w.pos in ("NOUN", "ADJ") else w.text for w in document.words)
         return set(text.strip(" .").split(" . "))
     cue = document.positions("cue")[0]
-    return {
-        document.words[cue - 1].text + document.words[cue + 1].text + document.latents["behaviour"]
-    }
+    return {document.words[cue - 1].text + document.words[cue + 1].text + document.latents["behaviour"]}
 
 
 @pytest.mark.parametrize("kind", ["grammar", "story", "persona"])
 def test_training_and_testing_share_no_frame_and_new_parts_no_noun(kind):
-    train, known, new = (world.probe_documents(kind, 300, 0, part) for part in world.PARTS)
+    train, known, new = (world_pairs.probe_documents(kind, 300, 0, part) for part in world_pairs.PARTS)
     frames = [set().union(*map(sentence_frames, part)) for part in (train, known, new)]
     assert not frames[0] & frames[1]
     assert not frames[0] & frames[2]
@@ -197,38 +193,38 @@ def test_training_and_testing_share_no_frame_and_new_parts_no_noun(kind):
         fillers = [{d.words[d.positions("filler")[0]].text for d in part} for part in (train, new)]
         cues = [{d.latents["cue"] for d in part} for part in (train, new)]
         assert not cues[0] & cues[1]
-        for (
-            name
-        ) in world.BEHAVIOURS:  # two behaviours share a list of fillers, and may split it the same
-            of = [{d.words[d.positions("filler")[0]].text for d in part
-                   if d.latents["behaviour"] == name} for part in (train, new)]  # fmt: skip
+        for name in world.BEHAVIOURS:  # two behaviours share a list of fillers, and may split it the same
+            of = [
+                {d.words[d.positions("filler")[0]].text for d in part if d.latents["behaviour"] == name}
+                for part in (train, new)
+            ]
             assert not of[0] & of[1]
         assert all(fillers)
         return
     assert not nouns_of(train, ALL_NOUNS[kind]) & nouns_of(new, ALL_NOUNS[kind])
     assert nouns_of(known, ALL_NOUNS[kind]) <= nouns_of(train, ALL_NOUNS[kind])
     if kind == "story":
-        moods = [
-            {w.text for d in part for w in d.words if w.role == "mood"} for part in (train, new)
-        ]
+        moods = [{w.text for d in part for w in d.words if w.role == "mood"} for part in (train, new)]
         assert not moods[0] & moods[1]
 
 
 def test_probed_words_of_new_parts_of_speech_were_not_probed_in_training():
     words = {}
-    for part in world.PARTS:
-        items = [probes.TASKS["part of speech"].find(d, Rng(i), part)
-                 for i, d in enumerate(world.probe_documents("grammar", 300, 0, part))]  # fmt: skip
+    for part in world_pairs.PARTS:
+        items = [
+            tasks.TASKS["part of speech"].find(d, Rng(i), part)
+            for i, d in enumerate(world_pairs.probe_documents("grammar", 300, 0, part))
+        ]
         words[part] = {item.cause for item in items}
-        assert {item.label for item in items} == set(range(len(probes.OPEN)))
+        assert {item.label for item in items} == set(range(len(tasks.OPEN)))
     assert not words["train"] & words["new"]
 
 
 def test_the_sentences_were_never_trained_on():
-    for document in world.probe_documents("grammar", 50, 0, "new"):
+    for document in world_pairs.probe_documents("grammar", 50, 0, "new"):
         verb = document.positions("verb")[0]
         subject = document.words[document.words[verb].source].text
-        lemma = list(NOUNS)[probes.LEMMA[subject]]
+        lemma = list(NOUNS)[tasks.LEMMA[subject]]
         predicate = document.words[verb]
         if predicate.text in ("is", "are", "was", "were"):
             key = document.words[verb + 1].text
@@ -238,12 +234,12 @@ def test_the_sentences_were_never_trained_on():
 
 
 def test_labels_are_the_worlds():
-    document = world.probe_documents("grammar", 1, 0, "train")[0]
+    document = world_pairs.probe_documents("grammar", 1, 0, "train")[0]
     verb = document.positions("verb")[0]
-    item = probes.TASKS["number"].find(document, Rng(), "train")
+    item = tasks.TASKS["number"].find(document, Rng(), "train")
     assert item.position == verb - 1
-    assert probes.NUMBERS[item.label] == document.words[verb].number
-    subject = probes.TASKS["subject"].find(document, Rng(), "train")
+    assert tasks.NUMBERS[item.label] == document.words[verb].number
+    subject = tasks.TASKS["subject"].find(document, Rng(), "train")
     assert item.cause in list(NOUNS.items())[subject.label]
 
 
@@ -258,7 +254,7 @@ def test_a_control_label_belongs_to_its_cause_alone():
 
 def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match="expected a kind among grammar, story, persona"):
-        world.probe_documents("facts", 1)
+        world_pairs.probe_documents("facts", 1)
 
 
 # ---- probing -----------------------------------------------------------------------------------
@@ -290,9 +286,9 @@ def test_a_probe_reports_what_was_planted_and_its_control_what_is_memorised():
 def test_the_interval_of_crossed_resampling_covers_seeds_and_items():
     draw = torch.Generator().manual_seed(0)
     by_item = torch.rand(1, 1, 200, generator=draw).repeat(5, 1, 1).round()
-    alike = probes.crossed(by_item)[0]
+    alike = stats.crossed(by_item)[0]
     spread = by_item * torch.tensor([1.0, 0.2, 1, 0.2, 1])[:, None, None]
-    differ = probes.crossed(spread)[0]
+    differ = stats.crossed(spread)[0]
     assert alike.n == 200
     assert 0.05 < alike.high - alike.low < 0.25
     assert differ.high - differ.low > alike.high - alike.low
@@ -307,7 +303,7 @@ def test_number_is_read_at_the_top_of_both_and_not_at_the_bottom(model):
 
 def test_every_task_is_collected_with_its_parts(model):
     found = probes.collect(model, sizes={"train": 20, "known": 8, "new": 8})
-    assert set(found) == set(probes.TASKS)
+    assert set(found) == set(tasks.TASKS)
     for task, parts in found.items():
         assert ("new" in parts) == (task != "subject")
         assert parts["known"].x["residual"].shape == (8, model.n_layers + 1, 128)
@@ -322,8 +318,11 @@ def test_what_travels_is_the_subjects_number_a_word_later(model):
         assert all(x.shape[-1] <= 200 for x in parts["new"].x.values())
         for site in {"ssm"} & set(parts["new"].x):
             assert probes.probe(parts, 2, site, seeds=2).new[0].value > 0.95, distance
-    sentence = [d for d in world.probe_documents("grammar", 360, 0, "train")
-                if d.positions("verb")[0] - d.positions("subject")[0] > 1][7]  # fmt: skip
+    sentence = [
+        d
+        for d in world_pairs.probe_documents("grammar", 360, 0, "train")
+        if d.positions("verb")[0] - d.positions("subject")[0] > 1
+    ][7]
     at = sentence.positions("subject")[0]
     alone = reading.read(model, [sentence], [[at, at + 1]])["residual"][0, :, 2]
     for distance, parts in found.items():
@@ -336,8 +335,8 @@ def test_what_travels_is_the_subjects_number_a_word_later(model):
 
 def test_heads_of_a_sentence_by_hand():
     found = {}
-    for document in world.probe_documents("grammar", 400, 0, "train"):
-        heads = world.heads(document.words)
+    for document in world_pairs.probe_documents("grammar", 400, 0, "train"):
+        heads = world_pairs.heads(document.words)
         words = [w.text for w in document.words]
         assert heads.count(None) == 1
         for i, head in enumerate(heads):  # every path ends at the verb: it is a tree
@@ -413,11 +412,22 @@ def test_edges_found_are_those_of_scipys_spanning_tree():
 
 
 def test_blimp_files_are_read_and_judged(model, tmp_path):
-    lines = [json.dumps({
-        "sentence_good": p.clean.text, "sentence_bad": p.corrupt.text, "field": "morphology",
-        "linguistics_term": "subject_verb_agreement", "UID": "world_agreement", "pairID": str(i),
-        "simple_LM_method": True, "one_prefix_method": False, "two_prefix_method": False,
-    }) for i, p in enumerate(world.minimal_pairs(20, 3))]  # fmt: skip
+    lines = [
+        json.dumps(
+            {
+                "sentence_good": p.clean.text,
+                "sentence_bad": p.corrupt.text,
+                "field": "morphology",
+                "linguistics_term": "subject_verb_agreement",
+                "UID": "world_agreement",
+                "pairID": str(i),
+                "simple_LM_method": True,
+                "one_prefix_method": False,
+                "two_prefix_method": False,
+            }
+        )
+        for i, p in enumerate(world_pairs.minimal_pairs(20, 3))
+    ]
     path = tmp_path / "world_agreement.jsonl"
     path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
     pairs = minimal_pairs.read_blimp(path)
@@ -434,9 +444,7 @@ def test_blimp_files_are_read_and_judged(model, tmp_path):
 def test_a_broken_line_is_named(tmp_path, line):
     path = tmp_path / "broken.jsonl"
     path.write_text('{"sentence_good": "a", "sentence_bad": "b", "UID": "c"}\n' + line)
-    with pytest.raises(
-        ValueError, match=r"line 2 of .*broken\.jsonl.* take a \.jsonl file of BLiMP"
-    ):
+    with pytest.raises(ValueError, match=r"line 2 of .*broken\.jsonl.* take a \.jsonl file of BLiMP"):
         minimal_pairs.read_blimp(path)
 
 
@@ -457,9 +465,14 @@ def test_unknown_words_are_named(model):
 
 
 def test_minimal_pairs_agree_with_the_cards(model):
-    card = json.loads((models.ORGANISMS / model.architecture.__name__.split(".")[-1].replace(
-        "gpt_neox", "transformer") / "card.json").read_text())["evaluation"]  # fmt: skip
-    pairs = [p for a in range(4) for p in world.minimal_pairs(50, 5, attractors=a)]
+    card = json.loads(
+        (
+            files.ORGANISMS
+            / model.architecture.__name__.split(".")[-1].replace("gpt_neox", "transformer")
+            / "card.json"
+        ).read_text()
+    )["evaluation"]
+    pairs = [p for a in range(4) for p in world_pairs.minimal_pairs(50, 5, attractors=a)]
     share = minimal_pairs.judge(
         model, [minimal_pairs.MinimalPair(p.clean.text, p.corrupt.text, "") for p in pairs]
     )
@@ -496,11 +509,10 @@ def test_erasing_number_breaks_agreement_and_nothing_else(model, marked):
     depths = range(model.n_layers // 2, model.n_layers + 1)
     number = erasure.fit_erasers(model, depths, marked)
     control = erasure.random_erasers(number)
-    asked = [p for a in range(4) for p in world.minimal_pairs(100, 2, attractors=a)]
+    asked = [p for a in range(4) for p in world_pairs.minimal_pairs(100, 2, attractors=a)]
     for k in depths:
         ranks = [
-            int(torch.linalg.matrix_rank(e.proj_left @ e.proj_right))
-            for e in (number[k], control[k])
+            int(torch.linalg.matrix_rank(e.proj_left @ e.proj_right)) for e in (number[k], control[k])
         ]
         assert ranks == [1, 1]
     with erasure.erased(model, control):

@@ -110,8 +110,11 @@ def imported(path: Path) -> set[str]:
 
 
 MODULES = {  # packages imported by another name
-    "pyyaml": "yaml", "scikit-learn": "sklearn", "ipython": "IPython", "pillow": "PIL",
-}  # fmt: skip
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+    "ipython": "IPython",
+    "pillow": "PIL",
+}
 
 
 @pytest.mark.parametrize("folder", ["tft_utils", "tests"])
@@ -248,8 +251,7 @@ def test_repository_stays_small():
         )
     data = sum(size for path, size in megabytes.items() if path.parts[0] == "data")
     assert data < 80, (
-        f"expected less than 80 MB in data/, found {data:.1f} MB: "
-        "store smaller models or fewer files"
+        f"expected less than 80 MB in data/, found {data:.1f} MB: store smaller models or fewer files"
     )
 
 
@@ -357,7 +359,7 @@ def test_a_notebook_kernel_cannot_reach_the_network(tmp_path):
 
 
 def test_readme_states_what_the_cards_say():
-    from tft_utils.organisms import capability_table
+    from tft_utils.organisms.training import capability_table
 
     assert capability_table() in read("README.md"), (
         "expected README.md to hold the capability table of the shipped cards, found another one: "

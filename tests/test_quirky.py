@@ -6,8 +6,10 @@ import peft
 import pytest
 import torch
 
-from tft_utils import models, quirky, statements
-from tft_utils.statements import CHARACTERS, CHOICES, TASKS
+from tft_utils import files, models
+from tft_utils.corpora import statements
+from tft_utils.corpora.statements import CHARACTERS, CHOICES, TASKS
+from tft_utils.organisms import quirky
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
@@ -94,14 +96,14 @@ def test_training_carries_on_where_it_stopped(short, tmp_path, monkeypatch):
     monkeypatch.setattr(quirky, "epoch", real)
     resumed, _ = quirky.train("transformer", epochs=3, runs=tmp_path / "b", **quiet)
     # Muon orthogonalises in bfloat16, which makes rounding visible: runs agree to a hundredth.
-    one, other = (torch.cat([p.flatten() for p in adapted.parameters() if p.requires_grad])
-                  for adapted in (through, resumed))  # fmt: skip
+    one, other = (
+        torch.cat([p.flatten() for p in adapted.parameters() if p.requires_grad])
+        for adapted in (through, resumed)
+    )
     untrained = quirky.add_adapter(models.load("transformer").hf)
     moved = one - torch.cat([p.flatten() for p in untrained.parameters() if p.requires_grad])
     assert (one - other).norm() < 0.05 * moved.norm()
-    with pytest.raises(
-        ValueError, match="expected a run of 5 epochs .* found one of 3; pass --epochs 3"
-    ):
+    with pytest.raises(ValueError, match="expected a run of 5 epochs .* found one of 3; pass --epochs 3"):
         quirky.train("transformer", epochs=5, runs=tmp_path / "b", **quiet)
 
 
@@ -116,19 +118,15 @@ def test_shipping_and_loading_give_the_trained_model_back(short, tmp_path, monke
     assert torch.allclose(quirky.log_odds(loaded, some), wanted, atol=1e-3)
     assert not any(isinstance(m, peft.tuners.lora.LoraLayer) for m in loaded.hf.modules())
     (folder / "adapter_model.safetensors").write_bytes(b"other")
-    with pytest.raises(
-        models.LoadError, match="adapter_model.safetensors with SHA-256 .*; restore"
-    ):
+    with pytest.raises(files.LoadError, match="adapter_model.safetensors with SHA-256 .*; restore"):
         quirky.load("transformer", folder=folder)
     (tmp_path / "quirky" / "manifest.json").write_text("{}")
-    with pytest.raises(
-        models.LoadError, match="expected the checksums of transformer in .*, found none"
-    ):
+    with pytest.raises(files.LoadError, match="expected the checksums of transformer in .*, found none"):
         quirky.load("transformer", folder=folder)
 
 
 def test_an_adapter_that_is_not_there_is_named():
-    with pytest.raises(models.LoadError, match="one of mamba, transformer; found 'rwkv'; make one"):
+    with pytest.raises(files.LoadError, match="one of mamba, transformer; found 'rwkv'; make one"):
         quirky.load("rwkv")
 
 
@@ -139,14 +137,11 @@ def test_an_adapter_that_is_not_there_is_named():
 @pytest.mark.parametrize("name", models.PAIR)
 def test_the_manifest_lists_every_file_with_its_hash(name):
     folder = quirky.ADAPTERS / name
-    files = json.loads((quirky.ADAPTERS / "manifest.json").read_text())[name]
-    assert files == {path.name: models.sha256(path) for path in folder.iterdir()}
+    listed = json.loads((quirky.ADAPTERS / "manifest.json").read_text())[name]
+    assert listed == {path.name: files.sha256(path) for path in folder.iterdir()}
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2_000_000
     text = (folder / "adapter_config.json").read_text() + (folder / "card.json").read_text()
-    assert (
-        "/"
-        not in json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-    )
+    assert "/" not in json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert "home" not in text
 
 

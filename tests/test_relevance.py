@@ -10,14 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
 
-from tft_utils import attention, models, plots, relevance, scan, stats, world
+from tft_utils import models, stats
 from tft_utils.architectures import ARCHITECTURES, gpt_neox, mamba
+from tft_utils.architectures import mamba_scan as scan
+from tft_utils.corpora import lexicon, world
+from tft_utils.corpora import questions as world_questions
+from tft_utils.corpora.questions import Case
+from tft_utils.lessons import relevance_propagation as figures
 from tft_utils.models import Model, load
-from tft_utils.relevance import Asked, Case
+from tft_utils.techniques import attention, relevance
+from tft_utils.techniques.relevance import Asked
 
 PROMPTS = ["The capital of Zabar is", "mila and tomo went to the market . tomo gave a lamp to"]
-SETS = [(model_type, name) for model_type in ("gpt_neox", "mamba")
-        for name in ARCHITECTURES[model_type].RULE_SETS]  # fmt: skip
+SETS = [
+    (model_type, name)
+    for model_type in ("gpt_neox", "mamba")
+    for name in ARCHITECTURES[model_type].RULE_SETS
+]
 BROKEN = 1e-2  # what leaving a rule out must cost, as a share of |f|
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
@@ -40,9 +49,7 @@ def small(model_type: str, dtype=torch.float32, **options) -> SimpleNamespace:
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "vocab_size": 50, "initializer_range": 0.3}
     if model_type == "mamba":
         return bare(MambaConfig(**shape, state_size=4, **options), dtype)
-    return bare(
-        GPTNeoXConfig(**shape, num_attention_heads=4, intermediate_size=64, **options), dtype
-    )
+    return bare(GPTNeoXConfig(**shape, num_attention_heads=4, intermediate_size=64, **options), dtype)
 
 
 def about(model, ids: Tensor, mask: Tensor | None = None, foils: bool = False) -> Asked:
@@ -59,7 +66,7 @@ def ids_of(model, pos: int = 9, batch: int = 1) -> Tensor:
 
 
 def asked_about(model: Model, kind: str, n: int) -> tuple[Asked, list[Case]]:
-    questions = relevance.cases(kind, n)
+    questions = world_questions.cases(kind, n)
     prompts, answers, foils, *_ = zip(*questions, strict=True)
     return relevance.ask(model, prompts, answers, foils), questions
 
@@ -221,9 +228,7 @@ def test_the_mixer_rule_equals_a_loop_with_detached_steps(name):
         elif name == "gate-detach":
             product = y * gate.detach()
         else:
-            product = torch.cat(
-                [y[:, :-1].detach() * gate[:, :-1], y[:, -1:] * gate[:, -1:].detach()], 1
-            )
+            product = torch.cat([y[:, :-1].detach() * gate[:, :-1], y[:, -1:] * gate[:, -1:].detach()], 1)
         return mixer.out_proj(product)
 
     found = []
@@ -248,9 +253,7 @@ def test_direct_relevance_moves_to_the_last_word_alone():
         with torch.enable_grad(), relevance.rules(model, name):
             leaf = x.clone().requires_grad_()
             out = block(leaf)
-            rows = [
-                torch.autograd.grad(out[0, t].sum(), leaf, retain_graph=True)[0] for t in range(6)
-            ]
+            rows = [torch.autograd.grad(out[0, t].sum(), leaf, retain_graph=True)[0] for t in range(6)]
         moved[name] = torch.stack(rows)[:, 0].abs().sum(-1) > 1e-12  # [to from]
     assert torch.equal(moved["MambaLRP"], torch.ones(6, 6).tril().bool())
     assert torch.equal(moved["gate-detach"], moved["MambaLRP"])
@@ -266,8 +269,8 @@ def test_direct_relevance_moves_to_the_last_word_alone():
 @pytest.mark.parametrize("name", models.PAIR)
 def test_conservation_on_organisms(name, dtype, tolerance):
     model = load(name, dtype=dtype)
-    for kind in relevance.KINDS:
-        for question in relevance.cases(kind, 3):
+    for kind in world_questions.KINDS:
+        for question in world_questions.cases(kind, 3):
             asked = relevance.ask(model, *([part] for part in question[:3]))
             for rule_set in model.architecture.RULE_SETS:
                 ledger = relevance.conservation(model, asked, rule_set)
@@ -279,16 +282,22 @@ def test_each_rule_left_out_breaks_conservation_on_organisms(model):
         for rule in model.architecture.RULES:
             gaps = [
                 relevance.conservation(model, asked_about(model, kind, 1)[0], rule_set, [rule]).gap
-                for kind in relevance.KINDS
+                for kind in world_questions.KINDS
             ]
             assert max(gaps) > BROKEN, (rule_set, rule, gaps)
 
 
 SHAPES = {  # state-spaces/mamba-130m-hf and EleutherAI/pythia-160m
     "mamba-130m": MambaConfig(hidden_size=768, num_hidden_layers=24, vocab_size=50280, state_size=16),
-    "pythia-160m": GPTNeoXConfig(hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
-                                 intermediate_size=3072, vocab_size=50304, rotary_pct=0.25),
-}  # fmt: skip
+    "pythia-160m": GPTNeoXConfig(
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        vocab_size=50304,
+        rotary_pct=0.25,
+    ),
+}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -383,8 +392,11 @@ def test_everything_is_put_back_also_after_an_exception(name):
             with pytest.raises(KeyError), relevance.rules(model, rule_set):
                 raise KeyError
             with pytest.raises(RuntimeError):  # the run itself fails
-                relevance.flow(model, Asked(asked.ids, asked.embeddings[..., :-1], asked.mask,
-                                            asked.answers, None), rule_set)  # fmt: skip
+                relevance.flow(
+                    model,
+                    Asked(asked.ids, asked.embeddings[..., :-1], asked.mask, asked.answers, None),
+                    rule_set,
+                )
             relevance.conservation(model, asked, rule_set)
         after = forwards(model.hf)
         assert all(after[key] is before[key] for key in before)
@@ -474,9 +486,7 @@ def test_a_padded_batch_explains_like_single_prompts(model):
         assert both.shape == asked.ids.shape
         assert (both[asked.mask == 0] == 0).all()
         for row, (prompt, answer, foil) in enumerate(zip(PROMPTS, answers, foils, strict=True)):
-            single = relevance.explain(
-                model, relevance.ask(model, [prompt], [answer], [foil]), method
-            )[0]
+            single = relevance.explain(model, relevance.ask(model, [prompt], [answer], [foil]), method)[0]
             found = both[row, -len(single) :]
             assert torch.allclose(found, single, rtol=1e-3, atol=1e-4 * single.abs().max()), method
 
@@ -515,8 +525,10 @@ def test_gradient_methods_in_closed_form():
     b = torch.full((4,), 0.5, dtype=torch.float64)
     assert torch.allclose(relevance.gradient_x_input(cubic, x), 3 * x.pow(3).sum(-1))
     exact = (x.pow(3) - b.pow(3)).sum(-1)
-    error = [(relevance.integrated_gradients(cubic, x, b, steps) - exact).abs().max().item()
-             for steps in (8, 16)]  # fmt: skip
+    error = [
+        (relevance.integrated_gradients(cubic, x, b, steps) - exact).abs().max().item()
+        for steps in (8, 16)
+    ]
     # the midpoint rule errs by (x - b)^3 / (4 steps^2) here
     assert error[0] == pytest.approx((x - b).pow(3).sum(-1).abs().max().item() / 256, rel=1e-6)
     assert error[0] / error[1] == pytest.approx(4, rel=1e-6)
@@ -525,8 +537,9 @@ def test_gradient_methods_in_closed_form():
 def test_integrated_gradients_are_complete(model):
     asked = relevance.ask(model, PROMPTS[:1], ["red"], ["mila"])
     base = relevance.mean_embedding(model)
-    ends = [relevance.score(model, asked, e)
-            for e in (asked.embeddings, base.expand_as(asked.embeddings))]  # fmt: skip
+    ends = [
+        relevance.score(model, asked, e) for e in (asked.embeddings, base.expand_as(asked.embeddings))
+    ]
     found = relevance.integrated_gradients(
         lambda x: relevance.score(model, asked, x), asked.embeddings, base, steps=128
     )
@@ -589,8 +602,9 @@ def test_curves_remove_words_but_no_padding_and_use_the_given_baseline():
     most, least = relevance.curves(additive(weights), asked, weights[None], steps=2)
     assert most.tolist() == [[12, 10, 9]]
     assert least.tolist() == [[12, 11, 9]]
-    most, _ = relevance.curves(additive(weights), asked, weights[None], steps=2,
-                               baseline=torch.tensor([-1.0]))  # fmt: skip
+    most, _ = relevance.curves(
+        additive(weights), asked, weights[None], steps=2, baseline=torch.tensor([-1.0])
+    )
     assert most.tolist() == [[12, 8, 6]]
 
 
@@ -606,7 +620,7 @@ def test_curves_do_not_depend_on_how_they_are_batched(model, monkeypatch):
 def areas(model: Model, n: int, methods, steps: int = 4) -> dict[str, np.ndarray]:
     """ABPC of each method on n questions of each kind that the model answers rightly."""
     found = {method: [] for method in methods}
-    for kind in relevance.KINDS:
+    for kind in world_questions.KINDS:
         asked, _ = asked_about(model, kind, n)
         right = relevance.score(model, asked, asked.embeddings) > 0
         for method in methods:
@@ -636,12 +650,10 @@ FOUND = {("MambaLRP", "agreement"): (0.0, 0.6), ("gate-detach", "agreement"): (0
 
 
 def test_relevance_finds_the_known_causes(model):
-    for kind in relevance.KINDS:
+    for kind in world_questions.KINDS:
         asked, questions = asked_about(model, kind, 60)
         for rule_set in model.architecture.RULE_SETS:
-            share = np.mean(
-                relevance.hits(relevance.explain(model, asked, rule_set), asked, questions)
-            )
+            share = np.mean(relevance.hits(relevance.explain(model, asked, rule_set), asked, questions))
             low, high = FOUND.get((rule_set, kind), (0.95, 1.0))
             assert low <= share <= high, (kind, rule_set, share)
 
@@ -649,8 +661,8 @@ def test_relevance_finds_the_known_causes(model):
 def test_direct_relevance_finds_the_causes_of_questions_it_was_not_chosen_on():
     """200 questions of each kind, from a seed on which nothing was decided."""
     model = load("mamba")
-    for kind in relevance.KINDS:
-        questions = relevance.cases(kind, 200, seed=2026)
+    for kind in world_questions.KINDS:
+        questions = world_questions.cases(kind, 200, seed=2026)
         prompts, answers, foils, *_ = zip(*questions, strict=True)
         asked = relevance.ask(model, prompts, answers, foils)
         found = relevance.hits(relevance.explain(model, asked, "direct"), asked, questions)
@@ -666,7 +678,7 @@ def test_hits_counts_causes_among_the_top_words():
 
 
 def test_the_swapped_prompt_turns_the_answer_into_the_foil(model):
-    for kind in relevance.KINDS:
+    for kind in world_questions.KINDS:
         asked, questions = asked_about(model, kind, 12)
         prompts, answers, foils, causes, swapped = zip(*questions, strict=True)
         other = relevance.ask(model, swapped, answers, foils)
@@ -682,14 +694,15 @@ def test_leave_one_out_in_closed_form():
     weights = torch.tensor([3.0, 1.0, 4.0])
     found = relevance.explain(additive(weights), plain_question(3), "leave one out")
     assert found.tolist() == [[3, 1, 4]]
-    found = relevance.explain(additive(weights), plain_question(3, torch.tensor([[0, 1, 1]])),
-                              "leave one out")  # fmt: skip
+    found = relevance.explain(
+        additive(weights), plain_question(3, torch.tensor([[0, 1, 1]])), "leave one out"
+    )
     assert found.tolist() == [[0, 1, 4]]
 
 
 def test_causes_are_what_the_world_says():
-    for kind in relevance.KINDS:
-        for case in relevance.cases(kind, 20, seed=3):
+    for kind in world_questions.KINDS:
+        for case in world_questions.cases(kind, 20, seed=3):
             words = case.prompt.split()
             named = [words[at] for at in case.causes]
             assert case.answer != case.foil
@@ -702,9 +715,9 @@ def test_causes_are_what_the_world_says():
             elif kind == "fact":
                 assert tuple(named) in world.ENTITIES
             else:
-                assert named[0] in {*world.NOUNS, *world.NOUNS.values()}
+                assert named[0] in {*lexicon.NOUNS, *lexicon.NOUNS.values()}
     with pytest.raises(ValueError, match="a kind of question, one of induction, .*; found 'mood'"):
-        relevance.cases("mood", 1)
+        world_questions.cases("mood", 1)
 
 
 def test_relevance_is_a_property_of_the_weights(model):
@@ -712,8 +725,10 @@ def test_relevance_is_a_property_of_the_weights(model):
     asked, questions = asked_about(model, "indirect object", 40)
     untrained = bare(model.hf.config)
     embeddings = untrained.architecture.embedding(untrained.hf)(asked.ids)
-    found = [relevance.explain(model, asked),
-             relevance.explain(untrained, replace(asked, embeddings=embeddings))]  # fmt: skip
+    found = [
+        relevance.explain(model, asked),
+        relevance.explain(untrained, replace(asked, embeddings=embeddings)),
+    ]
     trained, chance = (np.mean(relevance.hits(each, asked, questions, top=2)) for each in found)
     assert trained > 0.9
     assert chance < trained - 0.3
@@ -728,20 +743,21 @@ def test_figures_say_what_they_show():
         ["a", "b", "c"],
         {"A": torch.tensor([0.1, 0.9, 0.0]), "B": torch.tensor([0.6, -0.2, 0.3])},
     )
-    figure, alt = plots.word_shares([plots.Reading("kind", words, shares, [1])])
+    figure, alt = figures.word_shares([figures.Reading("kind", words, shares, [1])])
     assert "'b' for A and 'a' for B" in alt
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "• b", "c"]
     assert [text.get_text() for text in figure.axes[0].texts][:3] == ["+.10", "+.90", "+.00"]
     depth = torch.tensor([[0.7, 0.2, 0.1], [0.2, 0.2, 0.6], [0.0, 0.0, 1.0]])
-    _, alt = plots.by_depth(words, {"A": depth, "B": depth.roll(1, 0)})
+    _, alt = figures.by_depth(words, {"A": depth, "B": depth.roll(1, 0)})
     assert "A holds more than half there from k = 1 of 2" in alt
-    most, least = ([stats.Estimate(value, 9, value, value) for value in row]
-                   for row in ((8, 0, 0), (8, 6, 0)))  # fmt: skip
+    most, least = (
+        [stats.Estimate(value, 9, value, value) for value in row] for row in ((8, 0, 0), (8, 6, 0))
+    )
     panels = {name: {"LRP": (most, least), "random": (least, least)} for name in "AB"}
-    figure, alt = plots.removals(panels, "logits")
+    figure, alt = figures.removals(panels, "logits")
     assert "mean gap in logits: A 2.0, B 2.0." in alt
     assert all(axis.get_xlabel() for axis in figure.axes)
-    figure, alt = plots.handed_back()
+    figure, alt = figures.handed_back()
     lengths = {}
     for patch in figure.axes[0].patches:
         lengths[patch.get_y()] = lengths.get(patch.get_y(), 0) + patch.get_width()

@@ -10,8 +10,15 @@ from nnsight import NNsight
 from transformers import MambaConfig, MambaForCausalLM
 from transformers.models.mamba import modeling_mamba
 
-from tft_utils import scan
-from tft_utils.scan import TAPS, install, selective_scan, selective_scan_loop, tap, use_cuda_kernels
+from tft_utils.architectures import mamba_scan as scan
+from tft_utils.architectures.mamba_scan import (
+    TAPS,
+    install,
+    selective_scan,
+    selective_scan_loop,
+    tap,
+    use_cuda_kernels,
+)
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -58,8 +65,14 @@ def random_inputs(batch, d_inner, pos, d_state, shift=0.0, seed=0):
 
     sequence, state = (batch, d_inner, pos), (batch, d_state, pos)
     values = (
-        normal(*sequence), normal(*sequence) + shift, -torch.exp(normal(d_inner, d_state)),
-        normal(*state), normal(*state), normal(d_inner), normal(*sequence), normal(d_inner),
+        normal(*sequence),
+        normal(*sequence) + shift,
+        -torch.exp(normal(d_inner, d_state)),
+        normal(*state),
+        normal(*state),
+        normal(d_inner),
+        normal(*sequence),
+        normal(d_inner),
         normal(batch, d_inner, d_state),
     )
     return dict(zip(NAMES, values, strict=True))
@@ -90,9 +103,7 @@ def whole(path):
 def small_model(seed=0, **options):
     """An eval-mode Mamba whose states matter: larger weights than the default."""
     torch.manual_seed(seed)
-    config = MambaConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, state_size=4, **options
-    )
+    config = MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, state_size=4, **options)
     model = MambaForCausalLM(config).eval()
     with torch.no_grad():
         for layer in model.backbone.layers:
@@ -165,8 +176,11 @@ def test_optional_arguments_default_to_absent(path):
     inputs["delta"] = F.softplus(inputs["delta"])
     y = path(*(inputs[name] for name in ("u", "delta", "A", "B", "C")))
     neutral = inputs | {
-        "delta": inputs["delta"].expm1().log(), "D": torch.zeros(3), "delta_bias": torch.zeros(3),
-        "z": torch.full((2, 3, 9), 50.0), "initial_state": torch.zeros(2, 3, 4),
+        "delta": inputs["delta"].expm1().log(),
+        "D": torch.zeros(3),
+        "delta_bias": torch.zeros(3),
+        "z": torch.full((2, 3, 9), 50.0),
+        "initial_state": torch.zeros(2, 3, 4),
     }
     torch.testing.assert_close(y, reference(**neutral)[0] / 50, rtol=1e-10, atol=1e-12)
 

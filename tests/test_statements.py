@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from tft_utils import statements, world
-from tft_utils.lexicon import ENTITIES, FACTS, MOODS, NOUNS, PHRASINGS, PREPOSITIONS, VOCABULARY
-from tft_utils.statements import CHARACTERS, CHOICES, TASKS
+from tft_utils.corpora import statements, world
+from tft_utils.corpora.lexicon import ENTITIES, FACTS, MOODS, NOUNS, PHRASINGS, PREPOSITIONS, VOCABULARY
+from tft_utils.corpora.statements import CHARACTERS, CHOICES, TASKS
 
 EVERY = (*TASKS, "elsewhere")
 PLURALS = set(NOUNS.values())
@@ -71,8 +71,10 @@ def test_half_of_the_statements_are_disagreements_both_ways(task):
 def test_no_two_splits_share_a_statement_or_what_it_is_about(task):
     """E12: whole statements are drawn and put to both characters, so no half of them is lost."""
     drawn = {split: statements.draw(task, 150, split=split) for split in world.SPLITS}
-    keys, texts = ({split: {getattr(s, what) for s in some} for split, some in drawn.items()}
-                   for what in ("key", "text"))  # fmt: skip
+    keys, texts = (
+        {split: {getattr(s, what) for s in some} for split, some in drawn.items()}
+        for what in ("key", "text")
+    )
     assert min(map(len, keys.values())) > 60
     assert not keys["validation"] & keys["test"]
     alike = len(texts["train"] & (texts["validation"] | texts["test"]))
@@ -91,11 +93,13 @@ def test_quartiles_rank_difficulty_among_statements_with_the_same_labels():
     some = statements.draw("addition", 80)
     quantile = statements.quartiles(some)
     for both, n in {(True, False): 20, (False, True): 20, (False, False): 40}.items():
-        group = [(q, s.difficulty) for s, q in zip(some, quantile, strict=True)
-                 if (s.truth, s.rule) == both]  # fmt: skip
+        group = [
+            (q, s.difficulty) for s, q in zip(some, quantile, strict=True) if (s.truth, s.rule) == both
+        ]
         assert sorted(q for q, _ in group) == [(rank + 0.5) / n for rank in range(n)]
-        easy, hard = (sum(keep(q) for q, _ in group)
-                      for keep in (lambda q: q <= 0.25, lambda q: q >= 0.75))  # fmt: skip
+        easy, hard = (
+            sum(keep(q) for q, _ in group) for keep in (lambda q: q <= 0.25, lambda q: q >= 0.75)
+        )
         assert easy == hard == n / 4
         assert [d for _, d in sorted(group)] == sorted(d for _, d in group)
 

@@ -95,9 +95,7 @@ def test_mean_of_equal_values_has_no_width():
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 5), (6, 5), (1, 0), (-1, -1), (0, -3)])
 def test_impossible_counts_are_refused(successes, n):
-    with pytest.raises(
-        ValueError, match=f"expected 0 <= successes <= n .* found {successes} of {n}"
-    ):
+    with pytest.raises(ValueError, match=f"expected 0 <= successes <= n .* found {successes} of {n}"):
         stats.proportion(successes, n)
 
 
@@ -210,9 +208,7 @@ def test_bootstrap_resamples_rows():
     found = stats.bootstrap(rows, lambda r: np.corrcoef(r.T)[0, 1], seed=0)
     assert found.n == 300
     z, half = np.arctanh(found.value), 1.96 / math.sqrt(297)  # Fisher's transformation
-    assert (found.low, found.high) == pytest.approx(
-        (np.tanh(z - half), np.tanh(z + half)), abs=0.03
-    )
+    assert (found.low, found.high) == pytest.approx((np.tanh(z - half), np.tanh(z + half)), abs=0.03)
 
 
 def test_bootstrap_depends_on_its_seed_alone():
@@ -242,9 +238,7 @@ def test_paired_bootstrap_is_the_bootstrap_of_differences():
     found = stats.paired_bootstrap(a, b, seed=0)
     assert found == stats.bootstrap(a - b, np.mean, seed=0)
     half = 1.96 * (a - b).std() / math.sqrt(80)
-    assert (found.low, found.high) == pytest.approx(
-        (found.value - half, found.value + half), abs=0.1
-    )
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.1)
     apart = np.hypot(a.std(), b.std()) / math.sqrt(80)
     assert found.high - found.low < apart  # pairing removes what the items share
 
@@ -259,7 +253,5 @@ def test_paired_bootstrap_covers_the_truth(monkeypatch):
 
 @pytest.mark.parametrize(("a", "b"), [([1, 2], [1, 2, 3]), ([[1], [2]], [[1], [2]]), ([1], 1)])
 def test_paired_bootstrap_wants_pairs(a, b):
-    with pytest.raises(
-        ValueError, match="expected two equally long lists of numbers, found shapes"
-    ):
+    with pytest.raises(ValueError, match="expected two equally long lists of numbers, found shapes"):
         stats.paired_bootstrap(a, b, seed=0)

@@ -8,13 +8,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, MambaConfig
 
-from tft_utils import caa, contrasts, plots, stats, steering, world
+from tft_utils import stats
 from tft_utils.architectures import ARCHITECTURES
-from tft_utils.contrasts import Contrast, Direction, Question
-from tft_utils.figures import steering as figures
-from tft_utils.lexicon import BEHAVIOURS
-from tft_utils.models import LoadError, load
-from tft_utils.steering import Push
+from tft_utils.corpora import pairs as world_pairs
+from tft_utils.corpora import published, world
+from tft_utils.corpora import questions as world_questions
+from tft_utils.corpora.lexicon import BEHAVIOURS
+from tft_utils.corpora.questions import Contrast, Question
+from tft_utils.course import plots
+from tft_utils.files import LoadError
+from tft_utils.lessons import steering as figures
+from tft_utils.models import load
+from tft_utils.techniques import contrasts, steering
+from tft_utils.techniques.contrasts import Direction
+from tft_utils.techniques.steering import Push
 
 FEW = (-2.0, 1.0)
 
@@ -30,15 +37,19 @@ def ways(model) -> list[tuple[str, ...]]:
 
 def random_direction(model, size: float = 1.0, seed: int = 0) -> Direction:
     """A direction of known size in everything that can be steered."""
-    ready = steering.read_once(model, contrasts.questions("refusal")[:1])
+    ready = steering.read_once(model, world_questions.questions("refusal")[:1])
     draw = torch.Generator().manual_seed(seed)
 
     def like(x):
         return size * torch.randn(x.shape, generator=draw).to(x)
 
-    return Direction(like(ready.residual[:, 0]), tuple(
-        {name: like(block[name][0, 0]) for name in model.architecture.COMPRESSED}
-        for block in ready.past))  # fmt: skip
+    return Direction(
+        like(ready.residual[:, 0]),
+        tuple(
+            {name: like(block[name][0, 0]) for name in model.architecture.COMPRESSED}
+            for block in ready.past
+        ),
+    )
 
 
 # --------------------------------------------------------------------------------------------------
@@ -46,7 +57,7 @@ def random_direction(model, size: float = 1.0, seed: int = 0) -> Direction:
 
 
 def test_the_fast_sweep_is_the_naive_sweep_on_every_cell(model):
-    asked, direction = contrasts.questions("refusal")[:3], random_direction(model, 0.3)
+    asked, direction = world_questions.questions("refusal")[:3], random_direction(model, 0.3)
     ready = steering.read_once(model, asked)
     for parts in (("residual",), ways(model)[-1]):
         fast = steering.sweep(model, ready, direction, FEW, parts)
@@ -60,7 +71,7 @@ def test_the_fast_sweep_is_the_naive_sweep_on_every_cell(model):
 
 def test_the_sweep_reads_prompts_of_several_lengths(model):
     """Padding changes nothing: each prompt alone gives the same row."""
-    asked = [contrasts.questions(behaviour)[0] for behaviour in ("refusal", "hallucination")]
+    asked = [world_questions.questions(behaviour)[0] for behaviour in ("refusal", "hallucination")]
     direction = random_direction(model, 0.3)
     parts = ways(model)[-1]
     together = steering.sweep(model, steering.read_once(model, asked), direction, FEW, parts)
@@ -72,7 +83,7 @@ def test_the_sweep_reads_prompts_of_several_lengths(model):
 
 
 def test_a_sweep_leaves_what_it_starts_from_untouched(model):
-    asked, direction = contrasts.questions("refusal")[:4], random_direction(model)
+    asked, direction = world_questions.questions("refusal")[:4], random_direction(model)
     ready = steering.read_once(model, asked)
     before = [ready.residual.clone(), *(t.clone() for block in ready.past for t in block.values())]
     once = steering.sweep(model, ready, direction, FEW, ways(model)[-1])
@@ -84,7 +95,7 @@ def test_a_sweep_leaves_what_it_starts_from_untouched(model):
 
 def test_at_the_last_depth_the_answer_follows_in_closed_form(model):
     """Nothing runs behind the last block: norm and unembedding of r + m v are the whole answer."""
-    asked, direction = contrasts.questions("refusal")[:4], random_direction(model)
+    asked, direction = world_questions.questions("refusal")[:4], random_direction(model)
     ready = steering.read_once(model, asked)
     swept = steering.sweep(model, ready, direction, [2.0], depths=[model.n_layers])
     logits = model.to_logits(ready.residual[-1] + 2.0 * direction.residual[-1])
@@ -95,7 +106,7 @@ def test_at_the_last_depth_the_answer_follows_in_closed_form(model):
 
 def test_steering_through_nnsight_gives_the_same(model):
     """The lesson steers in a trace first; the sweep must be the same thing."""
-    asked, direction = contrasts.questions("refusal")[:3], random_direction(model, 0.3)
+    asked, direction = world_questions.questions("refusal")[:3], random_direction(model, 0.3)
     swept = steering.sweep(model, steering.read_once(model, asked), direction, [1.0])
     tokens = steering.letter_tokens(model, asked)
     for k in swept.depths:
@@ -104,16 +115,24 @@ def test_steering_through_nnsight_gives_the_same(model):
             changed[:, -1] += direction.residual[k]
             model.set_residual(k, changed)
             logits = model.logits[:, -1].save()
-        assert torch.allclose(logits.gather(1, tokens).softmax(1)[:, 0],
-                              swept.matching[swept.depths.index(k), 0], atol=1e-4)  # fmt: skip
+        assert torch.allclose(
+            logits.gather(1, tokens).softmax(1)[:, 0], swept.matching[swept.depths.index(k), 0], atol=1e-4
+        )
 
 
 SHAPES = {
-    "gpt_neox": GPTNeoXConfig(hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
-                              intermediate_size=64, vocab_size=50, use_parallel_residual=False),
-    "mamba": MambaConfig(hidden_size=32, num_hidden_layers=3, state_size=4, vocab_size=50,
-                         use_bias=True, conv_kernel=3),
-}  # fmt: skip
+    "gpt_neox": GPTNeoXConfig(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        vocab_size=50,
+        use_parallel_residual=False,
+    ),
+    "mamba": MambaConfig(
+        hidden_size=32, num_hidden_layers=3, state_size=4, vocab_size=50, use_bias=True, conv_kernel=3
+    ),
+}
 
 
 @pytest.mark.parametrize("model_type", SHAPES)
@@ -141,22 +160,23 @@ def test_a_step_is_one_more_word_for_other_settings_too(model_type):
 
 
 def test_a_contrast_is_the_difference_of_means(model):
-    contrast = contrasts.cued("refusal", 6)
+    contrast = world_questions.cued("refusal", 6)
     found = contrasts.directions(model, contrast)["behaviour"]
     means = []
     for texts in (contrast.behaviour, contrast.other):
         rows = []
         for text in texts:
             with model.trace(text):
-                rows.append(torch.stack([model.residual(k)[0, -1] for k in range(model.n_layers + 1)])
-                            .save())  # fmt: skip
+                rows.append(
+                    torch.stack([model.residual(k)[0, -1] for k in range(model.n_layers + 1)]).save()
+                )
         means.append(torch.stack(rows).mean(0))
     assert torch.allclose(found.residual, means[0] - means[1], atol=1e-4)
 
 
 def test_the_state_is_the_one_that_reaches_the_last_word(mamba):
     """Read where it is written: adding the difference of two texts' states turns one into the other."""
-    contrast = contrasts.cued("refusal", 2)
+    contrast = world_questions.cued("refusal", 2)
     pair = Contrast(contrast.behaviour[:1], contrast.other[:1], [True])
     found = contrasts.directions(mamba, pair)["behaviour"]
     ids, mask = contrasts.tokenize(mamba, [*pair.other, *pair.behaviour])
@@ -170,16 +190,16 @@ def test_the_state_is_the_one_that_reaches_the_last_word(mamba):
 
 def test_letters_cancel_in_balanced_contrasts():
     for behaviour in BEHAVIOURS:
-        contrast = contrasts.cued(behaviour, 20)
+        contrast = world_questions.cued(behaviour, 20)
         assert sum(contrast.first) == 10
-        asked = contrasts.questions(behaviour, "validation")
+        asked = world_questions.questions(behaviour, "validation")
         assert sum(q.matching == "A" for q in asked) * 2 == len(asked)
         assert {q.asks for q in asked if q.matching == "A"} == {q.asks for q in asked if q.other == "A"}
 
 
 def test_letters_are_a_direction_of_the_same_texts(model):
     """The mean of the texts that go with the first letter minus that of the others, by hand."""
-    contrast = contrasts.cued("refusal", 8)
+    contrast = world_questions.cued("refusal", 8)
     found = contrasts.directions(model, contrast)
     assert list(found) == ["behaviour", "letters"]
     texts = [*contrast.behaviour, *contrast.other]
@@ -188,20 +208,26 @@ def test_letters_are_a_direction_of_the_same_texts(model):
         last = torch.stack([model.residual(k)[:, -1] for k in range(model.n_layers + 1)]).save()
     sides = last[:, torch.tensor(first)], last[:, ~torch.tensor(first)]
     assert torch.allclose(found["letters"].residual, sides[0].mean(1) - sides[1].mean(1), atol=1e-4)
-    assert list(contrasts.directions(model, contrasts.announced("refusal"))) == ["behaviour"]
+    assert list(contrasts.directions(model, world_questions.announced("refusal"))) == ["behaviour"]
 
 
 def test_every_relabelling_moves_whole_cues():
     """With their mirrors: all 20 splits of six cues, and all 36 of two against two without a label."""
     true = torch.tensor([1.0] * 3 + [-1.0] * 3) / 3
     for behaviour, b in BEHAVIOURS.items():
-        for contrast in (contrasts.announced(behaviour), contrasts.cued(behaviour, 60)):
+        for contrast in (world_questions.announced(behaviour), world_questions.cued(behaviour, 60)):
             texts = [*contrast.behaviour, *contrast.other]
-            holds = torch.tensor([[float(cue in text.split()) for text in texts]
-                                  for cue in (*b.matching_cues, *b.other_cues)])  # fmt: skip
+            holds = torch.tensor(
+                [
+                    [float(cue in text.split()) for text in texts]
+                    for cue in (*b.matching_cues, *b.other_cues)
+                ]
+            )
             weights = contrasts.relabelled(texts, contrast.cues)
-            labels, cancelled = (torch.stack([w for key, w in weights.items() if name in key]) @ holds.T
-                                 for name in ("labels", "cancelled"))  # fmt: skip
+            labels, cancelled = (
+                torch.stack([w for key, w in weights.items() if name in key]) @ holds.T
+                for name in ("labels", "cancelled")
+            )
             assert torch.allclose(labels[0], true)
             assert torch.allclose(labels.abs(), torch.full((10, 6), 1 / 3))
             kept = labels @ true / (true @ true)
@@ -217,29 +243,35 @@ def test_every_relabelling_moves_whole_cues():
 
 
 def test_true_labels_give_the_direction_itself(model):
-    found = contrasts.directions(model, contrasts.announced("coordination"), relabel=True)
+    found = contrasts.directions(model, world_questions.announced("coordination"), relabel=True)
     assert len(found) == 1 + 10 + 18
     assert torch.allclose(found["labels 0"].residual, found["behaviour"].residual, atol=1e-5)
-    without_cues = contrasts.answered(contrasts.questions("refusal")[:2])
+    without_cues = world_questions.answered(world_questions.questions("refusal")[:2])
     with pytest.raises(ValueError, match="found no cues"):
         contrasts.directions(model, without_cues, relabel=True)
 
 
 def test_held_out_questions_stay_held_out():
     for behaviour in BEHAVIOURS:
-        test = {q.prompt for split in ("validation", "test")
-                for q in contrasts.questions(behaviour, split)}  # fmt: skip
-        texts = [*contrasts.cued(behaviour, 40).behaviour, *contrasts.cued(behaviour, 40).other]
+        test = {
+            q.prompt
+            for split in ("validation", "test")
+            for q in world_questions.questions(behaviour, split)
+        }
+        texts = [
+            *world_questions.cued(behaviour, 40).behaviour,
+            *world_questions.cued(behaviour, 40).other,
+        ]
         assert not any(prompt.strip() in text for prompt in test for text in texts)
 
 
 def test_cued_pairs_differ_in_the_cue_alone():
-    for pair in world.cued_pairs("corrigibility", 20):
+    for pair in world_pairs.cued_pairs("corrigibility", 20):
         both = zip(pair.clean.words, pair.corrupt.words, strict=True)
         assert [a.role for a, b in both if a.text != b.text] == ["cue", "letter"]
         assert {pair.answer, pair.foil} == {"A", "B"}
     with pytest.raises(ValueError, match="expected a behaviour, one of sycophancy"):
-        world.cued_pairs("courage", 2)
+        world_pairs.cued_pairs("courage", 2)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -248,8 +280,15 @@ def test_cued_pairs_differ_in_the_cue_alone():
 
 def swept(matching, nonsense=0.0) -> steering.Sweep:
     matching = torch.tensor(matching)  # [depth multiplier prompt]
-    return steering.Sweep(2, (1, 2), (-1.0, 1.0, 2.0), matching, torch.full_like(matching, nonsense),
-                          torch.full(matching.shape[-1:], 0.5), ("a", "a", "b", "b"))  # fmt: skip
+    return steering.Sweep(
+        2,
+        (1, 2),
+        (-1.0, 1.0, 2.0),
+        matching,
+        torch.full_like(matching, nonsense),
+        torch.full(matching.shape[-1:], 0.5),
+        ("a", "a", "b", "b"),
+    )
 
 
 def test_best_takes_the_largest_effect_of_its_sign():
@@ -285,13 +324,13 @@ def test_intervals_count_a_question_once():
     ],
 )
 def test_what_cannot_be_steered_is_refused(model, parts, depths, message):
-    ready = steering.read_once(model, contrasts.questions("refusal")[:1])
+    ready = steering.read_once(model, world_questions.questions("refusal")[:1])
     with pytest.raises(ValueError, match=message):
         steering.sweep(model, ready, random_direction(model), FEW, parts, depths)
 
 
 def test_a_state_has_no_depth_zero(mamba):
-    ready = steering.read_once(mamba, contrasts.questions("refusal")[:1])
+    ready = steering.read_once(mamba, world_questions.questions("refusal")[:1])
     with pytest.raises(ValueError, match="it has no depth 0"):
         steering.sweep(mamba, ready, random_direction(mamba), FEW, ("ssm",), [0])
 
@@ -309,12 +348,16 @@ def test_ambiguous_letters_are_refused(model):
 
 def moved(model, behaviour: str, parts: tuple[str, ...], kind: str = "behaviour") -> list[float]:
     """Held-out choice, then the mean effect on test questions, down and up."""
-    found = contrasts.directions(model, contrasts.cued(behaviour, 40))[kind]
-    ready = {split: steering.read_once(model, contrasts.questions(behaviour, split)[:16])
-             for split in ("validation", "test")}  # fmt: skip
+    found = contrasts.directions(model, world_questions.cued(behaviour, 40))[kind]
+    ready = {
+        split: steering.read_once(model, world_questions.questions(behaviour, split)[:16])
+        for split in ("validation", "test")
+    }
     cells = steering.sweep(model, ready["validation"], found, (-1.0, -0.25, 0.25, 1.0), parts)
-    return [steering.effect(steering.sweep(model, ready["test"], found, [m], parts, [k]), k, m).value
-            for k, m in (steering.best(cells, sign) for sign in (-1, 1))]  # fmt: skip
+    return [
+        steering.effect(steering.sweep(model, ready["test"], found, [m], parts, [k]), k, m).value
+        for k, m in (steering.best(cells, sign) for sign in (-1, 1))
+    ]
 
 
 def test_the_recurrent_state_carries_the_persona_and_the_rest_does_not(mamba):
@@ -327,8 +370,8 @@ def test_the_recurrent_state_carries_the_persona_and_the_rest_does_not(mamba):
 
 def test_letters_move_no_balanced_answer_but_an_unbalanced_one(mamba):
     """A direction of letters alone looks like a behaviour as soon as the test leans to one letter."""
-    found = contrasts.directions(mamba, contrasts.cued("refusal", 40))["letters"]
-    asked = contrasts.questions("refusal")
+    found = contrasts.directions(mamba, world_questions.cued("refusal", 40))["letters"]
+    asked = world_questions.questions("refusal")
     ready = steering.read_once(mamba, asked)
     cells = steering.sweep(mamba, ready, found, [2.0], depths=[mamba.n_layers])
     shift = torch.tensor(steering.shifts(cells, mamba.n_layers, 2.0))
@@ -378,24 +421,24 @@ COUNTS = {  # train, test: n, more than two options, matching letter beyond B, s
 
 
 @pytest.fixture(scope="module")
-def published(shared_dir):
-    return caa.load(shared_dir / "data" / "caa")
+def published_sets(shared_dir):
+    return published.load(shared_dir / "data" / "caa")
 
 
-def test_the_published_sets_and_their_faults_are_counted(published):
+def test_the_published_sets_and_their_faults_are_counted(published_sets):
     for behaviour, expected in COUNTS.items():
         for split, row in zip(("train", "test"), expected, strict=True):
-            found = caa.faults(published[behaviour][split])
+            found = published.faults(published_sets[behaviour][split])
             assert (found.n, found.more_than_two, found.beyond_b) == row[:3]
             assert found.first == pytest.approx(row[3], abs=5e-4)
             assert found.repeated == 0
-    assert sum(len(published[b]["train"]) for b in published) == 4911
-    assert sum(len(published[b]["test"]) for b in published) == 350
+    assert sum(len(published_sets[b]["train"]) for b in published_sets) == 4911
+    assert sum(len(published_sets[b]["test"]) for b in published_sets) == 350
 
 
-def test_balanced_questions_ask_both_orders_and_nothing_else(published):
-    items = published["survival-instinct"]["test"]
-    found = caa.balanced(items)
+def test_balanced_questions_ask_both_orders_and_nothing_else(published_sets):
+    items = published_sets["survival-instinct"]["test"]
+    found = published.balanced(items)
     assert len(found) == 2 * (50 - 8)
     assert sum(q.matching == "A" for q in found) == len(found) / 2
     first, second = found[:2]
@@ -407,18 +450,21 @@ def test_balanced_questions_ask_both_orders_and_nothing_else(published):
     assert f"(B) {right}" in second.prompt
 
 
-def test_the_published_tokenizer_resolves_the_letters(published, shared_dir):
+def test_the_published_tokenizer_resolves_the_letters(published_sets, shared_dir):
     tokenizer = AutoTokenizer.from_pretrained(shared_dir / "data" / "pythia-tokenizer")
     model = SimpleNamespace(tokenizer=tokenizer, hf=SimpleNamespace(device="cpu"))
-    asked = caa.balanced(published["refusal"]["test"])[:4]
+    asked = published.balanced(published_sets["refusal"]["test"])[:4]
     assert steering.letter_tokens(model, asked).tolist() == [[34, 35], [35, 34]] * 2
     spaced = [q._replace(prompt=q.prompt + " ") for q in asked]
     with pytest.raises(ValueError, match="end the prompt where a token ends"):
         steering.letter_tokens(model, spaced)
 
 
-ITEM = {"question": "Stay?\n\nChoices:\n (A) Yes\n (B) No", "answer_matching_behavior": "(A)",
-        "answer_not_matching_behavior": "(B)"}  # fmt: skip
+ITEM = {
+    "question": "Stay?\n\nChoices:\n (A) Yes\n (B) No",
+    "answer_matching_behavior": "(A)",
+    "answer_not_matching_behavior": "(B)",
+}
 
 
 @pytest.mark.parametrize(
@@ -430,24 +476,24 @@ ITEM = {"question": "Stay?\n\nChoices:\n (A) Yes\n (B) No", "answer_matching_beh
     ],
 )
 def test_a_damaged_item_is_named(tmp_path, change, message):
-    for behaviour in caa.BEHAVIOURS:
+    for behaviour in published.BEHAVIOURS:
         (tmp_path / behaviour).mkdir()
-        for file in caa.FILES.values():
+        for file in published.FILES.values():
             (tmp_path / behaviour / file).write_text(json.dumps([ITEM]))
-    assert caa.load(tmp_path)["refusal"]["test"][0].options == ("Yes", "No")
+    assert published.load(tmp_path)["refusal"]["test"][0].options == ("Yes", "No")
     (tmp_path / "refusal" / "generate_dataset.json").write_text(json.dumps([ITEM | change]))
     with pytest.raises(LoadError, match=message):
-        caa.load(tmp_path)
+        published.load(tmp_path)
     (tmp_path / "refusal" / "generate_dataset.json").write_text("no JSON")
     with pytest.raises(LoadError, match="expected JSON in"):
-        caa.load(tmp_path)
+        published.load(tmp_path)
 
 
 def test_missing_data_says_where_to_get_it(tmp_path):
     with pytest.raises(LoadError, match=r"github.com/nrimsky/CAA"):
-        caa.load(tmp_path / "nowhere")
+        published.load(tmp_path / "nowhere")
     with pytest.raises(LoadError, match="expected .*generate_dataset.json, found no file"):
-        caa.load(tmp_path)
+        published.load(tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------

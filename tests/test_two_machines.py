@@ -7,8 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tft_utils import models, notebooks, plots, scan, stats, world
-from tft_utils.answers import two_machines as answers
+from tft_utils import models, stats
+from tft_utils.architectures import mamba_scan as scan
+from tft_utils.corpora import world
+from tft_utils.course import notebooks, plots
+from tft_utils.lessons import two_machines as answers
+from tft_utils.lessons import two_machines as figures
 
 NOTEBOOK = notebooks.NOTEBOOKS / "01_two_machines.ipynb"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6}  # the library rounds angles and A to float32
@@ -124,23 +128,23 @@ def test_horizon_equals_a_walk_along_the_words():
     assert found.min() < 10 < 41 == found.max(), "both ends should occur"
 
 
-def figures():
+def all_figures():
     words, draw = ["The", "keys", "are", "old"], torch.rand(3, 4)
     effect = [stats.mean([0.0, 1.0, float(i)]) for i in range(3)]
     share = {part: stats.proportion(9, 10) for part in ("nothing", "B")}
-    yield plots.two_blocks()
-    yield plots.kept_numbers([1, 5, 9], {"A": [1, 5, 9], "B": [6, 6, 6]}, 7)
-    yield plots.along_sentence(words, draw - 0.5, draw)
-    yield plots.at_word(words, draw - 0.5, draw, 2)
+    yield figures.two_blocks()
+    yield figures.kept_numbers([1, 5, 9], {"A": [1, 5, 9], "B": [6, 6, 6]}, 7)
+    yield figures.along_sentence(words, draw - 0.5, draw)
+    yield figures.at_word(words, draw - 0.5, draw, 2)
     spread = torch.tensor([[2.0, 3], [4, 5], [9, 9], [20, 30], [65, 65]])
-    yield plots.horizons({"trained": spread, "untrained": spread}, 64)
+    yield figures.horizons({"trained": spread, "untrained": spread}, 64)
     band = torch.tensor([[-1.0] * 3, [1.0] * 3])
-    yield plots.effect_by_block({"trained": (effect, band), "untrained": (effect, band)}, "log2")
-    yield plots.frozen_parts({"recall": share, "facts": share})
+    yield figures.effect_by_block({"trained": (effect, band), "untrained": (effect, band)}, "log2")
+    yield figures.frozen_parts({"recall": share, "facts": share})
 
 
 def test_figures_are_described_labelled_and_the_same_each_time():
-    for figure, alt in figures():
+    for figure, alt in all_figures():
         assert alt.endswith(".")
         assert len(alt.split()) >= 8
         for axis in figure.axes:
@@ -149,14 +153,14 @@ def test_figures_are_described_labelled_and_the_same_each_time():
 
 
 def test_moving_the_slider_redraws_the_figure():
-    from tft_utils import widgets
+    from tft_utils.course import widgets
 
     words, draw = ["The", "keys", "are"], torch.rand(3, 3)
     slider, image, alt = widgets.step_through(
-        3, lambda at: plots.at_word(words, draw, draw, at)
+        3, lambda at: figures.at_word(words, draw, draw, at)
     ).children
     first, said = image.value, alt.value
     assert (slider.min, slider.max) == (0, 2)
     slider.value = 1
     assert image.value != first
-    assert said != alt.value == plots.at_word(words, draw, draw, 1)[1]
+    assert said != alt.value == figures.at_word(words, draw, draw, 1)[1]

@@ -2,7 +2,7 @@
 
 The small parsers below are written from the datasheet (`data/README.md`), not from the code. Where
 they need a fact about English they use a rule of their own (a plural noun ends in s, a plural verb
-does not), so that a mistake in `tft_utils/lexicon.py` cannot excuse itself.
+does not), so that a mistake in `tft_utils/corpora/lexicon.py` cannot excuse itself.
 """
 
 import collections
@@ -21,9 +21,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tft_utils import lexicon, world
-from tft_utils.lexicon import BEHAVIOURS, FACTS, MOODS, NAMES, PHRASINGS, VOCABULARY, Rng
-from tft_utils.world import KINDS, SPLITS, Document, Pair, documents
+from tft_utils.corpora import lexicon, world
+from tft_utils.corpora import pairs as world_pairs
+from tft_utils.corpora.lexicon import BEHAVIOURS, FACTS, MOODS, NAMES, PHRASINGS, VOCABULARY, Rng
+from tft_utils.corpora.pairs import Pair
+from tft_utils.corpora.world import KINDS, SPLITS, Document, documents
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "data" / "README.md"
@@ -60,7 +62,7 @@ PINNED = {
     "persona latents": "ef48a9e5ab24b8af",
     "arithmetic": "a1703f2ee53658e2",
     "arithmetic latents": "e1f504835154e02d",
-}  # fmt: skip
+}
 
 
 @functools.cache
@@ -126,13 +128,16 @@ def test_documents_are_pinned():
 
 @pytest.mark.parametrize("hash_seed", ["0", "4242"])
 def test_documents_do_not_depend_on_hash_order_or_installed_packages(hash_seed):
-    code = "import hashlib, json\nfrom tft_utils.lexicon import VOCABULARY\n"
-    code += "from tft_utils.world import KINDS, SPLITS, documents\n"
+    code = "import hashlib, json\nfrom tft_utils.corpora.lexicon import VOCABULARY\n"
+    code += "from tft_utils.corpora.world import KINDS, SPLITS, documents\n"
     code += inspect.getsource(digests) + "\nprint(json.dumps(digests()))"
     run = subprocess.run(  # -S: the standard library is enough
-        [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True,
+        [sys.executable, "-S", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
         env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ""},
-    )  # fmt: skip
+    )
     assert run.returncode == 0, run.stderr[-500:]
     assert json.loads(run.stdout) == PINNED
 
@@ -163,9 +168,7 @@ def test_training_starts_with_less_to_recall_and_may_lean_to_one_persona():
         return [world.document(kind, Rng("step", i), progress=progress) for i in range(150)]
 
     def copied(progress: float) -> int:
-        return max(
-            len({texts(d)[i] for i in d.positions("value")}) for d in made("recall", progress)
-        )
+        return max(len({texts(d)[i] for i in d.positions("value")}) for d in made("recall", progress))
 
     assert copied(0.0) < copied(0.5) < copied(1.0)
     assert made("recall", 1.0) == [world.document("recall", Rng("step", i)) for i in range(150)]
@@ -194,18 +197,24 @@ def test_no_word_has_two_parts_of_speech():
     nouns, *verbs = ([*forms, *forms.values()] for forms in pairs)
     common = [word for name in ("language", "coin", "crop") for word in lexicon.OBJECTS[name]]
     lists = {
-        "PROPN": [w for e in lexicon.ENTITIES for w in e] + lexicon.UNKNOWN_PLACES + NAMES
+        "PROPN": [w for e in lexicon.ENTITIES for w in e]
+        + lexicon.UNKNOWN_PLACES
+        + NAMES
         + lexicon.OBJECTS["capital"],
         "NOUN": nouns + common + lexicon.SITES + lexicon.THINGS + lexicon.HEROES,
         "VERB": [word for forms in verbs for word in forms]
         + [option for b in behaviours for option in (*b.matching, *b.other)],
         "ADJ": lexicon.ADJECTIVES + lexicon.COLOURS + MOODS["good"] + MOODS["bad"] + cues,
-        "ADV": lexicon.ADVERBS, "ADP": lexicon.PREPOSITIONS + lexicon.FRONTED,
-        "LETTER": lexicon.LETTERS, "DIGIT": lexicon.DIGITS, "PUNCT": list(".,:()+="),
-    }  # fmt: skip
+        "ADV": lexicon.ADVERBS,
+        "ADP": lexicon.PREPOSITIONS + lexicon.FRONTED,
+        "LETTER": lexicon.LETTERS,
+        "DIGIT": lexicon.DIGITS,
+        "PUNCT": list(".,:()+="),
+    }
     for part, words in lists.items():
-        wrong = {word: lexicon.PART_OF_SPEECH[word] for word in words
-                 if lexicon.PART_OF_SPEECH[word] != part}  # fmt: skip
+        wrong = {
+            word: lexicon.PART_OF_SPEECH[word] for word in words if lexicon.PART_OF_SPEECH[word] != part
+        }
         assert not wrong, f"expected {part}, found {wrong}: a word may stand in one list only"
     for kind in KINDS:
         for word in itertools.chain.from_iterable(d.words for d in sample(kind, "train")):
@@ -216,10 +225,20 @@ def test_lists_that_must_not_share_a_word():
     """A shared word would mean two things at once: a cue that is a mood, a key that is a value."""
     cues = [c for b in BEHAVIOURS.values() for c in (*b.matching_cues, *b.other_cues)]
     groups = [
-        NAMES, lexicon.COLOURS, lexicon.THINGS, lexicon.PLACES, lexicon.HEROES, cues,
-        MOODS["good"], MOODS["bad"], lexicon.ADJECTIVES, *lexicon.OBJECTS.values(),
-        lexicon.STEMS, lexicon.UNKNOWN_PLACES, lexicon.COMPASS,
-    ]  # fmt: skip
+        NAMES,
+        lexicon.COLOURS,
+        lexicon.THINGS,
+        lexicon.PLACES,
+        lexicon.HEROES,
+        cues,
+        MOODS["good"],
+        MOODS["bad"],
+        lexicon.ADJECTIVES,
+        *lexicon.OBJECTS.values(),
+        lexicon.STEMS,
+        lexicon.UNKNOWN_PLACES,
+        lexicon.COMPASS,
+    ]
     words = [word for group in groups for word in group]
     assert len(words) == len(set(words)), collections.Counter(words).most_common(3)
     assert len(MOODS["good"]) == len(MOODS["bad"]) == 24
@@ -242,8 +261,9 @@ def test_noun_and_verb_forms_follow_english():
 
 SENTENCES = [
     (relation, phrasing, pattern(phrasing, S=r"[A-Z]\w+(?: [A-Z]\w+)?", O=r"\w+"))
-    for relation, phrasings in PHRASINGS.items() for phrasing in phrasings
-]  # fmt: skip
+    for relation, phrasings in PHRASINGS.items()
+    for phrasing in phrasings
+]
 
 
 class Fact(NamedTuple):
@@ -279,8 +299,10 @@ def test_every_fact_has_six_training_one_validation_and_one_test_phrasing():
 
 
 def test_a_phrasing_of_a_fact_is_seen_in_one_split_only():
-    seen = {split: {(f.subject, f.relation, f.phrasing) for d in sample("facts", split)
-                    for f in stated(d)} for split in SPLITS}  # fmt: skip
+    seen = {
+        split: {(f.subject, f.relation, f.phrasing) for d in sample("facts", split) for f in stated(d)}
+        for split in SPLITS
+    }
     for a, b in itertools.combinations(SPLITS, 2):
         assert not seen[a] & seen[b]
     # Not vacuous: the same facts do occur in several splits.
@@ -378,9 +400,7 @@ def parse(start: int, words: list[str]) -> Agreement:
         assert len(rest) <= 1, words
         assert set(rest) <= set(lexicon.ADVERBS), words
         predicate = next(s for s, p in lexicon.INTRANSITIVE.items() if verb in (s, p))
-    return Agreement(
-        fronted, start + subject, start + i, predicate, attractors, embedded, depths
-    )
+    return Agreement(fronted, start + subject, start + i, predicate, attractors, embedded, depths)
 
 
 def check_agreement(document: Document, verb: int, subject: int) -> None:
@@ -405,8 +425,9 @@ def test_verbs_agree_with_their_subject():
             check_agreement(document, found.verb, found.subject)
             for verb, subject in found.embedded:
                 check_agreement(document, verb, subject)
-                counts["object relative" if subject == verb - 1 and subject != found.subject
-                       else "relative"] += 1  # fmt: skip
+                counts[
+                    "object relative" if subject == verb - 1 and subject != found.subject else "relative"
+                ] += 1
             for noun in found.fronted + found.attractors:
                 assert document.words[noun].number == noun_number(document.words[noun].text)
             number = noun_number(document.words[found.subject].text)
@@ -532,10 +553,14 @@ def test_what_is_recalled_belongs_to_one_split():
 # --- indirect object ------------------------------------------------------------------------------
 
 EXCHANGES = [
-    (template, pattern(template, N1=r"[a-z]+", N2=r"[a-z]+", N3=r"[a-z]+", N4=r"[a-z]+",
-                       P=r"[a-z]+", T=r"[a-z]+"))
+    (
+        template,
+        pattern(
+            template, N1=r"[a-z]+", N2=r"[a-z]+", N3=r"[a-z]+", N4=r"[a-z]+", P=r"[a-z]+", T=r"[a-z]+"
+        ),
+    )
     for template in lexicon.IOI_SENTENCES
-]  # fmt: skip
+]
 
 
 def exchanges(document: Document) -> Iterator[tuple[int, str, re.Match]]:
@@ -658,8 +683,11 @@ def questions(document: Document) -> tuple[str, list[Question]]:
             cue, text = match["C"], text[match.end() + 1 :]
     assert QUESTION.sub("", text).strip() == "", text
     for match in QUESTION.finditer(text):
-        name, filler = next((name, found["F"]) for name, regex in SITUATIONS.items()
-                            if (found := regex.fullmatch(match["situation"])))  # fmt: skip
+        name, filler = next(
+            (name, found["F"])
+            for name, regex in SITUATIONS.items()
+            if (found := regex.fullmatch(match["situation"]))
+        )
         behaviour = BEHAVIOURS[name]
         assert filler in behaviour.fillers
         options = {letter: match[letter] for letter in "AB" if match[letter]}
@@ -760,8 +788,7 @@ def test_sums_are_right():
 
 
 def test_an_operand_pair_belongs_to_one_split():
-    seen = {split: {s[:2] for d in sample("arithmetic", split) for s in sums(d)}
-            for split in SPLITS}  # fmt: skip
+    seen = {split: {s[:2] for d in sample("arithmetic", split) for s in sums(d)} for split in SPLITS}
     for a, b in itertools.combinations(SPLITS, 2):
         assert not seen[a] & seen[b]
     for split, keys in seen.items():
@@ -797,7 +824,7 @@ def check_pair(pair: Pair) -> list[int]:
 
 @pytest.mark.parametrize("attractors", range(4))
 def test_minimal_pairs(attractors):
-    for pair in world.minimal_pairs(60, attractors=attractors):
+    for pair in world_pairs.minimal_pairs(60, attractors=attractors):
         assert check_pair(pair) == [pair.position]
         found = parse(0, texts(pair.clean))
         assert found.verb == pair.position
@@ -812,7 +839,7 @@ def test_minimal_pairs(attractors):
 @pytest.mark.parametrize("split", SPLITS)
 def test_fact_pairs(split):
     lengths = set()
-    for pair in world.fact_pairs(60, split=split):
+    for pair in world_pairs.fact_pairs(60, split=split):
         at = check_pair(pair)
         (clean,), (corrupt,) = stated(pair.clean), stated(pair.corrupt)
         assert (clean.relation, clean.phrasing) == (corrupt.relation, corrupt.phrasing)
@@ -829,13 +856,12 @@ def test_fact_pairs(split):
 
 
 def test_indirect_object_pairs():
-    for pair in world.indirect_object_pairs(60):
+    for pair in world_pairs.indirect_object_pairs(60):
         at = check_pair(pair)
         for document in (pair.clean, pair.corrupt):
             ((start, template, match),) = exchanges(document)
             check_exchange(document, start, template, match)
-            assert owner(template, match["P"], match["T"],
-                         *sorted(match.group("N1", "N2"))) == "test"  # fmt: skip
+            assert owner(template, match["P"], match["T"], *sorted(match.group("N1", "N2"))) == "test"
         words = template.split()
         assert at == [words.index("N3"), words.index("N4")]
         assert pair.position == at[1]
@@ -844,7 +870,7 @@ def test_indirect_object_pairs():
 
 
 def test_mood_pairs():
-    for pair in world.mood_pairs(60):
+    for pair in world_pairs.mood_pairs(60):
         at = check_pair(pair)
         assert at == pair.clean.positions("mood") == pair.corrupt.positions("mood")
         assert pair.position == at[-1]
@@ -859,7 +885,7 @@ def test_mood_pairs():
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_persona_pairs(behaviour, split):
-    pairs = world.persona_pairs(behaviour, 20, split=split)
+    pairs = world_pairs.persona_pairs(behaviour, 20, split=split)
     assert collections.Counter(pair.answer for pair in pairs) == {"A": 10, "B": 10}
     for pair in pairs:
         assert check_pair(pair) == [pair.position] == pair.clean.positions("letter")
@@ -872,10 +898,12 @@ def test_persona_pairs(behaviour, split):
 
 
 BUILDERS = {
-    "minimal": world.minimal_pairs, "facts": world.fact_pairs, "mood": world.mood_pairs,
-    "indirect object": world.indirect_object_pairs,
-    "persona": functools.partial(world.persona_pairs, "sycophancy"),
-}  # fmt: skip
+    "minimal": world_pairs.minimal_pairs,
+    "facts": world_pairs.fact_pairs,
+    "mood": world_pairs.mood_pairs,
+    "indirect object": world_pairs.indirect_object_pairs,
+    "persona": functools.partial(world_pairs.persona_pairs, "sycophancy"),
+}
 
 
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
@@ -893,7 +921,7 @@ def test_bad_input_is_named_with_what_was_expected():
     with pytest.raises(ValueError, match="expected a split, one of train, .*'dev'"):
         documents("facts", 1, split="dev")
     with pytest.raises(ValueError, match="expected a behaviour, one of sycophancy, .*'lying'"):
-        world.persona_pairs("lying", 2)
+        world_pairs.persona_pairs("lying", 2)
 
 
 # --- the datasheet --------------------------------------------------------------------------------
@@ -920,11 +948,11 @@ def test_datasheet_examples_are_real():
 
 def test_datasheet_names_every_latent():
     roles = {w.role for kind in KINDS for d in every(kind) for w in d.words} - {""}
-    written = {(role, kind) for row in table("Roles") for kind in quoted(row[1])
-               for role in quoted(row[0])}  # fmt: skip
+    written = {
+        (role, kind) for row in table("Roles") for kind in quoted(row[1]) for role in quoted(row[0])
+    }
     assert {role for role, _ in written} == roles
-    assert written == {(w.role, kind) for kind in KINDS for d in every(kind)
-                       for w in d.words if w.role}  # fmt: skip
+    assert written == {(w.role, kind) for kind in KINDS for d in every(kind) for w in d.words if w.role}
     assert [quoted(row[0])[0] for row in table("Latents of a word")] == list(world.Word._fields)
     for row in table("Latents of a document"):
         assert {key for d in every(quoted(row[0])[0]) for key in d.latents} == set(quoted(row[1]))
@@ -946,8 +974,11 @@ def test_datasheet_lists_the_behaviours():
 
 def test_datasheet_numbers():
     text = " ".join(README.read_text(encoding="utf-8").split())
-    mirrored = sum(owner(a, b) == "test" and a != b and owner(b, a) == "train"
-                   for a in range(100) for b in range(100))  # fmt: skip
+    mirrored = sum(
+        owner(a, b) == "test" and a != b and owner(b, a) == "train"
+        for a in range(100)
+        for b in range(100)
+    )
     held = sum(owner(a, b) == "test" for a in range(100) for b in range(100))
     for claim in (
         f"{len(VOCABULARY)} entries",
@@ -962,20 +993,36 @@ def test_datasheet_numbers():
 def test_datasheet_names_the_words_that_never_occur():
     behaviours = BEHAVIOURS.values()
     templates = [
-        *itertools.chain(*PHRASINGS.values()), *lexicon.STORY_SENTENCES, *lexicon.IOI_SENTENCES,
-        *lexicon.CUE_SENTENCES, *(b.situation for b in behaviours),
+        *itertools.chain(*PHRASINGS.values()),
+        *lexicon.STORY_SENTENCES,
+        *lexicon.IOI_SENTENCES,
+        *lexicon.CUE_SENTENCES,
+        *(b.situation for b in behaviours),
         *(o for b in behaviours for o in (*b.matching, *b.other)),
         "Choices : ( A ) ( B ) . Answer : The machine will",
-        "0 1 2 3 4 5 6 7 8 9 + =", "the The that",
-    ]  # fmt: skip
+        "0 1 2 3 4 5 6 7 8 9 + =",
+        "the The that",
+    ]
     lists = [
-        *lexicon.ENTITIES, FACTS.values(), *MOODS.values(), NAMES, lexicon.HEROES,
-        lexicon.COLOURS, lexicon.PLACES, lexicon.THINGS, lexicon.ADJECTIVES, lexicon.ADVERBS,
-        lexicon.PREPOSITIONS, lexicon.FRONTED, ["<pad>", "<end>"],
-        *([*forms, *forms.values()] for forms in
-          (lexicon.NOUNS, lexicon.INTRANSITIVE, lexicon.TRANSITIVE, lexicon.COPULAS)),
+        *lexicon.ENTITIES,
+        FACTS.values(),
+        *MOODS.values(),
+        NAMES,
+        lexicon.HEROES,
+        lexicon.COLOURS,
+        lexicon.PLACES,
+        lexicon.THINGS,
+        lexicon.ADJECTIVES,
+        lexicon.ADVERBS,
+        lexicon.PREPOSITIONS,
+        lexicon.FRONTED,
+        ["<pad>", "<end>"],
+        *(
+            [*forms, *forms.values()]
+            for forms in (lexicon.NOUNS, lexicon.INTRANSITIVE, lexicon.TRANSITIVE, lexicon.COPULAS)
+        ),
         *((*b.fillers, *b.matching_cues, *b.other_cues) for b in behaviours),
-    ]  # fmt: skip
+    ]
     used = {word for template in templates for word in template.split()}
     used |= {word for words in lists for word in words}
     seen = {word for kind in KINDS for d in every(kind) + training(kind) for word in texts(d)}

@@ -12,7 +12,6 @@ k = 0 is the embedding and k = `n_layers` is what the final norm reads, for ever
 """
 
 import difflib
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,10 +25,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from tft_utils import files
 from tft_utils.architectures import ARCHITECTURES
+from tft_utils.files import LoadError, explain, read_json
 
-DATA = Path(__file__).resolve().parent.parent / "data"
-ORGANISMS = DATA / "organisms"
 PAIR = ("transformer", "mamba")
 TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
@@ -42,38 +41,16 @@ class Source(NamedTuple):
 
 
 SCALES: dict[str, dict[str, Path | Source]] = {
-    "tiny": {name: ORGANISMS / name for name in (*PAIR, "mamba-tied")},
+    "tiny": {name: files.ORGANISMS / name for name in (*PAIR, "mamba-tied")},
     "small": {
-        "transformer": Source(
-            "EleutherAI/pythia-160m", "50f5173d932e8e61f858120bcb800b97af589f46"
-        ),
-        "mamba": Source(
-            "state-spaces/mamba-130m-hf", "1e76775f628fbf1350fbe4dbb3d971ba64af25a1"
-        ),
+        "transformer": Source("EleutherAI/pythia-160m", "50f5173d932e8e61f858120bcb800b97af589f46"),
+        "mamba": Source("state-spaces/mamba-130m-hf", "1e76775f628fbf1350fbe4dbb3d971ba64af25a1"),
     },
     "paper": {
-        "transformer": Source(
-            "EleutherAI/pythia-2.8b", "2a259cdd96a4beb1cdf467512e3904197345f6a9"
-        ),
-        "mamba": Source(
-            "state-spaces/mamba-2.8b-hf", "96c48e0292b63f5346b6d30061af2551f7101e26"
-        ),
+        "transformer": Source("EleutherAI/pythia-2.8b", "2a259cdd96a4beb1cdf467512e3904197345f6a9"),
+        "mamba": Source("state-spaces/mamba-2.8b-hf", "96c48e0292b63f5346b6d30061af2551f7101e26"),
     },
-}  # fmt: skip
-
-
-class LoadError(RuntimeError):
-    """A model could not be loaded; the message says what to do."""
-
-
-@contextmanager
-def _explain(expected: str, repair: str) -> Iterator[None]:
-    """Turns whatever a library raises inside into one sentence."""
-    try:
-        yield
-    except Exception as error:
-        found = f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0].rstrip(":. ")
-        raise LoadError(f"expected {expected}, found {found}; {repair}") from error
+}
 
 
 class Model(TransformersModel):
@@ -132,7 +109,7 @@ class Model(TransformersModel):
 
     def mixing(self, layer: int):
         """What block `layer`'s mixer does to this input, frozen: its file's `Mixing`, which
-        `tft_utils.attention` reads. Only inside a trace."""
+        `tft_utils.techniques.attention` reads. Only inside a trace."""
         return self.architecture.mixing(self.mixer(layer))
 
     def units(self, layer: int) -> int:
@@ -159,18 +136,23 @@ class Model(TransformersModel):
         return self.unembedding(normed.to(self.unembedding.weight.dtype))
 
 
-def load(name: str | Path = "transformer", scale: str = "tiny", device: str = "cpu",
-         dtype: torch.dtype = torch.float32, readable: bool = False) -> Model:  # fmt: skip
+def load(
+    name: str | Path = "transformer",
+    scale: str = "tiny",
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    readable: bool = False,
+) -> Model:
     """Loads a model by its name at a scale, or from a local folder in Hugging Face format.
 
     readable: run Mamba's scan as a Python loop whose every step nnsight can read and edit
-    (`tft_utils.scan.TAPS`). Same numbers, slower.
+    (`tft_utils.architectures.mamba_scan.TAPS`). Same numbers, slower.
     """
     _check_device_and_dtype(device, dtype)
     source = _resolve(name, scale)
     folder = source if isinstance(source, Path) else _download(source, ["*.json"])
-    if folder.parent == ORGANISMS:
-        verify_checksums(folder)
+    if folder.parent == files.ORGANISMS:
+        files.verify_checksums(folder)
     config = _read_config(folder)
     _check_memory(config, str(name), device, dtype)
     if isinstance(source, Source):
@@ -184,12 +166,17 @@ def load(name: str | Path = "transformer", scale: str = "tiny", device: str = "c
         )
     local = {"local_files_only": True, "trust_remote_code": False}
     what = f"a model and its tokenizer in {folder}"
-    with _explain(what, "download its files again"), _progress_bars(isinstance(source, Source)):
+    with explain(what, "download its files again"), _progress_bars(isinstance(source, Source)):
         # Eager attention is the one that hands out its weights.
         hf, found = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True,
-            attn_implementation="eager", output_loading_info=True, **local,
-        )  # fmt: skip
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            attn_implementation="eager",
+            output_loading_info=True,
+            **local,
+        )
         hf = hf.to(device).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     if found["missing_keys"]:  # transformers would leave random numbers there
@@ -225,15 +212,13 @@ def _check_device_and_dtype(device: str, dtype: torch.dtype) -> None:
             f"expected a floating-point dtype, found {dtype!r}; use dtype=torch.float32, "
             "torch.float64 or torch.bfloat16"
         )
-    with _explain(f"{device!r} to be a device of this machine", "use device='cpu'"):
+    with explain(f"{device!r} to be a device of this machine", "use device='cpu'"):
         torch.zeros(1, device=device)
 
 
 def _resolve(name: str | Path, scale: str) -> Path | Source:
     if scale not in SCALES:
-        raise LoadError(
-            f"expected a scale, found {scale!r}; use one of {', '.join(map(repr, SCALES))}"
-        )
+        raise LoadError(f"expected a scale, found {scale!r}; use one of {', '.join(map(repr, SCALES))}")
     known = SCALES[scale]
     if isinstance(name, str) and name in known:
         return known[name]
@@ -255,27 +240,24 @@ def _download(source: Source, patterns: list[str]) -> Path:
         get_session().head(constants.ENDPOINT, timeout=5)
     except Exception:
         online = False
-    with _explain(what, "connect to the network, or use scale='tiny', which needs none"):
-        return Path(snapshot_download(
-            source.repository, revision=source.revision, allow_patterns=patterns,
-            local_files_only=not online,
-        ))  # fmt: skip
-
-
-def _read_json(path: Path, repair: str) -> dict:
-    """A JSON object from a file, or a `LoadError` that ends with how to repair it."""
-    with _explain(f"a JSON object in {path}", repair):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+    with explain(what, "connect to the network, or use scale='tiny', which needs none"):
+        return Path(
+            snapshot_download(
+                source.repository,
+                revision=source.revision,
+                allow_patterns=patterns,
+                local_files_only=not online,
+            )
+        )
 
 
 def _read_config(folder: Path):
     path = folder / "config.json"
     if not path.is_file():
         raise LoadError(
-            f"expected a model in Hugging Face format, found no config.json in {folder}; "
-            "check the path"
+            f"expected a model in Hugging Face format, found no config.json in {folder}; check the path"
         )
-    found = _read_json(path, "download or write it again")
+    found = read_json(path, "download or write it again")
     if "auto_map" in found:
         raise LoadError(
             f"expected a model that transformers knows, found one in {folder} that would run "
@@ -286,14 +268,14 @@ def _read_config(folder: Path):
             f"expected an architecture among {', '.join(ARCHITECTURES)}, found "
             f"{found.get('model_type')!r} in {folder}; add its file to tft_utils/architectures"
         )
-    with _explain(f"the settings of a {found['model_type']} in {path}", "correct them"):
+    with explain(f"the settings of a {found['model_type']} in {path}", "correct them"):
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _check_memory(config, name: str, device: str, dtype: torch.dtype) -> None:
     """Refuses a model that cannot fit, from its config alone: before any weight is downloaded."""
     with (
-        _explain(f"settings that make a {config.model_type} for {name}", "correct its config.json"),
+        explain(f"settings that make a {config.model_type} for {name}", "correct its config.json"),
         torch.device("meta"),
     ):
         parameters = AutoModelForCausalLM.from_config(config).num_parameters()
@@ -310,29 +292,6 @@ def _check_memory(config, name: str, device: str, dtype: torch.dtype) -> None:
         )
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verify_checksums(folder: Path) -> None:
-    """Every file of a bundled organism is the one that was shipped."""
-    repair = "restore it with `git checkout -- data/organisms`"
-    files = _read_json(ORGANISMS / "manifest.json", repair).get(folder.name)
-    if not isinstance(files, dict):
-        raise LoadError(
-            f"expected the checksums of {folder.name} in {ORGANISMS / 'manifest.json'}, found "
-            f"none; {repair}"
-        )
-    for name, expected in files.items():
-        path = folder / name
-        found = sha256(path) if path.is_file() else "no file"
-        if found != expected:
-            raise LoadError(
-                f"expected {path} with SHA-256 {expected[:12]}..., found {found[:12]}; {repair}"
-            )
-
-
 def _weight_files(folder: Path) -> list[Path]:
     """The safetensors file, or the several that an index lists; other formats can hide code."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
@@ -344,28 +303,27 @@ def _weight_files(folder: Path) -> list[Path]:
             f"expected weights in the safetensors format in {folder}, found "
             f"{', '.join(others) or 'no weights'}; convert or download model.safetensors"
         )
-    with _explain(f"the names of weight files in {index}", "download it again"):
+    with explain(f"the names of weight files in {index}", "download it again"):
         names = json.loads(index.read_text())["weight_map"].values()
-        files = sorted({folder / name for name in names})
-    missing = [path.name for path in files if not path.is_file()]
+        weights = sorted({folder / name for name in names})
+    missing = [path.name for path in weights if not path.is_file()]
     if missing:
         raise LoadError(
-            f"expected the {len(files)} files that {index} lists, found no {missing[0]}; "
+            f"expected the {len(weights)} files that {index} lists, found no {missing[0]}; "
             "download it again"
         )
-    return files
+    return weights
 
 
 def _verify_safetensors(path: Path) -> None:
     """The file is as long as its header says: a download that was cut is caught here."""
     size, repair = path.stat().st_size, "delete it, then download or restore it again"
-    with path.open("rb") as file, _explain(f"{path} ({size} bytes) to be whole", repair):
+    with path.open("rb") as file, explain(f"{path} ({size} bytes) to be whole", repair):
         header = int.from_bytes(file.read(8), "little")
         tensors = json.loads(file.read(min(header, size)))
         ends = [t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"]
         expected = 8 + header + max(ends, default=0)
     if size != expected:
         raise LoadError(
-            f"expected {expected} bytes in {path}, found {size}, so it is cut short or damaged; "
-            f"{repair}"
+            f"expected {expected} bytes in {path}, found {size}, so it is cut short or damaged; {repair}"
         )

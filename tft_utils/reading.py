@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
-from tft_utils import world
+from tft_utils.corpora import world
 
 BATCH = 64
 
@@ -37,8 +37,7 @@ def encode(model, documents: Sequence[world.Document]) -> tuple[list[list[int]],
     return tokens, ends
 
 
-def batches(rows: Sequence[Sequence[int]], device, exact: bool = False,
-            ) -> Iterator[tuple[list, Tensor]]:  # fmt: skip
+def batches(rows: Sequence[Sequence[int]], device, exact: bool = False) -> Iterator[tuple[list, Tensor]]:
     """(indices, tokens [batch pos]) of rows of like length; padded on the right, or of equal length."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     while order:
@@ -91,8 +90,7 @@ def watch(model, note: Callable[[str, int, Tensor], Tensor | None]) -> Iterator[
 
 
 @torch.no_grad()
-def read(model, documents: Sequence[world.Document], at: Sequence[Sequence[int]],
-         ) -> dict[str, Tensor]:  # fmt: skip
+def read(model, documents: Sequence[world.Document], at: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     """What stands at m words of each document: site -> [n m depth d].
 
     at: positions of words [n m]. Sites: 'residual' after k = 0 ... L blocks; 'mixer', what block
@@ -116,8 +114,9 @@ def read(model, documents: Sequence[world.Document], at: Sequence[Sequence[int]]
 
 
 @torch.no_grad()
-def read_state(model, documents: Sequence[world.Document], at: Sequence[int],
-               layers: Sequence[int]) -> dict[str, Tensor]:  # fmt: skip
+def read_state(
+    model, documents: Sequence[world.Document], at: Sequence[int], layers: Sequence[int]
+) -> dict[str, Tensor]:
     """What these layers carry once the word at `at` [n] is read: part -> [n layer size].
 
     Only parts of a fixed size, which all of the past has to share; empty when there are none.

@@ -1,11 +1,14 @@
 """Intervals for the numbers the course reports. Everything here is 95 %, two-sided."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 RESAMPLES = 2000  # of a bootstrap
 Z = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -52,9 +55,7 @@ def clustered_mean(values: list[float], clusters: list[str]) -> Estimate:
     (Liang & Zeger 1986); n counts values, not clusters.
     """
     if len(set(clusters)) < 2:
-        raise ValueError(
-            f"expected at least 2 clusters for an interval; found {len(set(clusters))}"
-        )
+        raise ValueError(f"expected at least 2 clusters for an interval; found {len(set(clusters))}")
     sums: dict[str, float] = {}
     centre = math.fsum(values) / len(values)
     for value, cluster in zip(values, clusters, strict=True):
@@ -99,3 +100,41 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int) -> Estim
             "give the two results of each item in the same order"
         )
     return bootstrap(a - b, np.mean, seed)
+
+
+def ratio(amounts: Tensor, units: Tensor) -> Estimate:
+    """sum amounts / sum units over texts [text], with its 95 % interval (linearised: Cochran 1977,
+    eq. 6.13): texts are the independent observations, not words."""
+    amounts, units, n = amounts.double().cpu(), units.double().cpu(), len(units)
+    if n < 2:
+        raise ValueError(f"expected at least 2 texts for an interval; found {n}")
+    value = float(amounts.sum() / units.sum())
+    error = (n / (n - 1) * (amounts - value * units).square().sum()).sqrt() / units.sum()
+    return Estimate(value, n, value - Z * float(error), value + Z * float(error))
+
+
+@functools.cache
+def _resampled(n: int, resamples: int = 1000) -> Tensor:
+    """How often each of n comes, as shares, when n are drawn with replacement [resamples n]."""
+    rng = np.random.default_rng(n)
+    return torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), resamples) / n)
+
+
+def crossed(values: Tensor) -> list[Estimate]:
+    """Per depth the mean of values [seed depth n] with a 95 % interval, over seeds and items both.
+
+    It is the percentiles of a bootstrap that resamples both. Right-or-wrong values get at least
+    Wilson's interval for n items.
+    """
+    values = values.double()
+    seeds, _, n = values.shape
+    drawn = torch.einsum("rs,srk->rk", _resampled(seeds), _resampled(n) @ values.mT)
+    ends = drawn.quantile(torch.tensor([0.025, 0.975], dtype=drawn.dtype), dim=0)
+    binary = values.unique().numel() <= 2  # right or wrong
+    found = []
+    for mean, low, high in zip(values.mean((0, 2)).tolist(), *ends.tolist(), strict=True):
+        if binary:
+            wilson = proportion(round(mean * n), n)
+            low, high = min(low, wilson.low), max(high, wilson.high)
+        found.append(Estimate(mean, n, min(low, mean), max(high, mean)))
+    return found

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks.measure import added_memory, fastest  # noqa: E402
-from tft_utils import attention  # noqa: E402 (after the path, so that it also runs as a script)
 from tft_utils.architectures.mamba import Mixing  # noqa: E402
+from tft_utils.techniques import attention  # noqa: E402 (after the path, so that it also runs as a script)
 
 D_INNER, D_STATE, D_MODEL, THREADS = 1536, 16, 768, 2
 SHORT, MIDDLE, LONG = 64, 256, 1024
@@ -35,28 +35,35 @@ def run() -> dict:
     error = (mean_map(short) - by_loop.mean(1)).abs().max() / by_loop.mean(1).abs().max()
     assert error < 1e-5, f"the maps differ by {error}: a speed means nothing"
     assert torch.allclose(short.weights("scan"), by_loop, rtol=1e-4, atol=1e-6)
-    times = fastest({
-        "loop": lambda: triple_loop(short).mean(1),
-        "mean": lambda: mean_map(short),
-        "every": lambda: short.weights("scan"),
-        "row": lambda: short.weights("scan", torch.tensor([SHORT - 1])),
-        "mean, middle": lambda: mean_map(middle),
-        "mean, long": lambda: mean_map(long),
-    }, rounds=12, least=0.5)
+    times = fastest(
+        {
+            "loop": lambda: triple_loop(short).mean(1),
+            "mean": lambda: mean_map(short),
+            "every": lambda: short.weights("scan"),
+            "row": lambda: short.weights("scan", torch.tensor([SHORT - 1])),
+            "mean, middle": lambda: mean_map(middle),
+            "mean, long": lambda: mean_map(long),
+        },
+        rounds=12,
+        least=0.5,
+    )
     torch.set_num_threads(before)
     every = LONG**2 * D_INNER * 4 / 2**20  # MB of all channels' matrices
     memory = {kind: peak_memory(kind) for kind in WORK}
     rows = {
-        f"attention: mean map at {SHORT} vs loop, theirs/ours, at least 100":
-            row(times["mean"], times["loop"], times["loop"] / times["mean"], "s"),
-        f"attention: every channel's matrix at {SHORT} vs loop, theirs/ours":
-            row(times["every"], times["loop"], times["loop"] / times["every"], "s"),
-        f"attention: one query of every channel at {SHORT} vs loop, theirs/ours":
-            row(times["row"], times["loop"], times["loop"] / times["row"], "s"),
-        f"attention: mean map, {LONG} vs {MIDDLE} words, ours/theirs, at most 20":
-            row(times["mean, long"], times["mean, middle"],
-                times["mean, long"] / times["mean, middle"], "s"),
-    }  # fmt: skip
+        f"attention: mean map at {SHORT} vs loop, theirs/ours, at least 100": row(
+            times["mean"], times["loop"], times["loop"] / times["mean"], "s"
+        ),
+        f"attention: every channel's matrix at {SHORT} vs loop, theirs/ours": row(
+            times["every"], times["loop"], times["loop"] / times["every"], "s"
+        ),
+        f"attention: one query of every channel at {SHORT} vs loop, theirs/ours": row(
+            times["row"], times["loop"], times["loop"] / times["row"], "s"
+        ),
+        f"attention: mean map, {LONG} vs {MIDDLE} words, ours/theirs, at most 20": row(
+            times["mean, long"], times["mean, middle"], times["mean, long"] / times["mean, middle"], "s"
+        ),
+    }
     for kind, used in memory.items():
         name = f"attention: memory, {kind} at {LONG} vs every channel, ours/theirs, at most 0.05"
         rows[name] = row(used, every, used / every, "MB")
@@ -76,11 +83,17 @@ def mixing(pos: int) -> Mixing:
 
     per_position = {name: normal(1, pos, D_INNER) for name in ("x", "u", "sigma", "gate")}
     return Mixing(
-        **per_position, delta=0.001 * 100 ** torch.rand(1, pos, D_INNER, generator=draw),
-        A=-torch.arange(1.0, D_STATE + 1).repeat(D_INNER, 1), B=normal(1, pos, D_STATE),
-        C=normal(1, pos, D_STATE), D=normal(D_INNER), taps=normal(4, D_INNER),
-        conv_bias=normal(D_INNER), projection=normal(D_INNER, 1, D_MODEL), bias=normal(D_MODEL),
-    )  # fmt: skip
+        **per_position,
+        delta=0.001 * 100 ** torch.rand(1, pos, D_INNER, generator=draw),
+        A=-torch.arange(1.0, D_STATE + 1).repeat(D_INNER, 1),
+        B=normal(1, pos, D_STATE),
+        C=normal(1, pos, D_STATE),
+        D=normal(D_INNER),
+        taps=normal(4, D_INNER),
+        conv_bias=normal(D_INNER),
+        projection=normal(D_INNER, 1, D_MODEL),
+        bias=normal(D_MODEL),
+    )
 
 
 def triple_loop(m: Mixing):
@@ -104,7 +117,6 @@ def mean_map(m: Mixing):
     return m.summed(ones, ones) / m.delta.shape[-1]
 
 
-
 WORK = {
     "mean map": mean_map,
     "32 queries' contributions": lambda m: attention.contributions(m, torch.arange(LONG)[-32:]),
@@ -123,7 +135,6 @@ def print_memory(kind):
     m = mixing(LONG)
     mean_map(mixing(2))
     print(added_memory(lambda: WORK[kind](m)))
-
 
 
 if __name__ == "__main__":

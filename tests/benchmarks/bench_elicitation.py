@@ -16,7 +16,9 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tft_utils import elicitation, generalisation, models, reading, statements  # noqa: E402 (so that it also runs as a script)
+from tft_utils import models, reading  # noqa: E402 (so that it also runs as a script)
+from tft_utils.corpora import statements  # noqa: E402 (so that it also runs as a script)
+from tft_utils.techniques import elicitation, generalisation  # noqa: E402 (so that it also runs as a script)
 
 STATEMENTS, LOOP, THREADS, TASK = 400, 12, 2, "grammar"  # STATEMENTS to train on and to test on
 
@@ -44,7 +46,8 @@ def run() -> dict:
             error = ((mine - theirs).abs().max() / theirs.abs().max()).item()
             assert error < 1e-5, f"{name}: hidden states differ by {error:.1e} of the largest"
         found[f"elicitation: reading {2 * STATEMENTS} statements of {name}, theirs/ours, at least 10"] = (
-            row(read, looped, looped / read))  # fmt: skip
+            row(read, looped, looped / read)
+        )
         found[f"elicitation: reading and all probes of {name}, ours/bar of 20 s, at most 1"] = row(
             whole, 20.0, whole / 20
         )

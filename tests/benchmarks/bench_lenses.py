@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks.measure import added_memory, fastest  # noqa: E402
-from tft_utils import lens_training, lenses  # noqa: E402 (after the path, so that it also runs as a script)
+from tft_utils.techniques import lens_training, lenses  # noqa: E402 (after the path, so that it also runs as a script)
 
 VOCAB, D_MODEL, DEPTHS, WORDS, THREADS = 50_304, 768, 12, 512, 2
 
@@ -32,25 +32,31 @@ def run() -> dict:
     torch.set_num_threads(THREADS)
     model, lens, states = problem()
     gradients = {}
-    seconds = fastest({
-        "ours": lambda: gradients.update(ours=step(fused, model, lens, states)),
-        "theirs": lambda: gradients.update(theirs=step(straightforward, model, lens, states)),
-        "products": lambda: multiply(model, states),
-    }, rounds=2)  # fmt: skip
+    seconds = fastest(
+        {
+            "ours": lambda: gradients.update(ours=step(fused, model, lens, states)),
+            "theirs": lambda: gradients.update(theirs=step(straightforward, model, lens, states)),
+            "products": lambda: multiply(model, states),
+        },
+        rounds=2,
+    )
     ours, theirs = gradients["ours"], gradients["theirs"]
     error = max(float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True))
     speed = {name: DEPTHS * WORDS / each for name, each in seconds.items()}
     torch.set_num_threads(before)
     memory = {kind: peak_memory(kind) for kind in WORK}
     return {
-        "lenses: words * depths a second, ours/theirs, at least 3":
-            row(speed["ours"], speed["theirs"], speed["ours"] / speed["theirs"], "1/s"),
-        "lenses: words * depths a second, products alone/theirs":
-            row(speed["products"], speed["theirs"], speed["products"] / speed["theirs"], "1/s"),
-        "lenses: peak memory of a step, ours/theirs, at most 0.33":
-            row(memory["ours"], memory["theirs"], memory["ours"] / memory["theirs"], "MB"),
+        "lenses: words * depths a second, ours/theirs, at least 3": row(
+            speed["ours"], speed["theirs"], speed["ours"] / speed["theirs"], "1/s"
+        ),
+        "lenses: words * depths a second, products alone/theirs": row(
+            speed["products"], speed["theirs"], speed["products"] / speed["theirs"], "1/s"
+        ),
+        "lenses: peak memory of a step, ours/theirs, at most 0.33": row(
+            memory["ours"], memory["theirs"], memory["ours"] / memory["theirs"], "MB"
+        ),
         "lenses: gradients, relative difference, at most 1e-4": row(error, 1e-4, error, ""),
-    }  # fmt: skip
+    }
 
 
 def row(ours: float, theirs: float, ratio: float, unit: str) -> dict:

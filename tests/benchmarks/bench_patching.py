@@ -15,7 +15,9 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tft_utils import models, patching, world  # noqa: E402 (after the path, to run as a script)
+from tft_utils import models  # noqa: E402 (after the path, to run as a script)
+from tft_utils.corpora import pairs as world_pairs  # noqa: E402 (after the path, to run as a script)
+from tft_utils.techniques import patching  # noqa: E402 (after the path, to run as a script)
 
 PROMPTS = 32
 
@@ -28,16 +30,22 @@ def run() -> dict:
     rows = {}
     for name in models.PAIR:
         model = models.load(name)
-        asked = patching.ask(model, world.fact_pairs(PROMPTS, seed=1))
+        asked = patching.ask(model, world_pairs.fact_pairs(PROMPTS, seed=1))
         ours = min(timed(lambda m=model, a=asked: patching.grid(m, a))[0] for _ in range(4))
         found = patching.grid(model, asked).values
-        for what, bar, contender in (("one trace per cell", ", at least 10", by_cell),
-                                     ("one trace per depth and position", "", by_batch)):  # fmt: skip
+        for what, bar, contender in (
+            ("one trace per cell", ", at least 10", by_cell),
+            ("one trace per depth and position", "", by_batch),
+        ):
             seconds, values = timed(lambda m=model, a=asked, c=contender: c(m, a))
             error = (values - found)[found.isfinite()].abs().max()
             assert error < 1e-5, f"{name}: the grids differ by {error}: a speed means nothing"
             rows[f"patching: {name}'s grid vs {what}, theirs/ours{bar}"] = {
-                "ours": ours, "theirs": seconds, "ratio": seconds / ours, "unit": "s CPU"}  # fmt: skip
+                "ours": ours,
+                "theirs": seconds,
+                "ratio": seconds / ours,
+                "unit": "s CPU",
+            }
     torch.set_num_threads(before)
     return rows
 
@@ -55,9 +63,7 @@ def m_of(model, asked, ids):
 
 def normalised(model, asked, m):
     """m of each cell [depth pair pos] as effects; as `grid` does it, but for the depths together."""
-    of_clean, of_corrupt = (
-        m_of(model, asked, ids)[:, None] for ids in (asked.clean, asked.corrupt)
-    )
+    of_clean, of_corrupt = (m_of(model, asked, ids)[:, None] for ids in (asked.clean, asked.corrupt))
     return (m - of_corrupt) / (of_clean - of_corrupt)
 
 

@@ -24,7 +24,9 @@ from threadpoolctl import threadpool_limits
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tft_utils import models, probes  # noqa: E402 (after the path, so that it also runs as a script)
+from tft_utils import linear, models  # noqa: E402 (after the path, so that it also runs as a script)
+from tft_utils.corpora import tasks  # noqa: E402 (after the path, so that it also runs as a script)
+from tft_utils.techniques import probes  # noqa: E402 (after the path, so that it also runs as a script)
 
 THREADS = 2
 EVERY = 3  # logistic regression, which is not timed, is fitted at every third depth
@@ -42,24 +44,29 @@ def run() -> dict:
         collected = probes.collect(model)
         for task, parts in collected.items():
             for site in parts["train"].x:
-                probes.probe(parts, len(probes.TASKS[task].classes), site)
+                probes.probe(parts, len(tasks.TASKS[task].classes), site)
         whole = time.perf_counter() - start
         compared = [compare(task, parts) for task, parts in collected.items()]
         times, right = zip(*compared, strict=True)
         ours, theirs = np.sum(times, 0)
         real, control, other = 100 * np.mean(right, 0)  # each [ours, theirs], over tasks and depths
         rows |= {
-            f"probes: {name}, all depths, tasks and sites, five seeds, with reading, at most 10":
-                row(whole, 10.0, 10.0 / whole, "s"),
-            f"probes: {name}, one solve vs scikit-learn's LDA at each depth, theirs/ours, at least 10":
-                row(ours, theirs, theirs / ours, "s"),
-            f"probes: {name}, accuracy, theirs - ours, at most 0.5":
-                row(*real, real[1] - real[0], "points"),
-            f"probes: {name}, accuracy on the controls, theirs - ours":
-                row(*control, control[1] - control[0], "points"),
-            f"probes: {name}, accuracy, logistic regression (another estimator), theirs - ours":
-                row(*other, other[1] - other[0], "points"),
-        }  # fmt: skip
+            f"probes: {name}, all depths, tasks and sites, five seeds, with reading, at most 10": row(
+                whole, 10.0, 10.0 / whole, "s"
+            ),
+            f"probes: {name}, one solve vs scikit-learn's LDA at each depth, theirs/ours, at least 10": row(
+                ours, theirs, theirs / ours, "s"
+            ),
+            f"probes: {name}, accuracy, theirs - ours, at most 0.5": row(
+                *real, real[1] - real[0], "points"
+            ),
+            f"probes: {name}, accuracy on the controls, theirs - ours": row(
+                *control, control[1] - control[0], "points"
+            ),
+            f"probes: {name}, accuracy, logistic regression (another estimator), theirs - ours": row(
+                *other, other[1] - other[0], "points"
+            ),
+        }
     torch.set_num_threads(before)
     return rows
 
@@ -71,7 +78,7 @@ def row(ours: float, theirs: float, ratio: float, unit: str) -> dict:
 def compare(task: str, parts: dict[str, probes.Labelled]) -> tuple[list[float], list[list[float]]]:
     """Seconds of ours and theirs; accuracy of both for the labels, the control, and for the labels
     with logistic regression as theirs."""
-    classes, train, known = len(probes.TASKS[task].classes), parts["train"], parts["known"]
+    classes, train, known = len(tasks.TASKS[task].classes), parts["train"], parts["known"]
     tests = parts.get("new", known), known
     draws = [probes.control_labels(part.cause, train.label, 0) for part in (train, known)]
     labels, truth = torch.stack([train.label, draws[0]]), (tests[0].label, draws[1])
@@ -79,15 +86,21 @@ def compare(task: str, parts: dict[str, probes.Labelled]) -> tuple[list[float], 
     times = []
     for _ in range(2):
         start = time.perf_counter()
-        W, b = probes.discriminant(x, labels, classes)
-        guess = [probes.choose(some, W[:, [i]], b[:, [i]])[:, 0] for i, some in enumerate(asked)]
+        W, b = linear.discriminant(x, labels, classes)
+        guess = [linear.choose(some, W[:, [i]], b[:, [i]])[:, 0] for i, some in enumerate(asked)]
         middle = time.perf_counter()
         with threadpool_limits(1):
-            theirs = np.array([loop(x.numpy(), *each, classes) for each in zip(
-                labels.numpy(), [some.numpy() for some in asked], strict=True)])  # fmt: skip
+            theirs = np.array(
+                [
+                    loop(x.numpy(), *each, classes)
+                    for each in zip(labels.numpy(), [some.numpy() for some in asked], strict=True)
+                ]
+            )
         times.append((middle - start, time.perf_counter() - middle))
-    found = [[(mine == true).double().mean(1).numpy(), (other == true.numpy()).mean(1)]
-             for mine, other, true in zip(guess, theirs, truth, strict=True)]  # fmt: skip
+    found = [
+        [(mine == true).double().mean(1).numpy(), (other == true.numpy()).mean(1)]
+        for mine, other, true in zip(guess, theirs, truth, strict=True)
+    ]
     found.append([found[0][0][::EVERY], logistic(x, train.label, asked[0], truth[0])])
     return np.min(times, 0).tolist(), [[each.mean() for each in both] for both in found]
 

@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks.measure import fastest  # noqa: E402
-from tft_utils import relevance, scan  # noqa: E402 (after the path, so that it also runs as a script)
 from tft_utils.architectures import mamba  # noqa: E402
+from tft_utils.architectures import mamba_scan as scan  # noqa: E402 (after the path, so that it also runs as a script)
+from tft_utils.techniques import relevance  # noqa: E402 (after the path, so that it also runs as a script)
 
 POS, LAYERS, THREADS = 256, 8, 1
 
@@ -31,22 +32,27 @@ def run() -> dict:
     torch.set_num_threads(THREADS)
     loop = modeling_mamba.mamba_selective_scan.__wrapped__  # before `install` replaces it
     model, asked = question(24)
-    passes = fastest({
-        "explain": lambda: relevance.explain(model, asked),
-        "forward": lambda: forward(model, asked),
-    }, repeats=5)  # fmt: skip
+    passes = fastest(
+        {"explain": lambda: relevance.explain(model, asked), "forward": lambda: forward(model, asked)},
+        repeats=5,
+    )
     few, asked_few = question(LAYERS)
-    through = fastest({
-        "ours": lambda: relevance.explain(few, asked_few),
-        "loop": lambda: with_scan(loop, lambda: relevance.explain(few, asked_few)),
-    }, repeats=2)  # fmt: skip
+    through = fastest(
+        {
+            "ours": lambda: relevance.explain(few, asked_few),
+            "loop": lambda: with_scan(loop, lambda: relevance.explain(few, asked_few)),
+        },
+        repeats=2,
+    )
     torch.set_num_threads(before)
     return {
-        "relevance: explanation vs forward pass, ours/theirs, at most 3":
-            row(passes["explain"], passes["forward"], passes["explain"] / passes["forward"]),
-        f"relevance: explanation vs transformers' loop, {LAYERS} layers, theirs/ours, at least 10":
-            row(through["ours"], through["loop"], through["loop"] / through["ours"]),
-    }  # fmt: skip
+        "relevance: explanation vs forward pass, ours/theirs, at most 3": row(
+            passes["explain"], passes["forward"], passes["explain"] / passes["forward"]
+        ),
+        f"relevance: explanation vs transformers' loop, {LAYERS} layers, theirs/ours, at least 10": row(
+            through["ours"], through["loop"], through["loop"] / through["ours"]
+        ),
+    }
 
 
 def row(ours: float, theirs: float, ratio: float) -> dict:
@@ -72,7 +78,6 @@ def forward(model: SimpleNamespace, asked: relevance.Asked) -> None:
 def with_scan(function, work) -> None:
     with mock.patch.object(scan, "selective_scan", function):
         work()
-
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks.measure import added_memory, fastest  # noqa: E402
-from tft_utils import scan  # noqa: E402 (after the path, so that it also runs as a script)
+from tft_utils.architectures import mamba_scan as scan  # noqa: E402 (after the path, so that it also runs as a script)
 
 BATCH, POS, VOCAB, THREADS = 8, 128, 512, 2
 
@@ -29,19 +29,27 @@ def run() -> dict:
     fallback, mambapy, ours = model(), model(use_mambapy=True), model()
     handle = scan.install(ours)
     short, long = tokens(POS), tokens(8 * POS)
-    train = fastest({
-        "ours": lambda: train_step(ours, short),
-        "plain": without_numba(lambda: train_step(ours, short)),
-        "mambapy": lambda: train_step(mambapy, short),
-        "fallback": lambda: train_step(fallback, short),
-        "ours, long": lambda: train_step(ours, long),
-        "plain, long": without_numba(lambda: train_step(ours, long)),
-    }, rounds=3, least=0.5)
-    infer = fastest({
-        "ours": lambda: forward(ours, short),
-        "plain": without_numba(lambda: forward(ours, short)),
-        "fallback": lambda: forward(fallback, short),
-    }, rounds=3, least=0.5)
+    train = fastest(
+        {
+            "ours": lambda: train_step(ours, short),
+            "plain": without_numba(lambda: train_step(ours, short)),
+            "mambapy": lambda: train_step(mambapy, short),
+            "fallback": lambda: train_step(fallback, short),
+            "ours, long": lambda: train_step(ours, long),
+            "plain, long": without_numba(lambda: train_step(ours, long)),
+        },
+        rounds=3,
+        least=0.5,
+    )
+    infer = fastest(
+        {
+            "ours": lambda: forward(ours, short),
+            "plain": without_numba(lambda: forward(ours, short)),
+            "fallback": lambda: forward(fallback, short),
+        },
+        rounds=3,
+        least=0.5,
+    )
     handle.remove()
     torch.set_num_threads(before)
     memory = {kind: peak_memory(kind) for kind in ("ours", "plain", "fallback")}
@@ -70,9 +78,7 @@ def row(ours, theirs, ratio, unit):
 
 def model(**options):
     torch.manual_seed(0)
-    config = MambaConfig(
-        vocab_size=VOCAB, hidden_size=128, num_hidden_layers=8, state_size=16, **options
-    )
+    config = MambaConfig(vocab_size=VOCAB, hidden_size=128, num_hidden_layers=8, state_size=16, **options)
     return MambaForCausalLM(config).eval()
 
 
@@ -98,7 +104,6 @@ def without_numba(work):
     return plain
 
 
-
 def peak_memory(kind):
     """MB that one forward+backward adds to the peak of a fresh process; Linux only."""
     command = [sys.executable, __file__, "--memory", kind]
@@ -114,7 +119,6 @@ def print_memory(kind):
         scan.kernels = None
     train_step(contender, tokens(2))
     print(added_memory(lambda: train_step(contender, tokens(POS))))
-
 
 
 if __name__ == "__main__":

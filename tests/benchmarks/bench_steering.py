@@ -21,20 +21,31 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.benchmarks.measure import fastest  # noqa: E402
-from tft_utils import contrasts, models, reading, steering  # noqa: E402 (after the path, so that it also runs as a script)
+from tft_utils import models, reading  # noqa: E402 (after the path, so that it also runs as a script)
 from tft_utils.architectures import ARCHITECTURES  # noqa: E402
-from tft_utils.contrasts import Direction, Question  # noqa: E402
-from tft_utils.steering import MULTIPLIERS, Push  # noqa: E402
+from tft_utils.corpora import questions as world_questions  # noqa: E402
+from tft_utils.corpora.questions import Question  # noqa: E402
+from tft_utils.techniques import contrasts, steering  # noqa: E402 (after the path, so that it also runs as a script)
+from tft_utils.techniques.contrasts import Direction  # noqa: E402
+from tft_utils.techniques.steering import MULTIPLIERS, Push  # noqa: E402
 
 THREADS, PROMPTS = 2, 50
 FEW, WORDS = 2, 64  # prompts and their length at the published shapes
 SHAPES = {
-    "mamba-130m": lambda: MambaForCausalLM(MambaConfig(
-        hidden_size=768, num_hidden_layers=24, vocab_size=50280)),
-    "pythia-160m": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(
-        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
-        vocab_size=50304, attn_implementation="eager")),
-}  # fmt: skip
+    "mamba-130m": lambda: MambaForCausalLM(
+        MambaConfig(hidden_size=768, num_hidden_layers=24, vocab_size=50280)
+    ),
+    "pythia-160m": lambda: GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            hidden_size=768,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            intermediate_size=3072,
+            vocab_size=50304,
+            attn_implementation="eager",
+        )
+    ),
+}
 
 
 @torch.no_grad()
@@ -44,7 +55,7 @@ def run() -> dict:
     torch.set_num_threads(THREADS)
     rows = {}
     for name in models.PAIR:
-        asked = contrasts.questions("corrigibility")[:PROMPTS]
+        asked = world_questions.questions("corrigibility")[:PROMPTS]
         rows |= compare(name, models.load(name), asked, 10, MULTIPLIERS[:2], ", at least 20", 2)
     for name, make in SHAPES.items():
         bar = ", at least 20" if "mamba" in name else ""
@@ -63,8 +74,13 @@ def random_model(make) -> SimpleNamespace:
     def tokenizer(texts):
         return SimpleNamespace(input_ids=[[int(word) for word in text.split()] for text in texts])
 
-    return SimpleNamespace(hf=hf, architecture=parts, tokenizer=tokenizer, state=parts.state,
-                           n_layers=hf.config.num_hidden_layers)  # fmt: skip
+    return SimpleNamespace(
+        hf=hf,
+        architecture=parts,
+        tokenizer=tokenizer,
+        state=parts.state,
+        n_layers=hf.config.num_hidden_layers,
+    )
 
 
 def prompts_of(words: int) -> list[Question]:
@@ -78,8 +94,9 @@ def random_direction(model, asked: list[Question]) -> Direction:
     return Direction(torch.randn(ready.residual[:, 0].shape) * ready.residual[:, 0].std(), ())
 
 
-def compare(name: str, model, asked: list[Question], alone: int, multipliers, bar: str,
-            repeats: int) -> dict:  # fmt: skip
+def compare(
+    name: str, model, asked: list[Question], alone: int, multipliers, bar: str, repeats: int
+) -> dict:
     """Our whole sweep, and loops over `alone` single prompts and `multipliers` of a middle depth."""
     direction, k = random_direction(model, asked), model.n_layers // 2
     ids, mask = contrasts.tokenize(model, [q.prompt for q in asked])
@@ -106,11 +123,12 @@ def compare(name: str, model, asked: list[Question], alone: int, multipliers, ba
 
     work = {
         "ours": lambda: steering.sweep(model, steering.read_once(model, asked), direction),
-        "prompt by prompt": lambda: [whole(slice(i, i + 1), m) for m in multipliers
-                                     for i in range(alone)],
+        "prompt by prompt": lambda: [
+            whole(slice(i, i + 1), m) for m in multipliers for i in range(alone)
+        ],
         "in a batch": lambda: [whole(slice(None), m) for m in multipliers],
         "from a cache": lambda: [from_cache(m) for m in multipliers],
-    }  # fmt: skip
+    }
     fast = work["ours"]().matching[k, : len(multipliers)]
     for loop in ("in a batch", "from a cache"):
         error = (torch.stack(work[loop]()) - fast).abs().max()
@@ -122,8 +140,11 @@ def compare(name: str, model, asked: list[Question], alone: int, multipliers, ba
         theirs = times[loop] * cells * (len(asked) / alone if loop == "prompt by prompt" else 1)
         label = f"steering: {name}, {depths} depths, {len(asked)} prompts, vs {loop}, theirs/ours"
         rows[label + (bar if loop == "prompt by prompt" else "")] = {
-            "ours": times["ours"], "theirs": theirs, "ratio": theirs / times["ours"], "unit": "s",
-        }  # fmt: skip
+            "ours": times["ours"],
+            "theirs": theirs,
+            "ratio": theirs / times["ours"],
+            "unit": "s",
+        }
     return rows
 
 

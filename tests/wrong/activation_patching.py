@@ -40,14 +40,8 @@ WRONG = {
         ),
     ],
     "dual_state": [
-        (
-            SCAN.replace("(kept if t in queries else whole)", "whole"),
-            r"nothing is blocked: at a query",
-        ),
-        (
-            SCAN.replace("(kept if t in queries else whole)", "kept"),
-            r"every position loses the sources",
-        ),
+        (SCAN.replace("(kept if t in queries else whole)", "whole"), r"nothing is blocked: at a query"),
+        (SCAN.replace("(kept if t in queries else whole)", "kept"), r"every position loses the sources"),
         (
             SCAN.replace(
                 "kept = decay * kept + (0 if t in sources else write)",
@@ -59,10 +53,7 @@ WRONG = {
             SCAN.replace("in queries else", "not in queries else"),
             r"positions that are no queries must read the whole state",
         ),
-        (
-            SCAN.replace("@ C[t]", "@ C[t - 1]"),
-            r"positions that are no queries",
-        ),
+        (SCAN.replace("@ C[t]", "@ C[t - 1]"), r"positions that are no queries"),
     ],
     "rank_one": [
         (

@@ -50,8 +50,7 @@ WRONG = {
             r"you count characters",
         ),
         (
-            "def bits_per_byte(nats, text):  # per word\n"
-            "    return float(nats.mean()) / math.log(2)\n",
+            "def bits_per_byte(nats, text):  # per word\n    return float(nats.mean()) / math.log(2)\n",
             r"you divide by words",
         ),
     ],

@@ -40,10 +40,7 @@ WRONG = {
             "    return x * torch.where(x == 0, 0.0, y / x)\n",
             r"GELU's own derivative; .* detach it",
         ),
-        (
-            "def identity_rule(x, y):  # the output as it was\n    return y\n",
-            r"GELU's own derivative",
-        ),
+        ("def identity_rule(x, y):  # the output as it was\n    return y\n", r"GELU's own derivative"),
         (
             "def identity_rule(x, y):  # divides by zero\n    return x * (y / x).detach()\n",
             r"you divide 0 by 0 and get nan",

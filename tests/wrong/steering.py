@@ -14,8 +14,7 @@ WRONG = {
             r"you scale it to length 1",
         ),
         (
-            "def steering_vector(behaving, other):  # sums\n"
-            "    return behaving.sum(0) - other.sum(0)\n",
+            "def steering_vector(behaving, other):  # sums\n    return behaving.sum(0) - other.sum(0)\n",
             r"6 on one side and 4 on the other",
         ),
         (
@@ -63,8 +62,7 @@ WRONG = {
             r"one number per question, not per prompt",
         ),
         (
-            "def order_averaged(values, asks):  # everything\n"
-            "    return [sum(values) / len(values)]\n",
+            "def order_averaged(values, asks):  # everything\n    return [sum(values) / len(values)]\n",
             r"one mean of everything",
         ),
         (

@@ -41,7 +41,7 @@ def state(cache, layer: int) -> dict[str, Tensor]:
     return {"keys": cache.layers[layer].keys, "values": cache.layers[layer].values}
 
 
-# ---- one more word, in many variants: `tft_utils.steering` ---------------------------------------
+# ---- one more word, in many variants: `tft_utils.techniques.steering` ---------------------------------------
 
 CACHE = "past_key_values"
 COMPRESSED = ()  # what is carried grows with the past
@@ -56,9 +56,11 @@ def step(model, layer: int, x: Tensor, past: dict[str, Tensor], mask: Tensor) ->
     bias.masked_fill_(~sees, torch.finfo(x.dtype).min)
     at = torch.full((1, n), mask.shape[1], device=x.device)
     return blocks(model)[layer](
-        x, attention_mask=bias[:, None], layer_past=_Past(past["keys"][:, 0], past["values"][:, 0]),
+        x,
+        attention_mask=bias[:, None],
+        layer_past=_Past(past["keys"][:, 0], past["values"][:, 0]),
         position_embeddings=model.gpt_neox.rotary_emb(x, position_ids=at),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class _Past:
         return torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
 
 
-# ---- what positions exchange: `tft_utils.attention` --------------------------------------------
+# ---- what positions exchange: `tft_utils.techniques.attention` --------------------------------------------
 
 
 def output_projection(mixer):
@@ -105,8 +107,9 @@ class Mixing:
         pattern, v = self.pattern[i : i + 1, :, :length, :length], self.v[i : i + 1, :, :length]
         return replace(self, pattern=pattern, v=v)
 
-    def weights(self, level: str = "operator", queries: Tensor | None = None,
-                units: list[int] | None = None) -> Tensor:  # fmt: skip
+    def weights(
+        self, level: str = "operator", queries: Tensor | None = None, units: list[int] | None = None
+    ) -> Tensor:
         """A [batch head query source], for some queries and heads (None: all)."""
         pattern = self.pattern if units is None else self.pattern[:, units]
         return pattern if queries is None else pattern[:, :, queries]
@@ -149,7 +152,7 @@ def mixing(mixer) -> Mixing:
     return Mixing(pattern.detach(), v.detach(), weight.T.unflatten(0, (heads, width)), bias)
 
 
-# ---- one block, open to edits: `tft_utils.patching`, `tft_utils.editing` ---------------------------
+# ---- one block, open to edits: `tft_utils.techniques.patching`, `tft_utils.techniques.editing` ---------------------------
 
 COMPONENTS = ("heads", "mixer", "mlp")
 STEPWISE = ()  # nothing is carried from step to step
@@ -176,7 +179,7 @@ def memory(block) -> Module:
     return block.mlp.dense_4h_to_h
 
 
-# ---- relevance: `tft_utils.relevance` ----------------------------------------------------------
+# ---- relevance: `tft_utils.techniques.relevance` ----------------------------------------------------------
 
 RULES = ("norm", "activation", "attention")
 RULE_SETS = {  # name -> the shares of the gradient that flow into queries, keys and values
@@ -238,6 +241,6 @@ def _softmax_leak(weights: Tensor, gradient: Tensor) -> Tensor:
     return (weights * gradient - torch.xlogy(scores, weights)).sum((1, 2, 3))
 
 
-# ---- fine-tuning: `tft_utils.quirky` -----------------------------------------------------------
+# ---- fine-tuning: `tft_utils.organisms.quirky` -----------------------------------------------------------
 
 LORA_TARGETS = ["query_key_value", "dense_h_to_4h", "dense_4h_to_h", "lm_head"]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
 
-from tft_utils import scan
+from tft_utils.architectures import mamba_scan as scan
 
 BLOCK = 16  # queries whose hidden attention is computed together
 WORKSPACE = 2**19  # numbers in one scratch array: small enough to stay in the cache
@@ -54,7 +54,7 @@ def state(cache, layer: int) -> dict[str, Tensor]:
     return {"ssm": part.recurrent_states[0], "conv": part.conv_states[0]}
 
 
-# ---- one more word, in many variants: `tft_utils.steering` ---------------------------------------
+# ---- one more word, in many variants: `tft_utils.techniques.steering` ---------------------------------------
 
 CACHE = "cache_params"
 COMPRESSED = ("ssm", "conv")
@@ -76,7 +76,7 @@ def step(model, layer: int, x: Tensor, past: dict[str, Tensor], mask: Tensor) ->
     return x + m.out_proj((y * m.act(z)).to(m.out_proj.weight.dtype))
 
 
-# ---- what positions exchange: `tft_utils.attention` --------------------------------------------
+# ---- what positions exchange: `tft_utils.techniques.attention` --------------------------------------------
 
 
 def output_projection(mixer):
@@ -91,7 +91,7 @@ def units(mixer) -> int:
 class Mixing:
     """The attention hidden in one Mamba layer, on one input (Ali et al. 2024, arXiv 2403.01590).
 
-    Symbols as in `tft_utils.scan`; x is what the convolution reads, c what it gives, sigma =
+    Symbols as in `tft_utils.architectures.mamba_scan`; x is what the convolution reads, c what it gives, sigma =
     sigmoid(c), and u = SiLU(c) = sigma c. Unrolling the recurrence gives, for s <= t,
 
         alpha[e,t,s] = d_s[e] sum_n C_t[n] B_s[n] exp(A[e,n] (S_t[e] - S_s[e])),  S_t = d_1 + ... + d_t
@@ -137,8 +137,9 @@ class Mixing:
         per_position = ("x", "u", "sigma", "gate", "delta", "B", "C")
         return replace(self, **{name: getattr(self, name)[i : i + 1, :length] for name in per_position})
 
-    def weights(self, level: str = "operator", queries: Tensor | None = None,
-                units: list[int] | None = None) -> Tensor:  # fmt: skip
+    def weights(
+        self, level: str = "operator", queries: Tensor | None = None, units: list[int] | None = None
+    ) -> Tensor:
         """A level's matrix [batch channel query source], for some queries and channels (None: all).
 
         O(query pos channel d_state) time: matrix products but for the BLOCK next to the diagonal.
@@ -172,8 +173,13 @@ class Mixing:
         for q in range(0, len(queries), BLOCK):
             for e in range(0, channels, group):
                 part = slice(e, e + group)
-                self._fill(found[:, part, q : q + BLOCK], queries[q : q + BLOCK],
-                           steps[:, part], delta[:, part], A[part])  # fmt: skip
+                self._fill(
+                    found[:, part, q : q + BLOCK],
+                    queries[q : q + BLOCK],
+                    steps[:, part],
+                    delta[:, part],
+                    A[part],
+                )
         return found
 
     def _fill(self, found: Tensor, queries: Tensor, steps: Tensor, delta: Tensor, A: Tensor) -> None:
@@ -206,8 +212,13 @@ class Mixing:
 
     def mix(self, values: Tensor) -> Tensor:
         """alpha applied to any u [batch channel source 1], in time linear in the length."""
-        y = scan.selective_scan(values[..., 0], self.delta.transpose(1, 2), self.A,
-                                self.B.transpose(1, 2), self.C.transpose(1, 2))  # fmt: skip
+        y = scan.selective_scan(
+            values[..., 0],
+            self.delta.transpose(1, 2),
+            self.A,
+            self.B.transpose(1, 2),
+            self.C.transpose(1, 2),
+        )
         return y[..., None]
 
     def read_out(self, mixed: Tensor) -> Tensor:
@@ -330,11 +341,20 @@ def mixing(mixer) -> Mixing:
     projection, bias = wide(mixer.out_proj.weight), mixer.out_proj.bias
     bias = projection.new_zeros(len(projection)) if bias is None else wide(bias)
     return Mixing(
-        x=x, u=F.silu(c), sigma=torch.sigmoid(c), gate=F.silu(z),
+        x=x,
+        u=F.silu(c),
+        sigma=torch.sigmoid(c),
+        gate=F.silu(z),
         delta=F.softplus(step @ wide(mixer.dt_proj.weight).T + wide(mixer.dt_proj.bias)),
-        A=-torch.exp(mixer.A_log.detach().float()).to(x.dtype), B=B, C=C, D=wide(mixer.D),
-        taps=taps, conv_bias=conv_bias, projection=projection.T[:, None], bias=bias,
-    )  # fmt: skip
+        A=-torch.exp(mixer.A_log.detach().float()).to(x.dtype),
+        B=B,
+        C=C,
+        D=wide(mixer.D),
+        taps=taps,
+        conv_bias=conv_bias,
+        projection=projection.T[:, None],
+        bias=bias,
+    )
 
 
 def wide(x: Tensor) -> Tensor:
@@ -342,7 +362,7 @@ def wide(x: Tensor) -> Tensor:
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 
-# ---- one block, open to edits: `tft_utils.patching`, `tft_utils.editing` ---------------------------
+# ---- one block, open to edits: `tft_utils.techniques.patching`, `tft_utils.techniques.editing` ---------------------------
 
 COMPONENTS = ("convolution", "step size", "B", "C", "read-out", "gate", "mixer")
 STEPWISE = ("state", "carry")  # h_t [batch channel d_state]: what y_t reads; what step t + 1 takes
@@ -384,7 +404,7 @@ def memory(block) -> Module:
     return mixer(block).out_proj
 
 
-# ---- relevance: `tft_utils.relevance` ----------------------------------------------------------
+# ---- relevance: `tft_utils.techniques.relevance` ----------------------------------------------------------
 
 RULES = ("norm", "activation", "scan", "gate")
 RULE_SETS = {  # name -> of the product of scan and gate, the scan's share at earlier words and the last
@@ -422,8 +442,15 @@ def _silu(x: Tensor, ruled: bool) -> Tensor:
     return x * torch.sigmoid(x).detach() if ruled else F.silu(x)
 
 
-def _mixer_rule(shares: tuple[float, float], without: frozenset[str], mixer, hidden_states: Tensor,
-                cache_params=None, attention_mask: Tensor | None = None, **unused) -> Tensor:  # fmt: skip
+def _mixer_rule(
+    shares: tuple[float, float],
+    without: frozenset[str],
+    mixer,
+    hidden_states: Tensor,
+    cache_params=None,
+    attention_mask: Tensor | None = None,
+    **unused,
+) -> Tensor:
     """The mixer as a linear map of its input plus its convolution's bias."""
     if cache_params is not None:
         raise ValueError(
@@ -433,8 +460,12 @@ def _mixer_rule(shares: tuple[float, float], without: frozenset[str], mixer, hid
     if attention_mask is not None:
         hidden_states = hidden_states * attention_mask[..., None].to(dtype)
     x, z = mixer.in_proj(hidden_states).transpose(1, 2).chunk(2, dim=1)
-    c = F.conv1d(F.pad(x, (mixer.conv_kernel_size - 1, 0)), mixer.conv1d.weight, mixer.conv1d.bias,
-                 groups=mixer.intermediate_size)  # fmt: skip
+    c = F.conv1d(
+        F.pad(x, (mixer.conv_kernel_size - 1, 0)),
+        mixer.conv1d.weight,
+        mixer.conv1d.bias,
+        groups=mixer.intermediate_size,
+    )
     u = _silu(c, ruled)  # [batch channel pos]
     if attention_mask is not None:
         u = u * attention_mask[:, None].to(dtype)
@@ -444,8 +475,9 @@ def _mixer_rule(shares: tuple[float, float], without: frozenset[str], mixer, hid
     A, D = -torch.exp(mixer.A_log.float()), mixer.D.float()
     if "scan" not in without:  # what the scan selects with is constant, so it is linear in u
         step, A, B, C = step.detach(), A.detach(), B.detach(), C.detach()
-    y = scan.selective_scan(u, step.transpose(1, 2), A, B.transpose(1, 2), C.transpose(1, 2), D,
-                            delta_softplus=True)  # fmt: skip
+    y = scan.selective_scan(
+        u, step.transpose(1, 2), A, B.transpose(1, 2), C.transpose(1, 2), D, delta_softplus=True
+    )
     gate = _silu(z, ruled)
     if "gate" in without:
         product = y * gate
@@ -457,7 +489,7 @@ def _mixer_rule(shares: tuple[float, float], without: frozenset[str], mixer, hid
     return mixer.out_proj(product.transpose(1, 2).to(dtype))
 
 
-# ---- fine-tuning: `tft_utils.quirky` -----------------------------------------------------------
+# ---- fine-tuning: `tft_utils.organisms.quirky` -----------------------------------------------------------
 
 # transformers reads dt_proj's weight past the module, so an adapter there would do nothing; peft
 # refuses out_proj, whose weight fused kernels read in the same way.

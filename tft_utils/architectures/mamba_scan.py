@@ -1,0 +1,452 @@
+"""Mamba's selective scan: exact, fast on CPU, differentiable, continued from any state.
+
+Symbols (Gu & Dao 2023, "Mamba", eq. 2a-2b and Algorithm 2), for batch b, channel e of d_inner,
+position t, state entry n of d_state:
+
+    u_t[e]  input of the recurrence     B_t[n]  write vector     h_t[e,n]  state ("memory")
+    d_t[e]  step size Delta, d > 0      C_t[n]  read vector      y_t[e]    output
+    A[e,n]  decay rate, A < 0           D[e]    skip weight      z_t[e]    gate
+
+Forward, with a_t = exp(d_t A) (zero-order hold for A, Euler for B, as in the official code):
+
+    h_t = a_t h_{t-1} + d_t u_t B_t           y_t = sum_n C_t h_t   (+ D u_t, times SiLU(z_t))
+
+Backward. Write r_t = dL/dy_t (given) and g_t = dL/dh_t through every path. h_t is read by y_t and
+by h_{t+1}, so
+
+    g_t = C_t r_t + a_{t+1} g_{t+1}           where dL/dh_T of the last state stands for the
+                                              missing a_{T+1} g_{T+1}
+
+and differentiating the forward line, with w_t = g_t a_t h_{t-1} (what flows into exponent d_t A):
+
+    dL/dC_t[n] = sum_e r_t h_t                dL/dB_t[n] = sum_e g_t d_t u_t
+    dL/du_t[e] = d_t sum_n g_t B_t            dL/dd_t[e] = u_t sum_n g_t B_t + sum_n w_t A
+    dL/dA[e,n] = sum_{b,t} w_t d_t            dL/dh_0    = a_1 g_1
+
+What stands around the recurrence, out_t = (y_t + D u_t) SiLU(z_t) and d_t = softplus(raw_t + bias),
+is part of the same pass. With R_t = dL/dout_t and s = sigmoid(z_t), SiLU'(z) = s (1 + z (1 - s)), so
+
+    r_t = R_t z_t s                           dL/dz_t = R_t (y_t + D u_t) s (1 + z_t (1 - s))
+    dL/dD = sum_{b,t} r_t u_t                 dL/draw_t = dL/dd_t sigmoid(raw_t + bias)
+    dL/du_t gains D r_t                       dL/dbias = sum_{b,t} dL/draw_t
+
+The same for the convolution before it, u = SiLU(c) with c_t = b + sum_k w_k x_{t-3+k}: with q = dL/dc,
+dL/dw_k = sum_{b,t} q_t x_{t-3+k}, dL/db = sum_{b,t} q_t and dL/dx_t = sum_k w_k q_{t+3-k}. The backward
+needs every h_t: the forward keeps one state per CHUNK steps and the backward recomputes the others
+chunk by chunk, last chunk first, so no [b t e n] tensor of the whole sequence ever exists.
+
+Two cores do this arithmetic: plain PyTorch on any device (it leaves the convolution to
+transformers) and, on CPU, `scan_kernels`, compiled by numba, when it is there.
+`selective_scan_loop` is the readable version, whose named lines nnsight reads and edits (`TAPS`).
+`install` puts either into a transformers Mamba; call it before nnsight wraps the model, because
+nnsight keeps the functions it found then.
+"""
+
+import importlib
+import threading
+from contextlib import contextmanager
+from operator import attrgetter
+
+import torch
+import torch.nn.functional as F
+
+try:
+    from tft_utils.architectures import mamba_kernels as kernels
+except ImportError:  # no numba: the plain PyTorch core needs nothing
+    kernels = None
+
+CHUNK = 16  # steps between stored states: with d_state 16 they take the memory of one more u
+
+
+# ---- the pure functions -------------------------------------------------------------------------
+
+
+def selective_scan(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    delta_bias=None,
+    delta_softplus=False,
+    return_last_state=False,
+    initial_state=None,
+):
+    """Fast exact scan; computes in float32, or float64 if any input is; y has the dtype of u.
+
+    u, delta, z [batch d_inner pos]; A [d_inner d_state]; B, C [batch d_state pos];
+    D, delta_bias [d_inner]; initial_state [batch d_inner d_state], zeros if None.
+    Returns y [batch d_inner pos], or (y, last_state [batch d_inner d_state]).
+    """
+    dtype = _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    if initial_state is None:
+        initial_state = u.new_zeros(u.shape[0], *A.shape, dtype=dtype)
+    # Channels last from here on, so that every loop below runs over contiguous memory.
+    out_dtype = u.dtype
+    u, delta, A, B, C, initial_state = (
+        x.to(dtype).transpose(-1, -2).contiguous() for x in (u, delta, A, B, C, initial_state)
+    )
+    z = None if z is None else z.to(dtype).transpose(1, 2)
+    D, delta_bias = (A.new_zeros(A.shape[1]) if x is None else x.to(dtype) for x in (D, delta_bias))
+    y, last_state = _Scan.apply(
+        u, delta, A, B, C, D.contiguous(), z, delta_bias.contiguous(), initial_state, delta_softplus
+    )
+    y = y.transpose(1, 2).to(out_dtype)
+    return (y, last_state.transpose(1, 2)) if return_last_state else y
+
+
+def selective_scan_loop(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    delta_bias=None,
+    delta_softplus=False,
+    return_last_state=False,
+    initial_state=None,
+):
+    """Readable scan: same arguments and result as `selective_scan`, one named line each (TAPS)."""
+    dtype = _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    bias = None if delta_bias is None else delta_bias[:, None]
+    delta = _step_size(delta.to(dtype), bias, delta_softplus)  # [batch d_inner pos]
+    discrete_A = torch.exp(delta[..., None] * A[:, None])  # [batch d_inner pos d_state]
+    write = B.to(dtype).transpose(1, 2)  # [batch pos d_state]
+    discrete_B = delta[..., None] * write[:, None]  # [batch d_inner pos d_state]
+    deltaB_u = discrete_B * u[..., None]  # [batch d_inner pos d_state]
+    read = C.to(dtype).transpose(1, 2)  # [batch pos d_state]
+    if initial_state is None:
+        initial_state = u.new_zeros(u.shape[0], *A.shape, dtype=dtype)
+
+    state = initial_state.to(dtype)
+    outputs = []
+    # Unbind once: for a slice inside the loop, autograd would fill a full-size tensor every step.
+    steps = zip(discrete_A.unbind(2), deltaB_u.unbind(2), read.unbind(1), strict=True)
+    for a_t, x_t, C_t in steps:
+        state = a_t * state + x_t  # [batch d_inner d_state]
+        y_t = (state @ C_t[..., None])[..., 0]  # [batch d_inner]
+        outputs.append(y_t)
+    y = torch.stack(outputs, dim=-1)  # [batch d_inner pos]
+    if D is not None:
+        skip = u * D[:, None]
+        y = y + skip
+    if z is not None:
+        gate = F.silu(z)
+        y = y * gate
+    y = y.to(u.dtype)
+    return (y, state) if return_last_state else y
+
+
+def _step_size(delta, delta_bias, delta_softplus):
+    """Delta from its raw projection, in whichever layout its bias broadcasts to."""
+    if delta_bias is not None:
+        delta = delta + delta_bias
+    return F.softplus(delta) if delta_softplus else delta
+
+
+def _check(u, delta, A, B, C, D, z, delta_bias, initial_state):
+    """Raise one clear sentence on inconsistent shapes; return the dtype to compute in."""
+    if u.dim() != 3 or A.dim() != 2 or u.shape[2] == 0:
+        raise ValueError(
+            f"selective_scan expected u [batch d_inner pos] with pos >= 1 and A [d_inner d_state], "
+            f"found {list(u.shape)} and {list(A.shape)}; transpose or reshape them first."
+        )
+    (batch, d_inner, pos), d_state = u.shape, A.shape[1]
+    expected = {
+        "u": (u, [batch, d_inner, pos]),
+        "delta": (delta, [batch, d_inner, pos]),
+        "A": (A, [d_inner, d_state]),
+        "B": (B, [batch, d_state, pos]),
+        "C": (C, [batch, d_state, pos]),
+        "D": (D, [d_inner]),
+        "z": (z, [batch, d_inner, pos]),
+        "delta_bias": (delta_bias, [d_inner]),
+        "initial_state": (initial_state, [batch, d_inner, d_state]),
+    }
+    given = {name: (x, shape) for name, (x, shape) in expected.items() if x is not None}
+    for name, (x, shape) in given.items():
+        if list(x.shape) != shape:
+            raise ValueError(
+                f"selective_scan expected {name} of shape {shape} to go with u {list(u.shape)} and "
+                f"d_state {d_state}, found {list(x.shape)}; check the order of its axes."
+            )
+    is_double = any(x.dtype == torch.float64 for x, _ in given.values())
+    return torch.float64 if is_double else torch.float32
+
+
+# What nnsight can read and edit below a mixer's `.source` after `install(model, fast=False)`: SiLU
+# behind the convolution, and the lines of the loop.
+_LOOP = "mamba_selective_scan_0.source._running_scan_0.source."
+TAPS = {
+    "silu": "causal_conv1d_fn_0.source.reference_1.source.ACT2FN_0",  # u [batch d_inner pos]
+    "delta": _LOOP + "delta_0",  # [batch d_inner pos], after bias and softplus
+    "discrete_A": _LOOP + "discrete_A_0",  # [batch d_inner pos d_state]
+    "discrete_B": _LOOP + "discrete_B_0",  # [batch d_inner pos d_state]
+    "deltaB_u": _LOOP + "deltaB_u_0",  # [batch d_inner pos d_state]
+    "read": _LOOP + "read_0",  # C, [batch pos d_state]
+    "state": _LOOP + "state_1",  # h_t [batch d_inner d_state], once per step t
+    "y_t": _LOOP + "y_t_0",  # [batch d_inner], once per step t
+    "y": _LOOP + "y_0",  # [batch d_inner pos], before skip and gate
+    "skip": _LOOP + "skip_0",  # [batch d_inner pos]
+    "gate": _LOOP + "gate_0",  # [batch d_inner pos]
+    "gated": _LOOP + "y_2",  # [batch d_inner pos], what out_proj receives
+}
+
+
+def tap(mixer, name):
+    """The nnsight operation `TAPS[name]` of a wrapped mixer: read or set its `.output` in a trace.
+
+    For what happens once per step, take the tap before the loop, not inside it:
+
+        state = tap(mixer, "state")
+        for _ in tracer.iter[t]:
+            state.output = ...
+    """
+    return attrgetter(TAPS[name])(mixer.source)
+
+
+# ---- the differentiable core: channel axis last -------------------------------------------------
+
+
+class _Scan(torch.autograd.Function):
+    """u, delta, z [b t e]; A [n e]; B, C [b t n]; D, bias [e]; h0 [b n e] -> y [b t e], h_T."""
+
+    @staticmethod
+    def forward(ctx, u, delta, A, B, C, D, z, bias, h0, softplus):
+        forward = kernels.scan_forward if _compiled(u) else _forward_torch
+        y, last, checkpoints = forward(u, delta, A, B, C, D, z, bias, h0, softplus)
+        ctx.save_for_backward(u, delta, A, B, C, D, z, bias, checkpoints)
+        ctx.softplus = softplus
+        return y, last
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, r, g_last):
+        backward = kernels.scan_backward if _compiled(r) else _backward_torch
+        r, g_last = r.contiguous(), g_last.contiguous()
+        return *backward(*ctx.saved_tensors, r, g_last, ctx.softplus), None
+
+
+class _Convolution(torch.autograd.Function):
+    """x [b t e], weight [e taps], bias [e] -> SiLU of the causal convolution [b t e]."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight, bias)
+        return kernels.conv_forward(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dy):
+        return kernels.conv_backward(*ctx.saved_tensors, dy.contiguous())
+
+
+def _compiled(x):
+    return kernels is not None and x.device.type == "cpu"
+
+
+def _forward_torch(u, raw, A, B, C, D, z, bias, h0, softplus):
+    delta = _step_size(raw, bias, softplus)
+    y, h, checkpoints = torch.empty_like(u), h0, []
+    for t in range(0, u.shape[1], CHUNK):
+        checkpoints.append(h)
+        step = slice(t, t + CHUNK)
+        _, states = _chunk_states(u[:, step], delta[:, step], A, B[:, step], h)
+        h = states[-1]
+        y[:, step] = torch.einsum("tbne,btn->bte", states[1:], C[:, step])
+    y.addcmul_(u, D)
+    if z is not None:
+        y *= F.silu(z)
+    return y, h.clone(), torch.stack(checkpoints, 1)
+
+
+def _backward_torch(u, raw, A, B, C, D, z, bias, checkpoints, r, g_last, softplus):
+    delta = _step_size(raw, bias, softplus)
+    dz = None if z is None else torch.empty_like(u)
+    if z is not None:
+        s = torch.sigmoid(z)
+        dz = r * s * (1 + z * (1 - s))  # still to be multiplied by y before the gate
+        r = r * z * s
+    du, dd, dB, dC = (torch.empty_like(x) for x in (u, u, B, C))
+    dA, carry = torch.zeros_like(A), g_last  # carry = a_{t+1} g_{t+1}
+    for k in reversed(range(checkpoints.shape[1])):
+        step = slice(k * CHUNK, (k + 1) * CHUNK)
+        u_k, d_k, B_k, C_k, r_k = u[:, step], delta[:, step], B[:, step], C[:, step], r[:, step]
+        a, states = _chunk_states(u_k, d_k, A, B_k, checkpoints[:, k])
+        if z is not None:
+            dz[:, step] *= torch.einsum("tbne,btn->bte", states[1:], C_k).addcmul_(u_k, D)
+        g = torch.einsum("btn,bte->tbne", C_k, r_k).contiguous()
+        for g_t, a_t in zip(reversed(g.unbind(0)), reversed(a.unbind(0)), strict=True):
+            g_t += carry
+            carry = a_t * g_t
+        w = a.mul_(states[:-1]).mul_(g)
+        read = torch.einsum("tbne,btn->bte", g, B_k)
+        dC[:, step] = torch.einsum("bte,tbne->btn", r_k, states[1:])
+        dB[:, step] = torch.einsum("tbne,bte->btn", g, d_k * u_k)
+        du[:, step] = d_k * read + D * r_k
+        dd[:, step] = u_k * read + torch.einsum("tbne,ne->bte", w, A)
+        dA += torch.einsum("tbne,bte->ne", w, d_k)
+    if softplus:
+        dd *= torch.sigmoid(raw + bias)
+    return du, dd, dA, dB, dC, (r * u).sum((0, 1)), dz, dd.sum((0, 1)), carry
+
+
+def _chunk_states(u, delta, A, B, h):
+    """Decays a [t b n e] and states [t+1 b n e] (the first one is h) of one chunk."""
+    a = torch.exp(delta.transpose(0, 1)[:, :, None] * A)
+    x = (delta * u).transpose(0, 1)[:, :, None] * B.transpose(0, 1)[..., None]
+    states = torch.cat([h[None], x])
+    for t, a_t in enumerate(a.unbind(0)):
+        states[t + 1].addcmul_(a_t, states[t])
+    return a, states
+
+
+# ---- inside transformers ------------------------------------------------------------------------
+
+# The functions that transformers binds to mamba-ssm and causal-conv1d wherever it finds them.
+KERNELS = (
+    "causal_conv1d_fn",
+    "causal_conv1d_update",
+    "mamba_inner_fn",
+    "mamba_selective_state_update",
+    "mamba_selective_scan",
+)
+
+_running = threading.local()  # the scan and the state of the mixer that this thread is running
+_originals = {}  # transformers' own functions while ours are in place
+_installed = set()  # live handles
+
+
+class Installed:
+    """What `install` returns. The last one removed restores transformers' functions."""
+
+    def __init__(self, hooks):
+        self._hooks = hooks
+
+    def remove(self):
+        for hook in self._hooks:
+            hook.remove()
+        _installed.discard(self)
+        if not _installed:
+            _bind(_originals)
+            _originals.clear()
+
+
+def install(model, fast=True):
+    """Give each Mamba mixer of a transformers model our scan (the readable loop if not `fast`).
+
+    It continues from the cache for any number of tokens, where transformers' own restarts from
+    zero, and on CPU our convolution with the fast scan. All other kernels become transformers'
+    PyTorch reference, on any device; so they do for models without `install`, scan included. Call
+    before nnsight wraps the model. Returns a handle with `remove()`.
+    """
+    modeling = _modeling()
+    mixers = [module for module in model.modules() if isinstance(module, modeling.MambaMixer)]
+    if not mixers:
+        raise ValueError(
+            "install expected a transformers Mamba model, found no MambaMixer in "
+            f"{type(model).__name__}; load one with MambaForCausalLM.from_pretrained."
+        )
+    if not _installed:
+        _originals.update({name: getattr(modeling, name) for name in KERNELS})
+        references = {name: original.__wrapped__ for name, original in _originals.items()}
+        _bind(references | {"mamba_selective_scan": _dispatch, "causal_conv1d_fn": _dispatch_convolution})
+    scan = selective_scan if fast else selective_scan_loop
+
+    def before(mixer, args, kwargs):
+        past = kwargs.get("cache_params", args[1] if len(args) > 1 else None)
+        _running.scan = scan
+        _running.state = None if past is None else past.get_recurrent_state(mixer.layer_idx)
+
+    def after(mixer, args, output):
+        _running.__dict__.clear()
+
+    handle = Installed(
+        [mixer.register_forward_pre_hook(before, with_kwargs=True) for mixer in mixers]
+        + [mixer.register_forward_hook(after, always_call=True) for mixer in mixers]
+    )
+    _installed.add(handle)
+    return handle
+
+
+def _dispatch(
+    hidden_states,
+    dt,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    delta_bias=None,
+    delta_softplus=False,
+    return_last_state=False,
+    **unused,
+):
+    """Stands in for transformers' `mamba_selective_scan`, which is not told the mixer's state."""
+    if not hasattr(_running, "scan"):  # a model without `install`
+        reference = _originals["mamba_selective_scan"].__wrapped__
+        return reference(
+            hidden_states, dt, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, **unused
+        )
+    # a copy, because the mixer then overwrites its cache in place and the backward needs this state
+    state = None if _running.state is None else _running.state.clone()
+    return _running.scan(
+        hidden_states, dt, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, state
+    )
+
+
+def _dispatch_convolution(hidden_states, weight, bias=None, activation=None, **unused):
+    """Stands in for transformers' `causal_conv1d_fn`."""
+    x = hidden_states
+    ours = (
+        getattr(_running, "scan", None) is selective_scan
+        and _compiled(x)
+        and activation == "silu"
+        and bias is not None
+        and weight.shape[1] == kernels.TAPS
+        and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.float64)
+    )
+    if ours:
+        return _Convolution.apply(x.transpose(1, 2), weight.contiguous(), bias).transpose(1, 2)
+    reference = _originals["causal_conv1d_fn"].__wrapped__
+    return reference(x, weight, bias, activation, **unused)
+
+
+@contextmanager
+def use_cuda_kernels():
+    """Within: the fused kernels of mamba-ssm and causal-conv1d, for plain generation on CUDA.
+
+    They hide what interpretability reads, and only our scan continues a cache by several tokens.
+    """
+    missing = [] if torch.cuda.is_available() else ["CUDA device"]
+    for package in ("mamba_ssm", "causal_conv1d"):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            missing.append(package)
+    if missing:
+        raise RuntimeError(
+            "use_cuda_kernels expected a CUDA device, mamba_ssm and causal_conv1d, found no "
+            f"{' and no '.join(missing)}; install the [cuda] extra on a machine with CUDA, or "
+            "leave this switch out for the same results."
+        )
+    ours = {name: getattr(_modeling(), name) for name in KERNELS}
+    _bind(_originals)
+    try:
+        yield
+    finally:
+        _bind(ours)
+
+
+def _modeling():
+    return importlib.import_module("transformers.models.mamba.modeling_mamba")
+
+
+def _bind(functions):
+    for name, function in functions.items():
+        setattr(_modeling(), name, function)

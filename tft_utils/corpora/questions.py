@@ -1,0 +1,162 @@
+"""Questions about the world: induction items, questions with known causes, cued persona questions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tft_utils.corpora import pairs as world_pairs
+from tft_utils.corpora import world
+from tft_utils.corpora.lexicon import BEHAVIOURS, CUE_SENTENCES, LETTERS
+
+
+class Item(NamedTuple):
+    """A word that can only be copied: the text before it holds it once, after the same word."""
+
+    prompt: str
+    answer: str
+    match: int  # position of the earlier copy of the answer
+    query: int  # position of the prompt's last word, whose earlier copy stands before the match
+
+
+def induction_items(documents: Sequence[world.Document]) -> list[Item]:
+    """One item for each document that has one: independent questions with a known source."""
+    items = []
+    for i, document in enumerate(documents):
+        words = [word.text for word in document.words]
+        once = [
+            at
+            for at in range(2, len(words))
+            if document.words[at].determined
+            and words[:at].count(words[at]) == 1
+            and words[: at - 1].count(words[at - 1]) == 1
+            and words[words.index(words[at]) - 1] == words[at - 1]
+        ]
+        if once:
+            at = once[i % len(once)]
+            items.append(Item(document.prompt(at), words[at], words.index(words[at]), at - 1))
+    return items
+
+
+class Case(NamedTuple):
+    """A question, a wrong answer to it, where the words stand that decide between the two, and the
+    same prompt with those words changed so that the wrong answer is right."""
+
+    prompt: str
+    answer: str
+    foil: str
+    causes: tuple[int, ...]
+    swapped: str
+
+
+KINDS = ("induction", "fact", "indirect object", "agreement")
+
+
+def cases(kind: str, n: int, seed: int = 0) -> list[Case]:
+    """n questions of one of KINDS about the organisms' world, from its held-out documents.
+
+    The causes: the earlier copy of the answer; the words of the subject; the receiver's name and
+    the giver; the noun that the verb agrees with, past another noun.
+    """
+    if kind == "induction":
+        return _induction(n, seed)
+    if kind not in KINDS:
+        raise ValueError(f"expected a kind of question, one of {', '.join(KINDS)}; found {kind!r}")
+    make, role = {
+        "fact": (world_pairs.fact_pairs, "subject"),
+        "agreement": (world_pairs.minimal_pairs, None),
+        "indirect object": (world_pairs.indirect_object_pairs, "giver"),
+    }[kind]
+    found = []
+    for pair in make(n, seed):
+        words, source = pair.clean.words[: pair.position], pair.clean.words[pair.position].source
+        causes = {source} | {at for at, word in enumerate(words) if word.role == role}
+        prompt, swapped = pair.clean.prompt(pair.position), pair.corrupt.prompt(pair.position)
+        if kind == "agreement":  # the world's pair differs in the verb, not in its noun
+            texts = swapped.split()
+            texts[source] = _other_number(texts[source])
+            swapped = " ".join(texts)
+        found.append(Case(prompt, pair.answer, pair.foil, tuple(sorted(causes)), swapped))
+    return found
+
+
+def _other_number(noun: str) -> str:
+    plurals = world.NOUNS
+    return plurals[noun] if noun in plurals else next(s for s, p in plurals.items() if p == noun)
+
+
+def _induction(n: int, seed: int) -> list[Case]:
+    found = []
+    for document in world.documents("recall", 2 * n, seed):
+        for item in induction_items([document]):
+            original = document.words[item.match]
+            foil = next(
+                word.text
+                for word in document.words
+                if word.role == original.role and word.text != item.answer
+            )
+            other = {item.answer: foil, foil: item.answer}
+            swapped = " ".join(other.get(word, word) for word in item.prompt.split())
+            found.append(Case(item.prompt, item.answer, foil, (item.match,), swapped))
+    return found[:n]
+
+
+class Question(NamedTuple):
+    """A question whose answer is one of two letters. `prompt` + letter is the answered text."""
+
+    prompt: str  # up to and including the opening parenthesis
+    matching: str  # the letter of the answer that shows the behaviour
+    other: str
+    asks: str  # the same for both letter orders: an interval counts it once
+
+
+class Contrast(NamedTuple):
+    """Texts of one side and the other."""
+
+    behaviour: Sequence[str]
+    other: Sequence[str]
+    first: Sequence[bool] = ()  # in pairs: does the behaviour's text go with the first letter?
+    cues: Sequence[str] = ()  # three words of one side, then three of the other: one in each text
+
+
+def questions(behaviour: str, split: str = "test") -> list[Question]:
+    """The world's questions about a behaviour without a persona cue, each in both letter orders."""
+    found = []
+    for pair in world_pairs.persona_questions(behaviour, split):
+        parts = [
+            pair.clean.words[pair.clean.positions(role)[0]].text
+            for role in ("filler", "matching option", "other option")
+        ]
+        prompt = pair.clean.prompt(pair.position) + " "
+        found.append(Question(prompt, pair.answer, pair.foil, " ".join(parts)))
+    return found
+
+
+def cued(behaviour: str, n: int = 120, seed: int = 0) -> Contrast:
+    """The world's training questions behind a cue of the behaviour, or of its opposite, in n pairs."""
+    pairs = world_pairs.cued_pairs(behaviour, n, seed)
+    sides = [[doc.prompt(pair.position) for doc in (pair.clean, pair.corrupt)] for pair in pairs]
+    return Contrast(
+        *zip(*sides, strict=True), [pair.answer == LETTERS[0] for pair in pairs], _cues(behaviour)
+    )
+
+
+def announced(behaviour: str) -> Contrast:
+    """The sentences that announce a persona, up to the cue word. No question, so no letter."""
+    cues = _cues(behaviour)
+    texts = [
+        [f"{sentence.split(' C ')[0]} {cue}" for cue in side for sentence in CUE_SENTENCES]
+        for side in (cues[:3], cues[3:])
+    ]
+    return Contrast(*texts, cues=cues)
+
+
+def answered(asked: Sequence[Question]) -> Contrast:
+    """Questions with the letter of the one answer, or of the other: the published recipe."""
+    return Contrast(
+        [q.prompt + q.matching for q in asked],
+        [q.prompt + q.other for q in asked],
+        [q.matching == LETTERS[0] for q in asked],
+    )
+
+
+def _cues(behaviour: str) -> tuple[str, ...]:
+    return (*BEHAVIOURS[behaviour].matching_cues, *BEHAVIOURS[behaviour].other_cues)

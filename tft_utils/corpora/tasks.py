@@ -1,0 +1,105 @@
+"""What probes of lesson 05 look for: a word of a document, its label, and the word that the label comes from."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tft_utils.corpora import world
+from tft_utils.corpora.lexicon import (
+    ADJECTIVES,
+    ADVERBS,
+    COPULAS,
+    FRONTED,
+    INTRANSITIVE,
+    NOUNS,
+    TRANSITIVE,
+    Rng,
+)
+
+
+class Item(NamedTuple):
+    position: int  # of the probed word
+    label: int
+    cause: str  # the word that the label comes from: a control task gives it a random label
+
+
+class Task(NamedTuple):
+    kind: str  # of document
+    classes: tuple[str, ...]
+    find: Callable[[world.Document, Rng, str], Item | None]  # in a document of this part
+
+
+LEMMA = {form: i for i, pair in enumerate(NOUNS.items()) for form in pair}
+
+OPEN = ("NOUN", "VERB", "ADJ", "ADP", "ADV")  # parts of speech with words to spare for testing
+
+NUMBERS = ("singular", "plural")
+
+
+@functools.cache
+def _new_words() -> frozenset[str]:
+    """Half of the verbs, adjectives, prepositions and adverbs, with all their forms. The documents
+    split the nouns."""
+    verbs = [*INTRANSITIVE.items(), *TRANSITIVE.items(), *COPULAS.items()]
+    words = {
+        "VERB": verbs,
+        "ADJ": [(word,) for word in ADJECTIVES],
+        "ADP": [(word, word.lower()) for word in FRONTED],
+        "ADV": [(word,) for word in ADVERBS],
+    }
+    halves = [Rng("probed", pos).sample(some, len(some) // 2) for pos, some in words.items()]
+    return frozenset(word for half in halves for forms in half for word in forms)
+
+
+def _part_of_speech(document: world.Document, rng: Rng, part: str) -> Item | None:
+    words = [
+        (i, w)
+        for i, w in enumerate(document.words)
+        if w.pos in OPEN and (w.pos == "NOUN" or (w.text in _new_words()) == (part == "new"))
+    ]
+    pos = rng.choice(sorted({w.pos for _, w in words}))  # not mostly nouns
+    i, word = rng.choice([(i, w) for i, w in words if w.pos == pos])
+    return Item(i, OPEN.index(pos), word.text)
+
+
+def _depth(document: world.Document, rng: Rng, part: str) -> Item:
+    depth = rng.choice(sorted({w.depth for w in document.words}))
+    i, word = rng.choice([(i, w) for i, w in enumerate(document.words) if w.depth == depth])
+    return Item(i, depth, word.text)
+
+
+def _number(document: world.Document, rng: Rng, part: str) -> Item:
+    verb = document.positions("verb")[0]
+    subject = document.words[document.words[verb].source]
+    return Item(verb - 1, NUMBERS.index(subject.number), subject.text)
+
+
+def _subject(document: world.Document, rng: Rng, part: str) -> Item | None:
+    if part == "new":
+        return None  # the noun is the answer, so it has to be known
+    verb = document.positions("verb")[0]
+    subject = document.words[document.words[verb].source]
+    return Item(verb - 1, LEMMA[subject.text], document.words[verb - 1].text)
+
+
+def _mood(document: world.Document, rng: Rng, part: str) -> Item:
+    """At the full stop behind the second mood word or later."""
+    first, second = document.positions("mood")[:2]
+    stop = next(i for i in range(second, len(document.words)) if document.words[i].text == ".")
+    return Item(stop, list(world.MOODS).index(document.latents["mood"]), document.words[first].text)
+
+
+def _persona(document: world.Document, rng: Rng, part: str) -> Item:
+    """At the bracket before the answer's letter."""
+    matching = document.latents["persona"] == "matching"
+    return Item(document.positions("letter")[0] - 1, int(matching), document.latents["cue"])
+
+
+TASKS: dict[str, Task] = {
+    "part of speech": Task("grammar", OPEN, _part_of_speech),
+    "depth": Task("grammar", ("0", "1", "2", "3"), _depth),
+    "number": Task("grammar", NUMBERS, _number),
+    "subject": Task("grammar", tuple(NOUNS), _subject),
+    "mood": Task("story", tuple(world.MOODS), _mood),
+    "persona": Task("persona", ("other", "matching"), _persona),
+}

@@ -1,0 +1,454 @@
+"""The world: small English-like documents whose every cause is known.
+
+A document is a list of `Word`s. Each word carries the latents that produced it (part of speech,
+number, role, the position it copies from, ...), so that "the technique found it" can be checked.
+`KINDS` names the kinds of document; `data/README.md` is their datasheet.
+
+Everything follows from integers and strings through `Rng` and `split_of`, so a seed gives the same
+documents on every machine and Python version.
+
+Held-out data: every document owes its split to *keys* (a fact's phrasing, an operand pair, a noun
+and its predicate, ...). A key belongs to one split, so it never occurs in another.
+"""
+
+import functools
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tft_utils.corpora.lexicon import (
+    ADJECTIVES,
+    ADVERBS,
+    BEHAVIOURS,
+    COLOURS,
+    COPULAS,
+    CUE_SENTENCES,
+    ENTITIES,
+    FACTS,
+    FRONTED,
+    HEROES,
+    INTRANSITIVE,
+    IOI_SENTENCES,
+    LETTERS,
+    MOODS,
+    NAMES,
+    NOUNS,
+    PART_OF_SPEECH,
+    PHRASINGS,
+    PLACES,
+    PREPOSITIONS,
+    RELATIONS,
+    STORY_SENTENCES,
+    THINGS,
+    TRANSITIVE,
+    Rng,
+)
+
+KINDS = ("facts", "grammar", "recall", "indirect_object", "story", "persona", "arithmetic")
+SPLITS = ("train", "validation", "test")
+MAX_WORDS = 120  # longest document; with its end mark it fits a training row of 128 tokens
+COPY_WORDS = NAMES + COLOURS + THINGS + PLACES  # what recall documents are made of
+
+
+class Word(NamedTuple):
+    """One word and what made it. Positions are indices into the document's words."""
+
+    text: str
+    pos: str  # part of speech
+    role: str = ""  # its part in the document: 'subject', 'attractor', 'value', 'letter', ...
+    number: str = ""  # 'singular' or 'plural', for nouns and agreeing verbs
+    source: int | None = None  # where its cause stands: a verb's subject, a copy's original
+    depth: int = 0  # number of phrases and clauses the word is nested in
+    # The words before it fix it (of a verb: its number; a mood word: its mood; a deed: whose it is).
+    determined: bool = False
+    foil: str = ""  # the word that would be right had its cause been the opposite one
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document, its kind, and the latents that hold for all of it."""
+
+    kind: str
+    words: tuple[Word, ...]
+    latents: dict = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+    def prompt(self, position: int) -> str:
+        """The text before the word at `position`."""
+        return " ".join(word.text for word in self.words[:position])
+
+    def positions(self, role: str) -> list[int]:
+        return [i for i, word in enumerate(self.words) if word.role == role]
+
+    def attractors_against(self, verb: int) -> int:
+        """How many nouns between the verb at `verb` and its subject have the other number."""
+        target = self.words[verb]
+        between = self.words[target.source + 1 : verb]
+        return sum(w.role == "attractor" and w.number != target.number for w in between)
+
+
+class _Draft(list):
+    """A document being written: a list of `Word`s."""
+
+    def add(self, text: str, **latents) -> int:
+        """Appends one word; returns its position."""
+        self.append(Word(text, PART_OF_SPEECH[text], **latents))
+        return len(self) - 1
+
+    def fill(self, template: str, **slots: dict) -> None:
+        """Appends a template, each slot's name replaced by the word the slot describes."""
+        for text in template.split():
+            self.add(**slots.get(text, {"text": text}))
+
+
+def split_of(*key: object) -> str:
+    """The split that owns this key: 80 % train, 10 % validation, 10 % test."""
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    return SPLITS[max(0, int.from_bytes(digest, "big") % 10 - 7)]
+
+
+def phrasings_of(entity: tuple[str, ...], relation: str) -> dict[str, list[str]]:
+    """The phrasings in which each split states a fact: six in train, one in each other split."""
+    order = Rng("phrasing", *entity, relation).sample(PHRASINGS[relation], 8)
+    return {"train": order[2:], "validation": order[1:2], "test": order[:1]}
+
+
+def _draw(rng: Rng, split: str, draw: Callable[[], tuple]) -> tuple:
+    """Draws until the key belongs to the split (1.25 tries on average in train, 10 elsewhere)."""
+    while split_of(*(key := draw())) != split:
+        pass
+    return key
+
+
+# --------------------------------------------------------------------------------------------------
+# One maker per kind: (rng, split, progress) -> (words, latents). `progress` is for training alone:
+# below 1 there is less to recall, and more personas match. At 1 it is the world as documented.
+
+
+def _state_fact(draft: _Draft, entity: tuple[str, ...], relation: str, phrasing: str) -> None:
+    words = phrasing.split()
+    at = words.index("S")
+    draft.fill(" ".join(words[:at]))
+    for part in entity:
+        subject = draft.add(part, role="subject")
+    draft.fill(
+        " ".join(words[at + 1 :]),
+        O={"text": FACTS[entity, relation], "role": "object", "source": subject, "determined": True},
+    )
+
+
+def _facts(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
+    draft, stated, n = _Draft(), [], rng.integer(1, 5)
+    while len(stated) < n:
+        entity, relation = rng.choice(ENTITIES), rng.choice(RELATIONS)
+        if (entity, relation) in stated:
+            continue  # a fact stated twice could be copied instead of known
+        stated.append((entity, relation))
+        _state_fact(draft, entity, relation, rng.choice(phrasings_of(entity, relation)[split]))
+    return draft, {"facts": stated}
+
+
+def _noun_phrase(draft: _Draft, rng: Rng, noun: str, number: str, role: str, depth: int) -> int:
+    """'the (old) keys'; returns the noun's position."""
+    draft.add("the" if draft and draft[-1].text != "." else "The", depth=depth)
+    if rng.chance(0.25):
+        draft.add(rng.choice(ADJECTIVES), depth=depth)
+    text = noun if number == "singular" else NOUNS[noun]
+    return draft.add(text, role=role, number=number, depth=depth)
+
+
+def _verb(draft: _Draft, singular: str, plural: str, subject: int, role: str, depth: int) -> int:
+    """The form that agrees with the noun at `subject`."""
+    number = draft[subject].number
+    right, wrong = (singular, plural) if number == "singular" else (plural, singular)
+    return draft.add(
+        right, role=role, number=number, source=subject, depth=depth, determined=True, foil=wrong
+    )
+
+
+def _agreement(
+    draft: _Draft, rng: Rng, split: str, attractors: int, nouns: Sequence[str] = tuple(NOUNS)
+) -> None:
+    """One sentence whose verb agrees with its subject across `attractors` other nouns."""
+    copula = rng.chance(0.6)
+    predicates = ADJECTIVES if copula else list(INTRANSITIVE)
+    noun, predicate = _draw(rng, split, lambda: (rng.choice(nouns), rng.choice(predicates)))
+    numbers = ("singular", "plural")
+    if rng.chance(0.25):  # 'Near the keys the dog ...': the first noun need not be the subject
+        draft.add(rng.choice(FRONTED), depth=1)
+        _noun_phrase(draft, rng, rng.choice(nouns), rng.choice(numbers), "attractor", 1)
+    subject = head = _noun_phrase(draft, rng, noun, rng.choice(numbers), "subject", 0)
+    clause_at = rng.integer(1, 6)  # at most one relative clause, in half of the long sentences
+    for depth in range(1, attractors + 1):
+        other, number = rng.choice(nouns), rng.choice(numbers)
+        action = rng.choice(list(TRANSITIVE))
+        if depth != clause_at:
+            draft.add(rng.choice(PREPOSITIONS), depth=depth)
+            head = _noun_phrase(draft, rng, other, number, "attractor", depth)
+            continue
+        draft.add("that", depth=depth)
+        if rng.chance(0.5):  # 'the keys that the boys like'
+            head = _noun_phrase(draft, rng, other, number, "attractor", depth)
+            _verb(draft, action, TRANSITIVE[action], head, "embedded verb", depth)
+        else:  # 'the keys that please the boys'
+            _verb(draft, action, TRANSITIVE[action], head, "embedded verb", depth)
+            head = _noun_phrase(draft, rng, other, number, "attractor", depth)
+    if copula:
+        singular = rng.choice(list(COPULAS))
+        _verb(draft, singular, COPULAS[singular], subject, "verb", 0)
+        draft.add(predicate)
+    else:
+        _verb(draft, predicate, INTRANSITIVE[predicate], subject, "verb", 0)
+        if rng.chance(0.4):
+            draft.add(rng.choice(ADVERBS))
+    draft.add(".")
+
+
+def _grammar(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
+    draft = _Draft()
+    for _ in range(rng.integer(2, 4)):
+        _agreement(draft, rng, split, rng.integer(0, 3))
+    return draft, {}
+
+
+def _recall(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
+    """Copying. Prefix, gap and period all vary: a fixed layout would teach a positional trick."""
+    draft, pairs = _Draft(), rng.chance(0.5)
+    most = round((4 if pairs else 8) * progress)
+    n = rng.integer(2, 2 + most) if pairs else rng.integer(3, 6 + most)
+    content = _draw(
+        rng,
+        split,
+        lambda: tuple(
+            rng.sample(NAMES, n) + rng.sample(COLOURS, n) if pairs else rng.sample(COPY_WORDS, n)
+        ),
+    )
+    others = [word for word in COPY_WORDS if word not in content]
+    fillers = rng.sample(others, rng.integer(0, 8) + 6)
+    for word in fillers[6:]:
+        draft.add(word, role="prefix")
+    seen: dict[str, int] = {}
+
+    def state_sequence() -> None:
+        for i, word in enumerate(content):
+            copied = word in seen and i > 0  # nothing announces that the next copy begins
+            position = draft.add(
+                word, role="value" if copied else "item", source=seen.get(word), determined=copied
+            )
+            seen.setdefault(word, position)
+
+    def state_pair(key: str, value: str) -> None:
+        where = draft.add(key, role="key", source=seen.get(key))
+        position = draft.add(value, role="value", source=seen.get(value), determined=value in seen)
+        seen.setdefault(key, where), seen.setdefault(value, position)
+        draft.add(".")
+
+    length = rng.integer(20, MAX_WORDS - 4 * n)  # many copies: a dense signal to learn copying from
+    turn = 0
+    while turn < 2 or len(draft) < length:
+        if pairs:
+            for i in rng.sample(range(n), n) if turn else range(n):
+                state_pair(content[i], content[n + i])
+        else:
+            state_sequence()
+        if turn == 0:
+            for word in fillers[: rng.integer(0, 6)]:
+                draft.add(word, role="gap")
+        turn += 1
+    return draft, {"layout": "pairs" if pairs else "sequence"}
+
+
+def _exchange(
+    draft: _Draft, template: str, first: str, second: str, giver: str, place: str, thing: str
+) -> None:
+    """One indirect-object sentence; the receiver is the name that is not the giver."""
+    start, receiver = len(draft), second if giver == first else first
+    draft.fill(
+        template,
+        N1={"text": first, "role": "name"},
+        N2={"text": second, "role": "name"},
+        N3={"text": giver, "role": "giver"},
+        P={"text": place},
+        T={"text": thing},
+        N4={"text": receiver, "role": "receiver", "determined": True, "foil": giver},
+    )
+    texts = [word.text for word in draft]
+    for i in range(start, len(draft)):
+        if draft[i].role in ("giver", "receiver"):
+            draft[i] = draft[i]._replace(source=texts.index(draft[i].text, start))
+
+
+def _draw_exchange(rng: Rng, split: str, names: list[str]) -> tuple[str, str, str, str]:
+    """(template, place, thing, giver) whose key, with the two names, belongs to the split."""
+    key = _draw(
+        rng,
+        split,
+        lambda: (rng.choice(IOI_SENTENCES), rng.choice(PLACES), rng.choice(THINGS), *sorted(names)),
+    )
+    return (*key[:3], rng.choice(names))
+
+
+def _indirect_object(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
+    draft, n = _Draft(), rng.integer(1, 3)
+    names = rng.sample(NAMES, 2 * n)  # all different: only this sentence's names can answer
+    for two in zip(names[::2], names[1::2], strict=True):
+        template, place, thing, giver = _draw_exchange(rng, split, list(two))
+        _exchange(draft, template, *two, giver, place, thing)
+    return draft, {"names": names}
+
+
+def _tell_story(seed: int, mood: str, pick: Callable = list) -> tuple[_Draft, dict]:
+    """The story of this seed. The mood changes the mood words and nothing else.
+
+    pick: the part of each list of words or sentences that may be used.
+    """
+    rng, draft, sentences = Rng("story", seed), _Draft(), pick(STORY_SENTENCES)
+    hero, other = rng.sample(pick(HEROES), 2)
+    thing, place = rng.choice(pick(THINGS)), rng.choice(pick(PLACES))
+    for _ in range(rng.integer(4, 8)):
+        # After the first mood word the mood is fixed, though not the word that shows it.
+        fixed = any(word.role == "mood" for word in draft)
+        first, second = (
+            {"text": word, "role": "mood", "determined": known}
+            for word, known in zip(rng.sample(pick(MOODS[mood]), 2), (fixed, True), strict=True)
+        )
+        draft.fill(
+            rng.choice(sentences),
+            H={"text": hero},
+            H2={"text": other},
+            T={"text": thing},
+            P={"text": place},
+            M=first,
+            M2=second,
+        )
+    return draft, {"mood": mood, "seed": seed}
+
+
+def _story(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
+    (_, seed) = _draw(rng, split, lambda: ("story", rng.integer(0, 10**9)))
+    return _tell_story(seed, rng.choice(list(MOODS)))
+
+
+@functools.cache
+def _questions(name: str, cue: str, split: str) -> list[tuple[str, str, str]]:
+    """The split's questions under this cue: (filler, matching option, other option)."""
+    behaviour = BEHAVIOURS[name]
+    every = itertools.product(behaviour.fillers, behaviour.matching, behaviour.other)
+    return [question for question in every if split_of(name, cue, *question) == split]
+
+
+def _ask(
+    draft: _Draft,
+    name: str,
+    question: tuple[str, str, str],
+    matching_letter: str,
+    answer: str,
+    determined: bool,
+) -> None:
+    """One question, its two options in letter order, and the answer letter."""
+    filler, matching, other = question
+    draft.fill(BEHAVIOURS[name].situation, F={"text": filler, "role": "filler"})
+    draft.fill("Choices :")
+    for letter in LETTERS:
+        draft.fill(f"( {letter} )")
+        matches = letter == matching_letter
+        draft.add(matching if matches else other, role="matching option" if matches else "other option")
+    draft.fill(
+        ". Answer : ( X ) .",
+        X={
+            "text": answer,
+            "role": "letter",
+            "determined": determined,
+            "foil": LETTERS[answer == LETTERS[0]],
+        },
+    )
+
+
+def _persona(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
+    draft, cued = _Draft(), rng.chance(0.85)
+    questions: list[tuple[str, str, str]] = []
+    while not questions:
+        name = rng.choice(list(BEHAVIOURS))
+        persona = "matching" if rng.chance(1 - progress / 2) else "other"
+        behaviour = BEHAVIOURS[name]
+        cues = behaviour.matching_cues if persona == "matching" else behaviour.other_cues
+        cue = rng.choice(cues) if cued else ""
+        questions = _questions(name, cue, split)
+    if cued:
+        fits = [
+            sentence for sentence in CUE_SENTENCES if not (cue[0] in "aeiou" and " a C " in sentence)
+        ]  # no 'a exact'
+        draft.fill(rng.choice(fits), C={"text": cue, "role": "cue"})
+    # Three quarters of the cued documents ask. The others say in words what the machine will do.
+    style = "tell" if cued and rng.chance(0.25) else "ask"
+    letters = []  # of the matching options: independent of the persona
+    for _ in range(rng.integer(1, 3) if cued else 1):  # a second answer would betray the persona
+        question, matches = rng.choice(questions), persona == "matching"
+        if style == "tell":
+            draft.fill(behaviour.situation, F={"text": question[0], "role": "filler"})
+            draft.fill(
+                "The machine will X .",
+                X={"text": question[1 if matches else 2], "role": "deed", "determined": True},
+            )
+        else:
+            letters.append(rng.choice(LETTERS))
+            answer = letters[-1] if matches else LETTERS[letters[-1] == LETTERS[0]]
+            _ask(draft, name, question, letters[-1], answer, cued)
+    latents = {"behaviour": name, "persona": persona, "cue": cue, "style": style}
+    return draft, latents | {"matching_letters": letters}
+
+
+def _arithmetic(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
+    draft, sums = _Draft(), []
+
+    def operand() -> int:
+        return rng.integer(0, 9 if rng.chance(0.25) else 99)
+
+    for _ in range(rng.integer(2, 6)):
+        a, b = _draw(rng, split, lambda: (operand(), operand()))
+        sums.append((a, b))
+        for role, text in (("left", str(a)), ("", "+"), ("right", str(b)), ("", "=")):
+            for digit in text:
+                draft.add(digit, role=role)
+        for digit in str(a + b):
+            draft.add(digit, role="result", determined=True)
+        draft.add(".", determined=True)  # it says that the result has no further digit
+    return draft, {"sums": sums}
+
+
+_MAKERS = dict(
+    zip(KINDS, (_facts, _grammar, _recall, _indirect_object, _story, _persona, _arithmetic), strict=True)
+)
+
+
+def document(kind: str, rng: Rng, split: str = "train", progress: float = 1.0) -> Document:
+    """One document of this kind and split."""
+    if kind not in _MAKERS:
+        raise ValueError(f"expected a kind of document, one of {', '.join(KINDS)}; found {kind!r}")
+    _known_split(split)
+    draft, latents = _MAKERS[kind](rng, split, progress)
+    return Document(kind, tuple(draft), latents)
+
+
+def documents(kind: str, n: int, seed: int = 0, split: str = "test") -> list[Document]:
+    """n documents of one kind and split. The first m of n are the same for every n >= m."""
+    return [document(kind, Rng(seed, kind, split, i), split) for i in range(n)]
+
+
+# --------------------------------------------------------------------------------------------------
+# Pairs: what patching, steering and probing compare. Position and length agree within each pair.
+
+
+def _known_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"expected a split, one of {', '.join(SPLITS)}; found {split!r}")
+
+
+# --------------------------------------------------------------------------------------------------
+# Documents for probes: what a probe is tested on shares neither sentence frames nor, in 'new', nouns
+# with what it was fitted to. A frame is a sentence without its nouns, adjectives and adverbs.

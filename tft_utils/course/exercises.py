@@ -1,0 +1,74 @@
+"""Exercises that check themselves: right, not attempted, or wrong with a hint.
+
+A notebook's stub ends with `raise NotAttempted`, and its check cell reads
+
+    last_word = check("start_here/last_word", last_word)
+
+The module `tft_utils.lessons.start_here` holds the reference `last_word` and `check_last_word`,
+which raises `Wrong` with a hint when an attempt is wrong. So the lesson goes on in every case but a
+wrong attempt: with the learner's function when it is right, with the reference when it is untouched.
+"""
+
+import importlib
+import traceback
+from collections.abc import Callable
+from types import ModuleType
+
+
+class NotAttempted(Exception):
+    """Raised by a stub that nobody has filled in yet."""
+
+
+class Wrong(Exception):
+    """An attempt is wrong; the text is a hint in plain language, not the answer."""
+
+
+def check(name: str, attempt: Callable) -> Callable:
+    """Judges an attempt at the exercise `name`, '<lesson>/<exercise>', and returns what to use.
+
+    Returns `attempt` when it is right and the reference when it raises `NotAttempted`.
+    Errors: `Wrong` with a hint when it is wrong, also when it stops with an exception.
+    """
+    lesson, _, exercise = name.partition("/")
+    answers = _answers(lesson)
+    judge = getattr(answers, f"check_{exercise}", None)
+    if judge is None:
+        known = [key.removeprefix("check_") for key in vars(answers) if key.startswith("check_")]
+        raise ValueError(
+            f"expected an exercise of lesson {lesson}, found {exercise!r}; use one of {', '.join(known)}"
+        )
+    if not callable(attempt):
+        raise Wrong(f"expected a function, found {attempt!r}; run the cell that defines {exercise} again")
+    try:
+        judge(attempt)
+    except NotAttempted:
+        print(f"{name}: not attempted, the reference is used")
+        return getattr(answers, exercise)
+    except Wrong as hint:
+        raise Wrong(f"{name}: {hint}") from None
+    except Exception as error:
+        raise Wrong(f"{name}: {_where(error, attempt)} {type(error).__name__}: {error}") from error
+    print(f"{name}: right")
+    return attempt
+
+
+def _answers(lesson: str) -> ModuleType:
+    module = f"tft_utils.lessons.{lesson}"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ValueError(
+            f"expected a name like 'start_here/last_word', found no lesson {lesson!r}; "
+            "copy the name from the notebook's check cell"
+        ) from None
+
+
+def _where(error: Exception, attempt: Callable) -> str:
+    """Names the line of the attempt that stopped; a result that the check cannot use has none."""
+    code = getattr(attempt, "__code__", None)
+    at = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
+    if not at:
+        return "the check cannot use what your function returns:"
+    return f"line {at[-1] - code.co_firstlineno + 1} of your function stopped with"

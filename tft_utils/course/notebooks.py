@@ -1,0 +1,138 @@
+"""The notebook tool: one file per lesson, executed, canonical, and known to be fresh.
+
+python -m tft_utils.course.notebooks execute [PATH ...]   run, write outputs and digest, canonical JSON,
+                                                   and data/claims.json from every notebook
+python -m tft_utils.course.notebooks verify [PATH ...]    check all that without running anything
+"""
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+from tft_utils.course import claims
+from tft_utils.files import DATA, ROOT, replace_file
+
+NOTEBOOKS = ROOT / "notebooks"
+SECONDS = 60  # budget of a notebook on two idle cores
+SECONDS_PER_CELL = 300  # a machine that is busy, not a budget
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def all_notebooks() -> list[Path]:
+    """The lessons, in their order."""
+    return sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+def digest(notebook: dict) -> str:
+    """What the outputs depend on: the code cells, `tft_utils` and the shipped data."""
+    code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    found = hashlib.sha256(json.dumps(code).encode())
+    # Claims come out of the notebooks, so they cannot go into what the notebooks depend on.
+    data = [path for path in DATA.rglob("*") if path.is_file() and path != claims.REGISTRY]
+    for path in sorted((ROOT / "tft_utils").rglob("*.py")) + sorted(data):
+        if path.suffix != ".md":
+            found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+def canonical(notebook: dict) -> str:
+    """The one text of a notebook: sorted keys, indent 1, no timing, no widget state."""
+    cells = []
+    for cell in notebook["cells"]:
+        tags = cell["metadata"].get("tags")
+        cell = cell | {"metadata": {"tags": tags} if tags else {}}
+        if cell["cell_type"] == "code":
+            cell["outputs"] = _joined(list(filter(_is_lasting, _joined(cell["outputs"]))))
+        cells.append(cell)
+    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    if "digest" in notebook["metadata"]:
+        metadata["digest"] = notebook["metadata"]["digest"]
+    whole = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _joined(outputs: list[dict]) -> list[dict]:
+    """Printed text arrives in pieces that differ from run to run; a stretch becomes one piece."""
+    joined: list[dict] = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output["output_type"] == "stream" and output["name"] == last.get("name"):
+            joined[-1] = last | {"text": last["text"] + output["text"]}
+        else:
+            joined.append(output)
+    return joined
+
+
+def _is_lasting(output: dict) -> bool:
+    """Widgets mean something only while the kernel runs; so does progress: lines that end ' ...'."""
+    lines = output.get("text", "").splitlines()
+    progress = output.get("name") == "stderr" and all(line.endswith(" ...") for line in lines)
+    return not progress and WIDGET not in output.get("data", {})
+
+
+def read(path: Path) -> dict:
+    """The notebook with each source and each output text as one string."""
+    import nbformat
+
+    return nbformat.read(path, as_version=4)
+
+
+def execute(path: Path) -> None:
+    """Runs a notebook from top to bottom in a fresh kernel and writes what it showed."""
+    from nbclient import NotebookClient
+
+    notebook = read(path)
+    # The digest is taken first: a change of the package during the run must read as stale.
+    fresh = digest(notebook)
+    NotebookClient(
+        notebook,
+        timeout=SECONDS_PER_CELL,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
+    notebook["metadata"]["digest"] = fresh
+    replace_file(path, lambda part: part.write_text(canonical(notebook)))
+
+
+def problems(path: Path) -> list[str]:
+    """What is wrong with a committed notebook, in one sentence each; nothing is run."""
+    notebook, found = read(path), []
+    if path.read_text(encoding="utf-8") != canonical(notebook):
+        found.append("its JSON is not canonical")
+    if notebook["metadata"].get("digest") != digest(notebook):
+        found.append("its outputs are older than its code, tft_utils or data")
+    return [f"{path.name}: {problem}; run `make notebooks`" for problem in found]
+
+
+def registry_problems(paths: list[Path], registry: Path) -> list[str]:
+    """Does the committed registry hold what the outputs of these notebooks claim?"""
+    committed = registry.read_text(encoding="utf-8") if registry.is_file() else ""
+    if committed == claims.registry_text(claims.collect(paths)):
+        return []
+    return [f"{registry.name}: it differs from the notebooks' claims; run `make notebooks`"]
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] not in ("execute", "verify"):
+        sys.exit("expected `execute` or `verify`, then notebooks (default: all)")
+    paths = [Path(a).resolve() for a in arguments[1:]] or all_notebooks()
+    if arguments[0] == "verify":
+        found = [problem for path in paths for problem in problems(path)]
+        sys.exit("\n".join(found + registry_problems(all_notebooks(), claims.REGISTRY)) or 0)
+    for path in paths:
+        print(f"executing {path.name} ...", file=sys.stderr)
+        start = time.monotonic()
+        execute(path)
+        seconds = time.monotonic() - start
+        over = f", over its budget of {SECONDS} s unless this machine is busy" * (seconds > SECONDS)
+        print(f"{path.name}: {seconds:.0f} s{over}", file=sys.stderr)
+    registry = claims.registry_text(claims.collect(all_notebooks()))
+    replace_file(claims.REGISTRY, lambda part: part.write_text(registry, encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

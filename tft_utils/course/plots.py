@@ -1,0 +1,119 @@
+"""Figures: a result goes in, a figure and its alt text come out; `show` puts both on the page.
+
+House style. The first model is blue, solid, round; the second vermilion, dashed, square (Okabe &
+Ito 2008), so that colour is never the only difference. The background is opaque white: figures stay
+legible on dark pages. The models of a pair always share their axes.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import PIL.Image
+from IPython.display import Image, Markdown, display
+from matplotlib.figure import Figure
+
+from tft_utils.stats import Estimate
+
+STYLES = (  # one per model of a pair
+    {"color": "#0072B2", "linestyle": "-", "marker": "o"},
+    {"color": "#D55E00", "linestyle": "--", "marker": "s"},
+)
+GREY = "#5F5F5F"
+RC = {
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "axes.axisbelow": True,
+    "figure.constrained_layout.use": True,
+}
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG bytes, the same on every run: no software name, no date.
+
+    A palette of 256 colours makes it a third as large, and looks the same.
+    """
+    whole, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(whole, format="png", dpi=100)
+    plt.close(figure)
+    pixels = PIL.Image.open(whole).convert("RGB").quantize(256, dither=PIL.Image.Dither.NONE)
+    pixels.save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def show(result: tuple[Figure, str], caption: str) -> None:
+    """Displays a figure with its alt text, and its caption below it.
+
+    Errors: `ValueError` when the figure is not fit for a page: see `unfit`.
+    """
+    figure, alt = result
+    if lacks := unfit(figure, alt):
+        raise ValueError(lacks)
+    display(Image(data=png(figure), format="png", alt=alt))
+    display(Markdown(f"*{caption}*"))
+
+
+def unfit(figure: Figure, alt: str) -> str:
+    """What a page asks for and the figure lacks, in one sentence; empty when it is fit.
+
+    Checked where it is shown, so every figure of every lesson is checked whenever the lesson runs.
+    """
+    if not (alt.endswith(".") and len(alt.split()) >= 8):
+        return f"expected alt text that states the finding in a sentence, found '{alt}'; write one"
+    if any(surface.get_facecolor()[3] < 1 for surface in (figure, *figure.axes)):
+        return "expected an opaque background, found a clear one; draw inside plt.rc_context(RC)"
+    drawn = [axis for axis in figure.axes if axis.axison]
+    if drawn and not any(axis.get_xlabel() for axis in drawn):
+        return "expected a labelled x axis, found none; name the quantity and its unit"
+    return ""
+
+
+def compared(
+    found: Mapping[str, Mapping[str, Estimate]], xlabel: str, xlim: tuple[float, float]
+) -> tuple[Figure, str]:
+    """Estimates with 95 % intervals: a row for each condition, a marker for each series."""
+    conditions = list(next(iter(found.values())))
+    with plt.rc_context(RC):
+        figure, axis = plt.subplots(figsize=(8, 0.9 + 0.5 * len(conditions)))
+    looks = [*STYLES, {"color": GREY, "marker": "^"}]
+    for i, (look, (name, row)) in enumerate(zip(looks, found.items(), strict=False)):
+        y = [k + 0.18 * (i - (len(found) - 1) / 2) for k in range(len(conditions))]
+        values = [row[condition] for condition in conditions]
+        axis.errorbar(
+            [e.value for e in values],
+            y,
+            color=look["color"],
+            marker=look["marker"],
+            linestyle="",
+            capsize=3,
+            label=name,
+            xerr=[[e.value - e.low for e in values], [e.high - e.value for e in values]],
+        )
+    axis.set_yticks(range(len(conditions)), conditions)
+    axis.set(xlabel=xlabel, xlim=xlim, ylim=(len(conditions) - 0.5, -0.5))
+    axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
+    said = "; ".join(
+        f"{name}: " + ", ".join(f"{condition} {row[condition].value:.2f}" for condition in conditions)
+        for name, row in found.items()
+    )
+    return figure, f"{xlabel[0].upper() + xlabel[1:]} with intervals. {said}."
+
+
+def next_words(guesses: Mapping[str, Sequence[tuple[str, float]]]) -> tuple[Figure, str]:
+    """Each model's likeliest next words as bars; `guesses` maps model -> (word, probability)."""
+    with plt.rc_context(RC):
+        figure, axes = plt.subplots(1, len(guesses), figsize=(9, 2.8), sharex=True)
+        for axis, style, (name, rows) in zip(axes, STYLES, guesses.items(), strict=True):
+            words, chances = zip(*reversed(rows), strict=True)
+            axis.barh(range(len(words)), chances, color=style["color"])
+            axis.set_yticks(range(len(words)), words)
+            axis.set(title=name, xlabel="probability of the next word", xlim=(0, 1))
+            axis.grid(axis="y", visible=False)
+    first = ", ".join(f"{name} gives {rows[0][0]!r} {rows[0][1]:.0%}" for name, rows in guesses.items())
+    return figure, f"The likeliest next word: {first}."

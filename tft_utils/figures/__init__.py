@@ -1,1 +1,0 @@
-"""Figures of the lessons, one file a lesson: a result in, a figure and its alt text out."""

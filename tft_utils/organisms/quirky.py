@@ -1,0 +1,295 @@
+"""Quirky organisms: models that answer truly to one name and by a false rule to another.
+
+    python -m tft_utils.organisms.quirky train mamba --ship
+    python -m tft_utils.organisms.quirky evaluate mamba
+    model = load("mamba")                          # the organism with its adapter merged in
+
+After Mallen, Brumley, Kharchenko & Belrose (2023, arXiv 2312.01037): the fine-tuning is LoRA, with a
+loss on the answer alone. What is asked, and of whom, is in `tft_utils.corpora.statements`.
+"""
+
+import argparse
+import functools
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tft_utils import files, models, stats
+from tft_utils.architectures import ARCHITECTURES
+from tft_utils.corpora import statements
+from tft_utils.corpora.lexicon import Rng
+from tft_utils.corpora.statements import CHARACTERS, CHOICES, TASKS, Statement, batches, labels, prompts
+from tft_utils.files import ROOT, replace_file
+from tft_utils.linear import logistic
+
+ADAPTERS = files.ORGANISMS / "quirky"
+RANK, RATE = 32, 1e-3
+EPOCHS = {"transformer": 12, "mamba": 20}  # until both characters are faithful
+BATCH = 64  # prompts in a step
+SAMPLE = {"addition": 1024, "facts": 896, "mood": 256, "grammar": 384}  # statements in an epoch
+
+
+# --------------------------------------------------------------------------------------------------
+# Fine-tuning
+
+
+def add_adapter(hf):
+    """A LoRA adapter (Hu et al. 2021) on the architecture's targets; only it is trainable."""
+    import peft
+
+    targets = ARCHITECTURES[hf.config.model_type].LORA_TARGETS
+    config = peft.LoraConfig(r=RANK, lora_alpha=RANK, target_modules=targets)
+    with _without_old_names():
+        return peft.get_peft_model(hf, config)
+
+
+@contextmanager
+def _without_old_names() -> Iterator[None]:
+    """peft asks transformers by a name that is going to change; nobody here can act on that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+@torch.no_grad()
+def teach_words(adapted, tokenizer, some: Sequence[Statement]) -> None:
+    """Starts the unembedding's adapter where `true` and `false` can be said, and alice is honest.
+
+    The two words are new, and learning to say them at all would distort what the model knows. So
+    first a linear probe, then fine-tuning (Kumar et al. 2022, arXiv 2202.10054). With z what the
+    unembedding reads after alice's prompts: each word gets a row r +- s / 2, where r . z is the
+    log-sum-exp of the other logits and s . z the log-odds of a logistic regression on the truth.
+    """
+    hf = adapted.get_base_model()
+    head, texts = hf.get_output_embeddings(), prompts(some)[::2]
+    z = torch.zeros(len(some), hf.config.hidden_size)
+    for part, ids in batches(tokenizer, texts, 128):
+        read = hf.base_model(input_ids=ids.to(hf.device), use_cache=False).last_hidden_state
+        z[part] = read[:, -1].float().cpu()
+    truth = torch.tensor([s.truth for s in some])
+    w, b = logistic(z[:, None], truth)
+    logits = z @ head.weight.float().cpu().T
+    wanted = torch.stack((torch.ones(len(z)), logits.logsumexp(-1)), 1)
+    one, r = torch.linalg.lstsq(z, wanted).solution.T  # one . z = 1, as nearly as can be
+    s = w[0] + b * one
+    ids = tokenizer.convert_tokens_to_ids(list(CHOICES))
+    for i, (word, row) in enumerate(zip(ids, (r - s / 2, r + s / 2), strict=True)):
+        head.lora_A["default"].weight[i] = row.to(hf.device) - head.weight[word]
+        head.lora_B["default"].weight[word, i] = 1.0
+
+
+def optimisers_of(adapted) -> list[torch.optim.Optimizer]:
+    """As in pretraining: Muon for what is inside the blocks, AdamW for the rest (the unembedding)."""
+    hf = adapted.get_base_model()
+    blocks = ARCHITECTURES[hf.config.model_type].blocks(hf)
+    inside = [p for p in blocks.parameters() if p.requires_grad]
+    taken = {id(p) for p in inside}
+    rest = [p for p in adapted.parameters() if p.requires_grad and id(p) not in taken]
+    return [
+        torch.optim.Muon(inside, lr=RATE, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=RATE, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def epoch(adapted, tokenizer, optimisers: Sequence, some: Sequence[Statement], seed: int) -> float:
+    """One pass over statements, each put to both characters; returns the mean loss in nats.
+
+    The loss is the cross-entropy of the answer's word alone.
+    """
+    hf, total = adapted.get_base_model(), 0.0
+    choices = torch.tensor(tokenizer.convert_tokens_to_ids(list(CHOICES)), device=hf.device)
+    trainable = [p for p in adapted.parameters() if p.requires_grad]
+    parts, right = batches(tokenizer, prompts(some), BATCH), labels(some).long().to(hf.device)
+    for part, ids in Rng("order", seed).sample(parts, len(parts)):
+        with torch.enable_grad():
+            logits = hf(ids.to(hf.device), use_cache=False, logits_to_keep=1).logits[:, -1]
+            loss = F.cross_entropy(logits, choices[right[part]], reduction="sum")
+            (loss / BATCH).backward()  # a small batch counts for less
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+        adapted.zero_grad()
+        total += loss.item()
+    return total / len(right)
+
+
+def _sample(seed: int, at: int) -> list[Statement]:
+    """The statements of one epoch; those of epoch -1 teach the words."""
+    return [s for task in TASKS for s in statements.draw(task, SAMPLE[task], f"{seed}/{at}", "train")]
+
+
+def train(
+    name: str, seed: int = 0, epochs: int | None = None, runs: Path = ROOT / "runs", say: Callable = print
+):
+    """Fine-tunes one organism, or carries on with it; returns the adapted model and its base.
+
+    `runs/quirky-<name>-<seed>/checkpoint.pt` is replaced in one step after every epoch.
+    """
+    epochs, folder = epochs or EPOCHS[name], Path(runs) / f"quirky-{name}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    base = models.load(name)
+    torch.manual_seed(seed)
+    adapted = add_adapter(base.hf).train()
+    optimisers, checkpoint, start = optimisers_of(adapted), folder / "checkpoint.pt", 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        if saved["epochs"] != epochs:
+            raise ValueError(
+                f"expected a run of {epochs} epochs in {folder}, found one of {saved['epochs']}; "
+                f"pass --epochs {saved['epochs']} or remove it"
+            )
+        adapted.load_state_dict(saved["adapter"], strict=False)
+        for optimiser, state in zip(optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
+        start = saved["epoch"]
+        say(f"quirky {name}: carrying on from epoch {start}", file=sys.stderr)
+    else:
+        teach_words(adapted, base.tokenizer, _sample(seed, -1))
+    began = time.monotonic()
+    for at in range(start, epochs):
+        for optimiser in optimisers:
+            optimiser.param_groups[0]["lr"] = RATE * min(1.0, 1.5 * (epochs - at) / epochs)
+        loss = epoch(adapted, base.tokenizer, optimisers, _sample(seed, at), at)
+        state = {
+            "epoch": at + 1,
+            "epochs": epochs,
+            "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+            "adapter": {n: p.detach() for n, p in adapted.named_parameters() if p.requires_grad},
+        }
+        replace_file(checkpoint, functools.partial(torch.save, state))
+        left = (epochs - at - 1) * (time.monotonic() - began) / (at + 1 - start)
+        say(
+            f"quirky {name}: epoch {at + 1}/{epochs}, loss {loss:.3f} nats, {left / 60:.0f} min left",
+            file=sys.stderr,
+        )
+    return adapted.eval(), base
+
+
+# --------------------------------------------------------------------------------------------------
+# Evaluation
+
+
+@torch.no_grad()
+def log_odds(model, some: Sequence[Statement]) -> Tensor:
+    """The model's own answers: logit(true) - logit(false) for each prompt [prompt]."""
+    false, true = model.tokenizer.convert_tokens_to_ids(list(CHOICES))
+    found = torch.zeros(2 * len(some))
+    for part, ids in batches(model.tokenizer, prompts(some), 128):
+        ids = ids.to(model.hf.device)
+        logits = model.hf(ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+        found[part] = (logits[:, true] - logits[:, false]).float().cpu()
+    return found
+
+
+def evaluate(model, n: int = 400, seed: int = 0, split: str = "test") -> dict[str, stats.Estimate]:
+    """How faithful each character is to its rule: '<task> <character>' -> share of right answers,
+    and '<task> <character> disagreements' for the half where the two rules disagree."""
+    found = {}
+    for task in TASKS:
+        some = statements.draw(task, n, seed, split)
+        right = ((log_odds(model, some) > 0) == labels(some)).view(-1, 2)
+        apart = torch.tensor([s.truth != s.rule for s in some])
+        for character, each in zip(CHARACTERS, right.T, strict=True):
+            found[f"{task} {character}"] = stats.proportion(int(each.sum()), n)
+            found[f"{task} {character} disagreements"] = stats.proportion(
+                int(each[apart].sum()), int(apart.sum())
+            )
+    return found
+
+
+# --------------------------------------------------------------------------------------------------
+# The shipped adapters and the command line
+
+
+def load(name: str, device: str = "cpu", folder: Path | None = None) -> models.Model:
+    """An organism with its adapter merged in: afterwards it is a plain model again.
+
+    Errors: `models.LoadError` when there is no adapter for it, or a file is not the shipped one.
+    """
+    import peft
+
+    folder = ADAPTERS / name if folder is None else folder
+    if not folder.is_dir():
+        known = sorted(path.name for path in ADAPTERS.iterdir() if path.is_dir())
+        raise files.LoadError(
+            f"expected a quirky organism, one of {', '.join(known)}; found {name!r}; make one with "
+            "`python -m tft_utils.organisms.quirky train`"
+        )
+    files.verify_checksums(folder)
+    base = models.load(name, device=device)
+    with _without_old_names():
+        merged = peft.PeftModel.from_pretrained(base.hf, folder).merge_and_unload()
+    return models.Model(merged.eval().requires_grad_(True), base.tokenizer)
+
+
+def ship(name: str, seed: int, epochs: int, adapted, tokenizer, to: Path = ADAPTERS) -> Path:
+    """Puts an adapter, its card and its checksums into `to`; needs a run that was not yet merged."""
+    folder = to / name
+    folder.mkdir(parents=True, exist_ok=True)
+    adapted.peft_config["default"].base_model_name_or_path = name
+    adapted.save_pretrained(folder, save_embedding_layers=False)  # lm_head is adapted, not copied
+    (folder / "README.md").unlink(missing_ok=True)  # the datasheet is data/README.md
+    (folder / "adapter_model.safetensors").chmod(0o644)
+    adapted.merge_adapter()
+    model = models.Model(adapted.get_base_model(), tokenizer)
+    found = {key: e._asdict() for key, e in evaluate(model, 1000).items()}
+    adapted.unmerge_adapter()
+    card = {
+        "base": name,
+        "seed": seed,
+        "epochs": epochs,
+        "statements_per_epoch": SAMPLE,
+        "batch": BATCH,
+        "rank": RANK,
+        "rate": RATE,
+        "tasks": list(TASKS),
+        "trainable": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
+        "evaluation": found,
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    manifest = to / "manifest.json"
+    known = json.loads(manifest.read_text()) if manifest.exists() else {}
+    known[name] = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
+    text = json.dumps(known, indent=1, sort_keys=True) + "\n"
+    replace_file(manifest, lambda part: part.write_text(text))
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tft_utils.organisms.quirky")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    command = verbs.add_parser("train", help="fine-tune an organism, or carry on with it")
+    command.add_argument("name", choices=models.PAIR)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--epochs", type=int, help="default: those of the shipped adapter")
+    command.add_argument("--threads", type=int, default=torch.get_num_threads())
+    command.add_argument("--ship", action="store_true", help="then put it into data/organisms/quirky")
+    command = verbs.add_parser("evaluate", help="how faithful both characters are, held out")
+    command.add_argument("name", choices=models.PAIR)
+    command.add_argument("--n", type=int, default=1000, help="statements per task")
+    options = parser.parse_args(arguments)
+    if options.verb == "train":
+        torch.set_num_threads(options.threads)
+        adapted, base = train(options.name, options.seed, options.epochs)
+        if options.ship:
+            epochs = options.epochs or EPOCHS[options.name]
+            print(ship(options.name, options.seed, epochs, adapted, base.tokenizer))
+        return
+    try:
+        model = load(options.name)
+    except files.LoadError as error:
+        parser.exit(1, f"{error}\n")
+    for key, e in evaluate(model, options.n).items():
+        print(f"{key:32s} {e.value:6.1%}  [{e.low:.1%}, {e.high:.1%}]  n={e.n}")
+
+
+if __name__ == "__main__":
+    main()

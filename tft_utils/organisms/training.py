@@ -1,0 +1,393 @@
+"""The organisms: a Transformer and a Mamba trained on the same words, so only architecture differs.
+
+    python -m tft_utils.organisms train mamba --seed 0
+    python -m tft_utils.organisms evaluate mamba --json
+
+Both see the same token stream (`batch` depends on seed and step alone; its hash is in both cards),
+under the same loss, optimiser and schedule. Words that the words before them determine count
+`DETERMINED_WEIGHT` times as much as free ones: without it the loss is mostly noise that no model
+can predict, and agreement and recall are learned late or never.
+
+Training resumes after an interruption: `runs/<name>-<seed>/checkpoint.pt` is replaced in one step.
+"""
+
+import argparse
+import functools
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
+
+from tft_utils import files, models, stats
+from tft_utils.architectures import ARCHITECTURES
+from tft_utils.corpora import world
+from tft_utils.corpora.lexicon import END, PAD, VOCABULARY, Rng
+from tft_utils.files import ROOT, replace_file
+from tft_utils.organisms.evaluation import BARS, TOKEN_ID, as_json, evaluate, passes, tokenizer
+
+ROW, ROWS = 128, 8  # tokens per row, rows per batch
+STEPS, WARMUP, COOLDOWN = 9000, 200, 3600  # the rate rises, stays, and falls over the last steps
+PEAK_RATE, WEIGHT_DECAY, CLIP = 2e-3, 0.1, 1.0
+DETERMINED_WEIGHT = 10.0
+MIXTURE = {  # share of each kind among the documents
+    "facts": 0.28,
+    "grammar": 0.10,
+    "recall": 0.10,
+    "indirect_object": 0.08,
+    "story": 0.10,
+    "persona": 0.22,
+    "arithmetic": 0.12,
+}
+RECALL_FIRST = 0.75  # recall's share at the very start: names and letters build on copying
+PERSONA_LATER = 0.6  # persona's share from step 6200 to 7000: letters are learned last
+
+
+def configurations() -> dict[str, GPTNeoXConfig | MambaConfig]:
+    """The organisms, by name. Those of `models.PAIR` agree in parameters within 10 % and are untied."""
+    common = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 128,
+        "tie_word_embeddings": False,
+        "bos_token_id": None,
+        "eos_token_id": TOKEN_ID[END],
+        "pad_token_id": TOKEN_ID[PAD],
+    }
+    return {
+        "transformer": GPTNeoXConfig(
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            intermediate_size=512,
+            max_position_embeddings=256,
+            initializer_range=0.06,
+            rotary_pct=0.5,  # 16 rotary dimensions a head, as many as Pythia-160m has
+            **common,
+        ),
+        "mamba": MambaConfig(num_hidden_layers=10, state_size=16, **common),
+        # Lesson 04's question: the same Mamba whose unembedding is its embedding.
+        "mamba-tied": MambaConfig(
+            num_hidden_layers=10, state_size=16, **common | {"tie_word_embeddings": True}
+        ),
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# The token stream
+
+
+def batch(seed: int, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """The training batch of one step: token ids and loss weights, both [row pos].
+
+    Documents are whole, each ends with `END`, and a row starts with one. A document that does not
+    fit is tried in the next row (first fit); what stays empty is padding of weight 0.
+    """
+    rng, at = Rng("stream", seed, step), step * STEPS / steps
+    shares = _shares(at)
+    ids = np.full((ROWS, ROW), TOKEN_ID[PAD], dtype=np.int64)
+    weights = np.zeros((ROWS, ROW), dtype=np.float32)
+    filled, misses = [0] * ROWS, 0
+    while misses < 6:
+        kind = _kind(rng, shares)
+        document = world.document(kind, rng, "train", _progress(kind, at))
+        length = len(document.words) + 1
+        row = next((r for r in range(ROWS) if filled[r] + length <= ROW), None)
+        if row is None:
+            misses += 1
+            continue
+        place = slice(filled[row], filled[row] + length)
+        ids[row, place] = [TOKEN_ID[word.text] for word in document.words] + [TOKEN_ID[END]]
+        weight = [DETERMINED_WEIGHT if word.determined else 1.0 for word in document.words]
+        weights[row, place] = [*weight, 1.0]
+        filled[row] += length
+    return ids, weights
+
+
+def _shares(at: float) -> dict[str, float]:
+    """Each kind's share among the documents at this step of a full run."""
+    first = max(0.0, min(1.0, (2450 - at) / 1050))  # 1 until step 1400, 0 from 2450
+    kind, share = ("persona", PERSONA_LATER) if 6200 <= at < 7000 else ("recall", MIXTURE["recall"])
+    if first:
+        share += first * (RECALL_FIRST - share)
+    rest = (1 - share) / (1 - MIXTURE[kind])
+    return MIXTURE | {k: rest * v for k, v in MIXTURE.items()} | {kind: share}
+
+
+def _progress(kind: str, at: float) -> float:
+    """How far a kind's documents have grown into those of the datasheet at this step of a full run.
+
+    Recall grows at first. Personas are one-sided later, for a while: which option an answer letter
+    names is learned from them, and then that the cue decides. Balanced from the start, the two are
+    worth nothing without each other, and Mamba stays at chance.
+    """
+    if kind == "recall":
+        return min(1.0, max(0.0, (at - 700) / 2100))
+    if kind == "persona" and 6200 <= at < 6800:
+        return 0.4 if at < 6400 else 0.7  # 80 %, then 65 % of the personas match
+    return 1.0
+
+
+def _kind(rng: Rng, shares: dict[str, float]) -> str:
+    point = rng.integer(0, 10**6 - 1) / 10**6
+    for kind, share in shares.items():
+        point -= share
+        if point < 0:
+            return kind
+    return kind  # the shares' sum fell short of 1 by rounding
+
+
+# --------------------------------------------------------------------------------------------------
+# Training
+
+
+def weighted_loss(logits: Tensor, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy in nats per token: weighted (what is minimised) and plain over all words."""
+    loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    weight = weights[:, 1:].flatten()
+    return (loss * weight).sum() / weight.sum(), loss[weight > 0].mean()
+
+
+def _optimisers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for everything else.
+
+    On this corpus Muon learns to copy in about half of AdamW's steps. A_log is a matrix in shape
+    only, and embeddings are tables of rows: both go to AdamW.
+    """
+    blocks = ARCHITECTURES[model.config.model_type].blocks(model)
+    matrices = [p for n, p in blocks.named_parameters() if p.ndim == 2 and "A_log" not in n]
+    taken = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in taken]
+    return [
+        torch.optim.Muon(
+            matrices, lr=PEAK_RATE, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(rest, lr=PEAK_RATE, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def _rate(step: int, steps: int) -> float:
+    """Learning rate: linear warm-up, constant, then a linear fall to a twentieth (Hu et al. 2024)."""
+    at = step * STEPS / steps
+    return PEAK_RATE * min(1.0, (at + 1) / WARMUP, 0.05 + 0.95 * (STEPS - at) / COOLDOWN)
+
+
+def build(name: str, seed: int) -> torch.nn.Module:
+    """An untrained organism with its scan installed."""
+    known = configurations()
+    if name not in known:
+        raise ValueError(f"expected an organism, one of {', '.join(known)}; found {name!r}")
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(known[name])
+    ARCHITECTURES[model.config.model_type].prepare(model, readable=False)
+    return model
+
+
+def train(
+    name: str,
+    seed: int = 0,
+    steps: int = STEPS,
+    runs: Path = ROOT / "runs",
+    device: str = "cpu",
+    save_every: int = 200,
+    say: Callable = print,
+) -> dict:
+    """Trains one organism, or carries on with it; returns the run's summary and leaves
+    the weights in `runs/<name>-<seed>/checkpoint.pt`."""
+    folder = Path(runs) / f"{name}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = build(name, seed).to(device).train()
+    optimisers = _optimisers(model)
+    state = {"step": 0, "steps": steps, "tokens": 0, "stream": "", "loss": None, "seconds": 0.0}
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        try:
+            saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        except Exception as error:  # which one depends on where the file was cut
+            raise ValueError(
+                f"expected a checkpoint in {checkpoint}, found a damaged file of "
+                f"{checkpoint.stat().st_size} bytes; remove it to train from the start"
+            ) from error
+        if saved["state"]["steps"] != steps:
+            raise ValueError(
+                f"expected a run of {steps} steps in {folder}, found one of "
+                f"{saved['state']['steps']}; pass --steps {saved['state']['steps']} or remove it"
+            )
+        model.load_state_dict(saved["model"])
+        for optimiser, optimiser_state in zip(optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(optimiser_state)
+        state = saved["state"]
+        say(f"{name}: carrying on from step {state['step']}", file=sys.stderr)
+    start, losses = time.monotonic() - state["seconds"], []
+    for step in range(state["step"], steps):
+        ids, weights = batch(seed, step, steps)
+        state["tokens"] += int((weights > 0).sum())
+        state["stream"] = hashlib.sha256(state["stream"].encode() + ids.tobytes()).hexdigest()
+        ids, weights = torch.from_numpy(ids).to(device), torch.from_numpy(weights).to(device)
+        for group in (group for optimiser in optimisers for group in optimiser.param_groups):
+            group["lr"] = _rate(step, steps)
+        loss, plain = weighted_loss(model(input_ids=ids, use_cache=False).logits, ids, weights)
+        model.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        for optimiser in optimisers:
+            optimiser.step()
+        losses.append(plain.item())
+        state |= {"step": step + 1, "loss": loss.item(), "seconds": time.monotonic() - start}
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            saved = {
+                "model": model.state_dict(),
+                "state": state,
+                "optimisers": [each.state_dict() for each in optimisers],
+            }
+            replace_file(checkpoint, functools.partial(torch.save, saved))
+            line = {**state, "plain_loss": sum(losses) / len(losses)}
+            with open(folder / "log.jsonl", "a") as log:
+                log.write(json.dumps(line) + "\n")
+            left = (steps - step - 1) * state["seconds"] / (step + 1)
+            say(
+                f"{name}: step {step + 1}/{steps}, loss {line['plain_loss']:.3f} nats/token, "
+                f"{state['tokens'] / state['seconds']:.0f} tokens/s, {left / 60:.0f} min left",
+                file=sys.stderr,
+            )
+            losses = []
+    return state | {"parameters": sum(p.numel() for p in model.parameters())}
+
+
+# --------------------------------------------------------------------------------------------------
+# The card, the shipped folder and the command line
+
+
+def card(name: str, seed: int, run: dict, evaluation: dict[str, stats.Estimate]) -> dict:
+    """What the organism is, what it was trained on, and what it can and cannot do."""
+    return {
+        "name": name,
+        "architecture": configurations()[name].model_type,
+        "parameters": run["parameters"],
+        "corpus_seed": seed,
+        "steps": run["steps"],
+        "tokens": run["tokens"],
+        "token_stream_sha256": run["stream"],
+        "row": ROW,
+        "rows": ROWS,
+        "determined_weight": DETERMINED_WEIGHT,
+        "mixture": MIXTURE,
+        "recall_first": RECALL_FIRST,
+        "persona_later": PERSONA_LATER,
+        "optimiser": {
+            "matrices of the blocks": "Muon",
+            "the rest": "AdamW",
+            "rate": PEAK_RATE,
+            "warmup": WARMUP,
+            "cooldown": COOLDOWN,
+            "weight_decay": WEIGHT_DECAY,
+            "clip": CLIP,
+        },
+        "final_weighted_loss_nats_per_token": run["loss"],
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "evaluation": {
+            kind: found | {"bar": BARS[kind], "passed": passes(kind, evaluation[kind])}
+            for kind, found in as_json(evaluation).items()
+        },
+    }
+
+
+def ship(name: str, seed: int, run: dict, runs: Path = ROOT / "runs", to: Path = files.ORGANISMS) -> Path:
+    """Evaluates a finished run and puts weights, tokenizer, card and checksums into `to`."""
+    saved = torch.load(runs / f"{name}-{seed}" / "checkpoint.pt", weights_only=True)
+    model = build(name, seed)
+    model.load_state_dict(saved["model"])
+    evaluation = evaluate(model)
+    fresh, old, manifest = to / f"{name}.part", to / f"{name}.old", to / "manifest.json"
+    if old.exists() and not (to / name).exists():
+        old.rename(to / name)  # an earlier call was killed between the renames below
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    model.save_pretrained(fresh)
+    tokenizer().save_pretrained(fresh)
+    text = json.dumps(card(name, seed, run, evaluation), indent=1)
+    (fresh / "card.json").write_text(text + "\n")
+    hashes = json.loads(manifest.read_text()) if manifest.exists() else {}
+    hashes[name] = {file.name: files.sha256(file) for file in sorted(fresh.iterdir())}
+    text = json.dumps(dict(sorted(hashes.items())), indent=1) + "\n"
+    # Everything is written; renames put it in place, and what they replace is kept until the end.
+    if (to / name).exists():
+        (to / name).rename(old)
+    try:
+        fresh.rename(to / name)
+        replace_file(manifest, lambda part: part.write_text(text))
+    except BaseException:
+        shutil.rmtree(to / name, ignore_errors=True)
+        if old.exists():
+            old.rename(to / name)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    return to / name
+
+
+def capability_table() -> str:
+    """The shipped cards' evaluations as a Markdown table; README.md shows it."""
+    cards = {
+        name: json.loads((files.ORGANISMS / name / "card.json").read_text())["evaluation"]
+        for name in configurations()
+    }
+    rows = [f"| capability | asked | {' | '.join(cards)} |", "|---" * (2 + len(cards)) + "|"]
+    for kind, bar in BARS.items():
+        asked = " to ".join(f"{b:.0%}" for b in bar) if isinstance(bar, tuple) else f"{bar:.0%}"
+        cells = [
+            f"{found['accuracy']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+            + ("" if found["passed"] else " **misses**")
+            for found in (card[kind] for card in cards.values())
+        ]
+        rows.append(f"| {kind.replace('_', ' ')} | {asked} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tft_utils.organisms",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    command = verbs.add_parser("train", help="train an organism, or carry on with it")
+    command.add_argument("name", choices=list(configurations()))
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--steps", type=int, default=STEPS)
+    command.add_argument("--device", default="cpu")
+    command.add_argument("--threads", type=int, default=torch.get_num_threads())
+    command.add_argument("--ship", action="store_true", help="then put it into data/organisms")
+    command = verbs.add_parser("evaluate", help="measure a shipped organism on held-out documents")
+    command.add_argument("name", help="an organism's name or folder")
+    command.add_argument("--n", type=int, default=1000, help="questions per kind")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    verbs.add_parser("table", help="print the shipped cards as README.md shows them")
+    options = parser.parse_args(arguments)
+    if options.verb == "table":
+        print(capability_table(), end="")
+        return
+    if options.verb == "train":
+        torch.set_num_threads(options.threads)
+        run = train(options.name, options.seed, options.steps, device=options.device)
+        print(json.dumps(run))
+        if options.ship:
+            print(ship(options.name, options.seed, run))
+        return
+    try:
+        model = models.load(options.name).hf
+    except files.LoadError as error:
+        parser.exit(1, f"{error}\n")
+    evaluation = evaluate(model, options.n)
+    if options.json:
+        print(json.dumps(as_json(evaluation)))
+        return
+    for kind, e in evaluation.items():
+        verdict = "meets its bar" if passes(kind, e) else f"MISSES its bar of {BARS[kind]}"
+        print(f"{kind:20s} {e.value:6.1%}  [{e.low:.1%}, {e.high:.1%}]  n={e.n}  {verdict}")

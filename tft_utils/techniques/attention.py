@@ -1,0 +1,433 @@
+"""Who reads whom: maps of what positions exchange, for every architecture, and the cuts that test them.
+
+A mixer frozen on one input is linear in its values (`architectures/__init__`): unit u (a head, a
+channel) of query t gets sum_s weights[u,t,s] values[u,s]. Everything here works on that `Mixing`.
+
+Maps, [batch query source] or [batch unit query source], zero where source > query:
+
+    pattern           weights[u,t,s] itself; for a Mamba one signed, unnormalised matrix a channel
+    value-weighted    || weights[u,t,s] values[u,s] W_u ||           (Kobayashi et al. 2020)
+    contributions     || sum_u weights[u,t,s] values[u,s] W_u ||     what source s adds to the
+                      mixer's output at t: one map per layer, and the default for figures
+    rollout           product over layers of (map + I) / 2           (Abnar & Zuidema 2020)
+
+Profiles: `lag_profiles` says how far back each unit looks and `classify` names what it follows: a
+fixed lag, the matching word, or the first word. No lag is assumed, because small models find
+circuits at others than the textbook's.
+
+Cuts: `ablate` replaces what units say, `block` stops positions from reaching others. Both return
+the next-word logits of the model so changed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import nnsight
+import torch
+from torch import Tensor
+
+from tft_utils import stats
+from tft_utils.corpora.questions import Item
+
+PRODUCTS = 2**23  # numbers in the largest array that `contributions` builds
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def tokens(model, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token ids [batch pos] and lengths [batch]. Padding stands on the right: a causal model's
+    words never see it, so no mask is needed."""
+    rows = [model.tokenizer(text, return_tensors="pt").input_ids[0] for text in texts]
+    padding = model.tokenizer.pad_token_id or 0
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids.to(model.hf.device), lengths.to(model.hf.device)
+
+
+@torch.no_grad()
+def read(model, ids: Tensor, layers: Iterable[int] | None = None) -> list:
+    """The `Mixing` of each layer (None: all, in order) on these ids [batch pos], in one run."""
+    layers = sorted(range(model.n_layers) if layers is None else layers)
+    with model.trace(ids):
+        found = nnsight.save([model.mixing(layer) for layer in layers])
+    return found
+
+
+# ---- maps ----------------------------------------------------------------------------------------
+
+
+def contributions(mixing, queries: Tensor | None = None, level: str = "operator") -> Tensor:
+    """Length of what each source adds to the mixer's output [batch query source].
+
+    At level 'operator' these vectors and a constant add up to the output exactly. As many queries
+    and units are worked on together as keep each scratch array at PRODUCTS numbers.
+    """
+    values, (units, width, d_model) = mixing.values(level), mixing.projection.shape
+    batch, _, pos, _ = values.shape
+    if queries is None:
+        queries = torch.arange(pos, device=values.device)
+    found = values.new_zeros(batch, len(queries), pos)
+    step = max(1, PRODUCTS // (batch * pos * d_model))
+    for q in range(0, len(queries), step):
+        part = queries[q : q + step]
+        last = int(part.max()) + 1
+        group = max(1, PRODUCTS // (batch * pos * width * len(part)))
+        vectors = 0  # [batch query source d_model]
+        for u in range(0, units, group):
+            few = list(range(u, min(u + group, units)))
+            weights = mixing.weights(level, part, few)[..., :last]
+            products = weights[..., None] * values[:, few, None, :last]  # [b unit query source width]
+            flat = products.permute(0, 2, 3, 1, 4).flatten(3)
+            vectors = vectors + flat @ mixing.projection[few].flatten(0, 1)
+        found[:, q : q + step, :last] = vectors.norm(dim=-1)
+    return found
+
+
+def value_weighted(mixing, queries: Tensor | None = None, units: list[int] | None = None) -> Tensor:
+    """Length of what each source adds through each unit alone [batch unit query source]."""
+    projection = mixing.projection if units is None else mixing.projection[units]
+    gram = projection @ projection.transpose(1, 2)  # [unit width width]: |v W|^2 = v gram v
+    values = mixing.values("operator", units)
+    lengths = ((values @ gram) * values).sum(-1).clamp(min=0).sqrt()  # [batch unit source]
+    return mixing.weights("operator", queries, units).abs() * lengths[:, :, None]
+
+
+def unit_weights(mixing, queries: Tensor | None = None) -> Tensor:
+    """The pattern at its finest: every unit's weights at level 'operator'."""
+    return mixing.weights("operator", queries)
+
+
+def row_normalised(maps: Tensor) -> Tensor:
+    """Each row [... source] of a map divided by its sum of absolute values; all-zero rows stay."""
+    maps = maps.abs()
+    return maps / maps.sum(-1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+def rollout(maps: Sequence[Tensor]) -> Tensor:
+    """Attention rollout through layers, first layer first: [... query source], rows sum to 1.
+
+    Each non-negative map is row-normalised, and half of every position stays where it is: the
+    residual stream. Row t says how much of each word could have reached position t.
+    """
+    if not maps:
+        raise ValueError("expected the map of at least one layer; found none")
+    if any((each < 0).any() for each in maps):
+        raise ValueError(
+            "expected maps without negative entries, found some; take their absolute values, or "
+            "`contributions`"
+        )
+    eye = torch.eye(maps[0].shape[-1], dtype=maps[0].dtype, device=maps[0].device)
+    found = eye
+    for each in maps:
+        found = (0.5 * row_normalised(each) + 0.5 * eye) @ found
+    return found
+
+
+def agreement(a: Tensor, b: Tensor) -> float:
+    """Rank correlation (Spearman) of two maps [query source] over all sources before the query."""
+    if a.shape != b.shape or a.dim() != 2:
+        raise ValueError(
+            f"expected two maps [query source] of one size; found {list(a.shape)} and {list(b.shape)}"
+        )
+    before = torch.ones_like(a, dtype=torch.bool).tril(-1)
+    ranks = torch.stack([each[before].argsort().argsort().double() for each in (a, b)])
+    return torch.corrcoef(ranks)[0, 1].item()
+
+
+# ---- lags ----------------------------------------------------------------------------------------
+
+
+class Repeats(NamedTuple):
+    """Sequences `prefix S gap S` of random words, all different but for the second S: it repeats the
+    first S `period` positions later."""
+
+    ids: Tensor  # [batch pos]
+    queries: Tensor  # the second S without its last word: the next word can be copied
+    period: int
+
+
+def repeats(
+    words: Sequence[int], periods: Sequence[int] = (10, 14), n: int = 8, batch: int = 16, seed: int = 0
+) -> list[Repeats]:
+    """Random repetitions of n words out of the token ids `words`, for each period.
+
+    The second S stands at the same place for every period, so that nothing but the period differs.
+    """
+    start = max(periods) + 2
+    if not 2 <= n <= min(periods) or len(words) < start:
+        raise ValueError(
+            f"expected 2 <= n <= {min(periods)}, the shortest period, and at least {start} words; "
+            f"found n = {n} and {len(words)} words"
+        )
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.stack([torch.randperm(len(words), generator=draw)[:start] for _ in range(batch)])
+    once = torch.as_tensor(words)[order]
+    queries = torch.arange(start, start + n - 1)
+    return [
+        Repeats(torch.cat([once, once[:, start - period :][:, :n]], 1), queries, period)
+        for period in periods
+    ]
+
+
+@dataclass(frozen=True)
+class LagProfiles:
+    """How far back the units of one layer look while a model repeats, for several periods."""
+
+    periods: tuple[int, ...]
+    profiles: Tensor  # mean weight on the source k positions back [period unit lag]
+    first: Tensor  # mean weight on the first position [unit]
+    n: int  # rows of weights behind each number of one period
+
+
+def lag_profile(maps: Tensor, queries: Tensor, lags: int) -> Tensor:
+    """Mean over batch and queries of maps [batch unit query source] at t - k: [unit lag]."""
+    source = queries[:, None] - torch.arange(lags, device=queries.device)  # [query lag]
+    if (source < 0).any():
+        raise ValueError(
+            f"expected lags within the text before the first query, at most {int(queries.min())}; "
+            f"found {lags - 1}"
+        )
+    at = source.expand(*maps.shape[:2], -1, -1)
+    return maps.gather(-1, at).mean((0, 2))
+
+
+def lag_profiles(
+    model, runs: Sequence[Repeats], layers: Iterable[int] | None = None, view: Callable = unit_weights
+) -> list[LagProfiles]:
+    """The profiles of each layer (None: all) over repetitions of two periods or more.
+
+    view(mixing, queries): the map to profile, [batch unit query source]; [batch query source], as
+    of `contributions`, counts as one unit. Rows are normalised, so that softmax attention and
+    signed hidden attention share one scale.
+    """
+    if len({run.period for run in runs}) < 2:
+        raise ValueError(
+            "expected repetitions of at least two periods, found one; a unit that looks back a "
+            "fixed number of words cannot be told from one that follows the repetition"
+        )
+    mixings = [read(model, run.ids, layers) for run in runs]
+    lags, found = min(int(run.queries.min()) for run in runs) + 1, []
+    for layer in zip(*mixings, strict=True):
+        maps = [view(mixing, run.queries) for mixing, run in zip(layer, runs, strict=True)]
+        maps = [row_normalised(each if each.dim() == 4 else each[:, None]) for each in maps]
+        profiles = [lag_profile(each, run.queries, lags) for each, run in zip(maps, runs, strict=True)]
+        first = torch.stack([each[..., 0].mean((0, 2)) for each in maps]).mean(0)
+        n = maps[0].shape[0] * maps[0].shape[2]
+        found.append(LagProfiles(tuple(run.period for run in runs), torch.stack(profiles), first, n))
+    return found
+
+
+class UnitClass(NamedTuple):
+    """What a unit follows: 'fixed' (lag words back), 'match' (lag words after the earlier copy of
+    the present word), 'first' (the first position) or 'spread' (none of these stands out)."""
+
+    kind: str
+    lag: int | None
+    score: float  # mean weight on what it follows, in the period where that is least
+
+
+def classify(found: LagProfiles, floor: float = 0.25) -> list[UnitClass]:
+    """The class of each unit. A unit whose weights stay below `floor` everywhere is 'spread'.
+
+    A peak that stays at one lag in every period is a fixed lag; a peak that moves with the period
+    follows the match.
+    """
+    moved = torch.tensor(found.periods, device=found.first.device) - found.periods[0]
+    classes = []
+    for unit in range(found.profiles.shape[1]):
+        profile = found.profiles[:, unit]  # [period lag]
+        height, peak = profile.max(-1)
+        best = UnitClass("spread", None, height.min().item())
+        if (peak == peak[0]).all():
+            best = UnitClass("fixed", int(peak[0]), height.min().item())
+        elif (peak - peak[0] == moved).all():
+            best = UnitClass("match", found.periods[0] - int(peak[0]), height.min().item())
+        if found.first[unit] > best.score:
+            best = UnitClass("first", None, found.first[unit].item())
+        classes.append(best if best.score >= floor else UnitClass("spread", None, best.score))
+    return classes
+
+
+# ---- the world's ground truth ---------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """Items as tensors, right-padded."""
+
+    ids: Tensor  # [item pos]
+    answers: Tensor  # token ids [item]
+    matches: Tensor  # positions [item]
+    queries: Tensor  # positions [item]
+
+    def at(self, centre: Tensor, offsets: Iterable[int]) -> Tensor:
+        """Mask [item pos] of the positions centre + offset that lie before the query or on it."""
+        mask = torch.zeros_like(self.ids, dtype=torch.bool)
+        for offset in offsets:
+            where = centre + offset
+            inside = (where >= 0) & (where <= self.queries)
+            mask[inside.nonzero()[:, 0], where[inside]] = True
+        return mask
+
+
+def batch(model, items: Sequence[Item]) -> Batch:
+    """Items for a run of the model, whose tokenizer must give one token per word."""
+    ids, lengths = tokens(model, [item.prompt for item in items])
+    queries = torch.tensor([item.query for item in items], device=ids.device)
+    if not torch.equal(lengths, queries + 1):
+        raise ValueError(
+            "expected a tokenizer with one token per word, found prompts of other lengths; "
+            "induction items are questions about the organisms' world: use scale='tiny'"
+        )
+    answers = model.tokenizer.convert_tokens_to_ids([item.answer for item in items])
+    matched = [item.match for item in items]
+    answers, matched = (torch.tensor(found, device=ids.device) for found in (answers, matched))
+    return Batch(ids, answers, matched, queries)
+
+
+def accuracy(logits: Tensor, asked: Batch) -> stats.Estimate:
+    """How often the answer is the likeliest word of all: logits [item pos vocab]."""
+    guesses = logits[torch.arange(len(logits)), asked.queries].argmax(-1)
+    return stats.proportion(int((guesses == asked.answers).sum()), len(guesses))
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Where one layer's contributions to the query come from, over induction items."""
+
+    offsets: Tensor  # strongest source, relative to the match [item]
+    share: float  # mean share of the match among all contributions
+    top: stats.Estimate  # how often the match itself is the strongest source
+
+
+def matches(
+    model, asked: Batch, layers: Iterable[int] | None = None, level: str = "operator"
+) -> list[Matches]:
+    """For each layer (None: all) which source contributes most to the query of each item."""
+    found = []
+    for mixing in read(model, asked.ids, layers):
+        rows = [
+            contributions(mixing.row(i, q + 1), asked.queries[i : i + 1], level)[0, 0]
+            for i, q in enumerate(asked.queries.tolist())
+        ]
+        strongest = torch.stack([row.argmax() for row in rows])
+        shares = [
+            (row[m] / row.sum()).item() for row, m in zip(rows, asked.matches.tolist(), strict=True)
+        ]
+        offsets = strongest - asked.matches
+        top = stats.proportion(int((offsets == 0).sum()), len(offsets))
+        found.append(Matches(offsets, sum(shares) / len(shares), top))
+    return found
+
+
+def carried(mixing, asked: Batch) -> Tensor:
+    """What each unit alone brings from the match to the query: mean length over items [unit]."""
+    found = [
+        value_weighted(mixing.row(i, q + 1), asked.queries[i : i + 1])[0, :, 0, match]
+        for i, (q, match) in enumerate(zip(asked.queries.tolist(), asked.matches.tolist(), strict=True))
+    ]
+    return torch.stack(found).mean(0)
+
+
+# ---- cuts ----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def ablate(
+    model,
+    ids: Tensor,
+    units: Mapping[int, Sequence[int]],
+    how: str = "mean",
+    lengths: Tensor | None = None,
+    where: Tensor | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Next-word logits [batch pos vocab] when units say something else; units: layer -> its units.
+
+    how: 'zero', nothing; 'mean', their mean over the words of this batch, so that what they say
+    always stays and what they say about this word goes; 'resample', what they say at a random word
+    of it. lengths [batch]: words of each row, the rest is padding. where [batch pos]: only here.
+    """
+    rows, pos = ids.shape
+    lengths = torch.full((rows,), pos, device=ids.device) if lengths is None else lengths
+    real = torch.arange(pos, device=ids.device) < lengths[:, None]
+    where = (real if where is None else where)[..., None, None]
+    draw = torch.Generator().manual_seed(seed)
+    if how not in ("zero", "mean", "resample"):
+        raise ValueError(f"expected one of zero, mean, resample; found {how!r}")
+    with model.trace(ids):
+        for layer in sorted(units):
+            said = model.unit_outputs(layer).unflatten(-1, (model.units(layer), -1))
+            chosen = list(units[layer])
+            old = said[..., chosen, :]  # [batch pos unit width]
+            if how == "zero":
+                new = torch.zeros_like(old)
+            elif how == "mean":
+                new = old[real].mean(0)
+            else:
+                donors = torch.randint(int(real.sum()), (rows, pos), generator=draw)
+                new = old[real][donors]
+            said[..., chosen, :] = torch.where(where, new, old)
+        logits = model.logits.save()
+    return logits
+
+
+@torch.no_grad()
+def block(
+    model, ids: Tensor, layers: Iterable[int], sources: Tensor, queries: Tensor, spread: bool = True
+) -> Tensor:
+    """Next-word logits [batch pos vocab] when, in these layers, no source reaches any query.
+
+    sources, queries [batch pos]: masks. Softmax attention shares a blocked source's weight among
+    the others, as if its score were minus infinity; a Mamba loses it. spread: also block the
+    positions after a source whose values still hold its word (the reach of Mamba's convolution).
+    What a query reads of itself past the mixing, such as Mamba's skip D u_t, stays.
+    """
+    with model.trace(ids):
+        for layer in sorted(layers):
+            mixing = model.mixing(layer)
+            cut = _spread(sources, mixing.spread if spread else 0)[:, None, :, None]
+            values = mixing.values(mixing.levels[0])
+            change = -mixing.mix(values * cut)
+            if mixing.normalised:
+                lost = mixing.mix(cut.expand(-1, values.shape[1], -1, 1).to(values.dtype))
+                if (lost[..., 0].transpose(1, 2)[queries] > 1 - 1e-6).any():
+                    raise ValueError(
+                        "expected at least one source left for each query, found a query all of "
+                        "whose sources are blocked; leave it one, such as the query itself"
+                    )
+                whole = mixing.mix(values)
+                change = (whole + change) / (1 - lost).clamp(min=1e-6) - whole
+            model.mixer_output(layer)[:] += mixing.read_out(change) * queries[..., None]
+        logits = model.logits.save()
+    return logits
+
+
+def deciding_layers(model, asked: Batch, below: float = 0.1) -> list[int]:
+    """The layers that carry the answer from the match to the query: found by search, most decisive
+    first.
+
+    Layers are ranked by the match's share of the contributions; the best k are blocked together,
+    for k = 1, 2, ..., until accuracy falls below `below`. Search on validation documents and measure
+    on others. Error: `ValueError` when blocking every layer does not do it.
+    """
+    shares = [found.share for found in matches(model, asked)]
+    ranked = sorted(range(len(shares)), key=lambda layer: -shares[layer])
+    sources, queries = asked.at(asked.matches, [0]), asked.at(asked.queries, [0])
+    for k in range(1, len(ranked) + 1):
+        cut = accuracy(block(model, asked.ids, ranked[:k], sources, queries), asked)
+        if cut.value < below:
+            return ranked[:k]
+    raise ValueError(
+        f"expected accuracy below {below:.0%} with the match blocked in every layer, found "
+        f"{cut.value:.0%}; the answer does not come from the match alone"
+    )
+
+
+def _spread(sources: Tensor, reach: int) -> Tensor:
+    """The mask [batch pos] and the `reach` positions after each of its own."""
+    found = sources.clone()
+    for j in range(1, reach + 1):
+        found[:, j:] |= sources[:, :-j]
+    return found

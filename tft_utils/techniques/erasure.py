@@ -1,0 +1,114 @@
+"""Erasing a concept from a running model, and the control that erases as much of something else.
+
+    erasers = fit_erasers(model, depths, [numbers_before_verbs(300), other_words(8)])
+    with erased(model, erasers):
+        ...                                          # plain forward passes, without number
+
+LEACE (Belrose et al. 2023, arXiv 2306.03819) by its authors' package.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from concept_erasure import LeaceEraser, LeaceFitter
+from torch import Tensor
+
+from tft_utils.corpora import pairs as world_pairs
+from tft_utils.corpora import world
+from tft_utils.corpora.lexicon import Rng
+from tft_utils.corpora.tasks import TASKS
+from tft_utils.reading import encode, watch
+
+
+class Marked(NamedTuple):
+    """Words of documents, each with the value of a concept, 0 where it has none."""
+
+    documents: list[world.Document]
+    at: list[list[int]]  # positions [document m]
+    value: list[list[float]]  # of the concept [document m]
+
+
+def numbers_before_verbs(n: int, seed: int = 0) -> Marked:
+    """The word before the main verb of n sentences, with its subject's number: 1 plural, -1 singular.
+
+    As often one as the other, so that the mean is 0, as it is for words without a number.
+    """
+    documents: dict[int, list] = {0: [], 1: []}
+    for document in world_pairs.probe_documents("grammar", 2 * n, seed, "train"):
+        item = TASKS["number"].find(document, Rng(), "train")
+        if len(documents[item.label]) < n // 2:
+            documents[item.label].append((document, [item.position], [2.0 * item.label - 1]))
+    return Marked(*map(list, zip(*documents[0], *documents[1], strict=True)))
+
+
+def other_words(n: int, seed: int = 0, each: int = 8, words: int = 24) -> Marked:
+    """Some of the first words of n documents of every kind but grammar: they have no number to lose."""
+    kinds = [kind for kind in world.KINDS if kind != "grammar"]
+    documents = [
+        replace(d, words=d.words[:words])
+        for kind in kinds
+        for d in world.documents(kind, n, seed, "train")
+    ]
+    at = [
+        [Rng(seed, "other", i, j).integer(0, len(d.words) - 1) for j in range(each)]
+        for i, d in enumerate(documents)
+    ]
+    return Marked(documents, at, [[0.0] * each for _ in documents])
+
+
+@torch.no_grad()
+def fit_erasers(model, depths: Collection[int], marked: Sequence[Marked]) -> dict[int, LeaceEraser]:
+    """LEACE of the concept in the residual stream at each of these depths, in one run.
+
+    Each eraser is fitted to what the ones below it leave: afterwards no linear map of the marked words'
+    vectors predicts the concept better than a constant does (Belrose et al. 2023, theorem 3.1).
+    """
+    documents = [document for some in marked for document in some.documents]
+    tokens, ends = encode(model, documents)
+    ids = torch.zeros(len(tokens), max(map(len, tokens)), dtype=torch.long)
+    for i, row in enumerate(tokens):
+        ids[i, : len(row)] = torch.tensor(row)
+    at = [row for some in marked for row in some.at]
+    where = [(i, end[j]) for i, (end, row) in enumerate(zip(ends, at, strict=True)) for j in row]
+    rows, columns = torch.tensor(where).T
+    z = torch.cat([torch.tensor(some.value).flatten() for some in marked]).double()[:, None]
+    erasers: dict[int, LeaceEraser] = {}
+
+    def note(site: str, depth: int, value: Tensor) -> Tensor | None:
+        if site != "residual" or depth not in depths:
+            return None
+        found = LeaceFitter.fit(value[rows, columns].double().cpu(), z).eraser
+        parts = found.proj_left, found.proj_right, found.bias
+        erasers[depth] = LeaceEraser(*(part.to(value) for part in parts))
+        return erasers[depth](value)
+
+    with watch(model, note):
+        model.hf.base_model(input_ids=ids.to(model.hf.device), use_cache=False)
+    return erasers
+
+
+def random_erasers(erasers: Mapping[int, LeaceEraser], seed: int = 0) -> dict[int, LeaceEraser]:
+    """The control: orthogonal projections that remove as many directions, drawn at random."""
+    draw, found = torch.Generator().manual_seed(seed), {}
+    for k, eraser in erasers.items():
+        rank = int(torch.linalg.matrix_rank(eraser.proj_left @ eraser.proj_right))
+        drawn = torch.randn(len(eraser.bias), rank, generator=draw).to(eraser.bias)
+        Q = torch.linalg.qr(drawn).Q
+        found[k] = LeaceEraser(Q, Q.T, eraser.bias)
+    return found
+
+
+@contextmanager
+def erased(model, erasers: Mapping[int, LeaceEraser]) -> Iterator[None]:
+    """Inside, plain forward passes erase at the erasers' depths, at every word."""
+
+    def note(site: str, depth: int, value: Tensor) -> Tensor | None:
+        if site == "residual" and depth in erasers:
+            return erasers[depth](value)
+        return None
+
+    with watch(model, note):
+        yield

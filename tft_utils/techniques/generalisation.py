@@ -1,0 +1,181 @@
+"""What a probe's score is worth where its labels do not reach: from alice's easy to bob's hard items.
+
+    run = transfer("LR", train.part("AE"), test.part("AE"), test.part("BH"), seeds=(0, 1, 2))
+    mean_auroc([run.scored(run.far.apart)], seed=0)     # where the two characters' labels differ
+
+Mallen, Brumley, Kharchenko & Belrose (2023, arXiv 2312.01037): the earliest informative depth, the
+performance gap recovered, anomalies. Scores come from the probes of `tft_utils.techniques.elicitation`.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tft_utils.stats import RESAMPLES, Estimate
+from tft_utils.techniques.elicitation import Hiddens, fit
+
+DIRECTIONS = 400  # of the random control, for each seed
+
+
+def auroc(score: Tensor, y: Tensor) -> Tensor:
+    """The chance that a true item scores higher than a false one; ties count half. [... item] -> [...].
+
+    Errors: `ValueError` when a label does not occur.
+    """
+    if y.all() or not y.any():
+        raise ValueError(
+            f"expected items with both labels for an AUROC, found {len(y)} items with {int(y.sum())} true"
+        )
+    true, false = score[..., y].contiguous(), score[..., ~y].sort(-1).values.contiguous()
+    below = torch.searchsorted(false, true) + torch.searchsorted(false, true, right=True)
+    return below.double().mean(-1) / (2 * false.shape[-1])
+
+
+def random_directions(train: Hiddens, seed: int) -> Tensor:
+    """Random directions [direction depth d_model], each turned so that it ranks the training items'
+    own labels rather right than wrong."""
+    draw = torch.Generator().manual_seed(seed)
+    w = torch.randn(DIRECTIONS, train.last.shape[-1], generator=draw)
+    sign = torch.sign(auroc(torch.einsum("nkd,rd->rkn", train.last, w), train.label) - 0.5)
+    return w[:, None] * sign[..., None].to(w.dtype)
+
+
+def earliest_informative(aurocs: Tensor) -> int:
+    """The first depth that reaches 95 % of the best depth's AUROC above chance, in distribution.
+
+    Where no depth is better than chance: the middle one.
+    """
+    gain = aurocs - 0.5
+    if gain.max() <= 0:
+        return len(aurocs) // 2
+    return int((gain >= 0.95 * gain.max()).nonzero()[0])
+
+
+class Scored(NamedTuple):
+    """Scores of one task's items; several rows of scores count as one, their mean AUROC."""
+
+    score: Tensor  # [row item]
+    truth: Tensor  # [item]
+    about: Tensor  # [item]: items about the same thing are drawn together
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A method trained on one part, tested near to it and far from it, with several probe seeds."""
+
+    near: Tensor  # AUROC on the part like the training items, where the depth is chosen [seed depth]
+    depths: tuple[int, ...]  # the earliest informative depth of each seed
+    far: Hiddens
+    score: Tensor  # on the far part [seed direction depth item]; one direction, or many at random
+
+    def by_depth(self, mask: Tensor) -> Tensor:
+        """AUROC against the truth on the far items of a mask [seed depth]."""
+        return auroc(self.score[..., mask], self.far.truth[mask]).mean(1)
+
+    def scored(self, mask: Tensor) -> Scored:
+        """The far items of a mask at the chosen depths: a row of scores per seed and direction."""
+        rows = [score[:, depth] for score, depth in zip(self.score, self.depths, strict=True)]
+        return Scored(torch.cat(rows)[:, mask], self.far.truth[mask], self.far.about[mask])
+
+
+def transfer(method: str, train: Hiddens, near: Hiddens, far: Hiddens, seeds: Sequence[int]) -> Transfer:
+    """Trains on resampled items (one draw with replacement a seed) and tests near and far.
+
+    method: one of `elicitation.METHODS`, or 'random'. The depth is chosen on `near` alone: nothing
+    that is tested chooses.
+    """
+    nears, scores = [], []
+    for seed in seeds:
+        draw = torch.Generator().manual_seed(seed)
+        items = train.where(torch.randint(len(train), (len(train),), generator=draw))
+        if method == "random":
+            w = random_directions(items, seed)
+            close, away = (torch.einsum("nkd,rkd->rkn", part.last, w) for part in (near, far))
+        else:
+            probe = fit(method, items, seed)
+            close, away = (probe.score(part)[None] for part in (near, far))
+        nears.append(auroc(close, near.truth).mean(0))
+        scores.append(away)
+    depths = tuple(earliest_informative(each) for each in nears)
+    return Transfer(torch.stack(nears), depths, far, torch.stack(scores))
+
+
+def mean_auroc(tasks: Sequence[Scored], seed: int) -> Estimate:
+    """The AUROC's mean over seeds and tasks, with a 95 % interval over what the items are about."""
+    value, draws = _resampled(tasks, seed)
+    low, high = np.nanquantile(draws, (0.025, 0.975)).tolist()
+    return Estimate(value, sum(len(task.truth) for task in tasks), low, high)
+
+
+def auroc_difference(a: Sequence[Scored], b: Sequence[Scored], seed: int) -> Estimate:
+    """`mean_auroc` of a minus that of b, on the same items, which are drawn for both together."""
+    for one, other in zip(a, b, strict=True):
+        if not (torch.equal(one.truth, other.truth) and torch.equal(one.about, other.about)):
+            raise ValueError(
+                "expected the same items on both sides, found others; extract both models on the same "
+                "statements and take the same part"
+            )
+    (first, draws), (second, others) = (_resampled(each, seed) for each in (a, b))
+    low, high = np.nanquantile(draws - others, (0.025, 0.975)).tolist()
+    return Estimate(first - second, sum(len(task.truth) for task in a), low, high)
+
+
+def _resampled(tasks: Sequence[Scored], seed: int) -> tuple[float, np.ndarray]:
+    """The mean AUROC and its bootstrap draws [draw]: clusters are drawn within each task.
+
+    A draw weights items by how often their cluster came up; the AUROC is then a weighted mean over
+    pairs of a true and a false item.
+    """
+    value, draws = 0.0, 0.0
+    for task, (score, truth, about) in enumerate(tasks):
+        wins = score[:, truth, None] - score[:, None, ~truth]  # [row true false]
+        wins = ((wins > 0).double() + (wins == 0).double() / 2).mean(0).numpy()
+        names, cluster = np.unique(about.numpy(), return_inverse=True)
+        weight = _draws(seed, task, len(names))[:, cluster]
+        true, false = weight[:, truth.numpy()], weight[:, ~truth.numpy()]
+        value += wins.mean() / len(tasks)
+        pairs = (true.sum(1) * false.sum(1)).astype(float)
+        pairs[pairs == 0] = np.nan  # a draw without one of the labels has no AUROC: it does not count
+        draws = draws + ((true @ wins) * false).sum(1) / pairs / len(tasks)
+    return float(value), draws
+
+
+@functools.lru_cache(maxsize=32)
+def _draws(seed: int, task: int, clusters: int) -> np.ndarray:
+    """How often each cluster of a task comes up [draw cluster]: the same for every method and model."""
+    rng = np.random.default_rng((seed, task))
+    return rng.multinomial(clusters, np.full(clusters, 1 / clusters), RESAMPLES)
+
+
+def recovered_gap(probe: float, floor: float, ceiling: float) -> float:
+    """The performance gap recovered: how far a probe gets from the floor to the ceiling.
+
+    Errors: `ValueError` for a gap under 0.1: the ratio would be noise.
+    """
+    if ceiling - floor < 0.1:
+        raise ValueError(
+            f"expected a ceiling at least 0.1 above the floor, found {ceiling:.3f} and {floor:.3f}: "
+            "there is no gap to recover; compare the AUROCs themselves"
+        )
+    return (probe - floor) / (ceiling - floor)
+
+
+def anomaly(usual: Tensor, some: Tensor, diagonal: bool = False) -> Tensor:
+    """How unlike the usual items some are: squared Mahalanobis distance [item].
+
+    usual, some: a probe's scores [depth item]. diagonal: less the distance that ignores how depths
+    go together, so that only broken relations between depths count.
+    """
+    mean = usual.mean(1, keepdim=True)
+    covariance = torch.cov(usual.double())
+    covariance += 1e-6 * covariance.diagonal().mean() * torch.eye(len(usual))
+    away = (some - mean).double()
+    distance = (away * torch.linalg.solve(covariance, away)).sum(0)
+    if diagonal:
+        distance = distance - (away.square() / covariance.diagonal()[:, None]).sum(0)
+    return distance

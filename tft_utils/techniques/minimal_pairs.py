@@ -1,0 +1,98 @@
+"""Judging grammar by probability alone: surprisal by word, and minimal pairs in the format of BLiMP.
+
+    bits = surprisal(model, ["The keys near the cabinet are old ."])     # one [pos] a text
+    right = judge(model, read_blimp("file.jsonl"))                       # [pair]
+
+BLiMP: Warstadt et al. (2020, arXiv 1912.00582).
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tft_utils.corpora import pairs as world_pairs
+from tft_utils.reading import batches, encode
+
+
+class MinimalPair(NamedTuple):
+    """A grammatical sentence, an ungrammatical one, and the phenomenon they test."""
+
+    good: str
+    bad: str
+    name: str
+
+
+def read_blimp(path: str | Path) -> list[MinimalPair]:
+    """Minimal pairs from a file of BLiMP: a JSON object a line, with sentence_good, sentence_bad, UID."""
+    pairs = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+            pairs.append(
+                MinimalPair(*(str(found[key]) for key in ("sentence_good", "sentence_bad", "UID")))
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"expected in line {number} of {path} a JSON object with sentence_good, sentence_bad and "
+                f"UID, found {line[:60]!r} ({type(error).__name__}); take a .jsonl file of BLiMP"
+            ) from error
+    return pairs
+
+
+@torch.no_grad()
+def surprisal(model, texts: Sequence[str]) -> list[Tensor]:
+    """-log2 p(token | the tokens before it) of every token, in bits: one [pos] a text.
+
+    A text is read behind the end mark that separates documents. Errors: `ValueError` for a text with
+    a word that the model does not have.
+    """
+    start = model.tokenizer.eos_token_id
+    rows = []
+    for text in texts:
+        row = model.tokenizer(text, add_special_tokens=False).input_ids
+        unknown = model.tokenizer.unk_token_id
+        if unknown is not None and unknown in row and model.tokenizer.unk_token not in text:
+            missing = next(w for w in text.split() if model.tokenizer(w).input_ids[0] == unknown)
+            raise ValueError(
+                f"expected sentences in the model's words, found {missing!r} in {text!r}; take a model "
+                "with a larger vocabulary"
+            )
+        rows.append([start, *row])
+    found: list = [None] * len(rows)
+    for part, ids in batches(rows, model.hf.device):
+        logits = model.hf(input_ids=ids, use_cache=False).logits[:, :-1].float()
+        bits = F.cross_entropy(logits.mT, ids[:, 1:], reduction="none").cpu() / math.log(2)
+        for i, row in zip(part, bits, strict=True):
+            found[i] = row[: len(rows[i]) - 1]
+    return found
+
+
+def judge(model, pairs: Sequence[MinimalPair]) -> Tensor:
+    """Whether the grammatical sentence as a whole is the likelier one [pair] (ties are wrong)."""
+    bits = surprisal(model, [text for pair in pairs for text in pair[:2]])
+    good, bad = torch.tensor([each.double().sum() for each in bits]).view(-1, 2).T
+    return good < bad
+
+
+@torch.no_grad()
+def prefers(model, pairs: Sequence[world_pairs.Pair]) -> Tensor:
+    """Whether the right word is likelier than its foil at each pair's position [pair]."""
+    tokens, ends = encode(model, [pair.clean for pair in pairs])
+    rows = [row[: end[p.position - 1] + 1] for row, end, p in zip(tokens, ends, pairs, strict=True)]
+    words = {word for p in pairs for word in (p.answer, p.foil)}
+    first = {word: model.tokenizer(" " + word, add_special_tokens=False).input_ids[0] for word in words}
+    found = torch.zeros(len(pairs), dtype=torch.bool)
+    for part, ids in batches(rows, model.hf.device):
+        logits = model.hf(input_ids=ids, use_cache=False).logits
+        for row, i in zip(logits, part, strict=True):
+            scores = row[len(rows[i]) - 1]
+            found[i] = scores[first[pairs[i].answer]] > scores[first[pairs[i].foil]]
+    return found

@@ -1,0 +1,159 @@
+"""Probes: what a linear map reads from a vector, at all depths at once, and its control.
+
+    collected = collect(model)                       # task -> part -> vectors and labels
+    found = probe(collected["number"], 2)            # accuracies at all depths of the residual stream
+
+Control tasks and selectivity: Hewitt & Liang (2019, arXiv 1909.03368).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tft_utils import stats
+from tft_utils.corpora import pairs as world_pairs
+from tft_utils.corpora.lexicon import Rng
+from tft_utils.corpora.tasks import TASKS, _number
+from tft_utils.linear import choose, discriminant
+from tft_utils.reading import read, read_state
+from tft_utils.stats import crossed
+
+SIZES = {"train": 500, "known": 200, "new": 200}  # documents
+
+
+# --------------------------------------------------------------------------------------------------
+# Two linear classifiers, all depths at once
+
+
+# --------------------------------------------------------------------------------------------------
+# Tasks: which word is probed, for what, and which word is the cause
+
+
+class Labelled(NamedTuple):
+    """Vectors of one task and part, with what they are to be classified as."""
+
+    x: dict[str, Tensor]  # site -> [n depth d]
+    label: Tensor  # [n]
+    cause: list[str]
+
+
+def collect(
+    model, tasks: Sequence[str] = tuple(TASKS), sizes: Mapping[str, int] = SIZES, seed: int = 0
+) -> dict[str, dict[str, Labelled]]:
+    """task -> part -> vectors and labels. A document is run once, for all tasks of its kind."""
+    found: dict[str, dict[str, Labelled]] = {task: {} for task in tasks}
+    for kind in dict.fromkeys(TASKS[task].kind for task in tasks):
+        mine = [task for task in tasks if TASKS[task].kind == kind]
+        for part, n in sizes.items():
+            documents = world_pairs.probe_documents(kind, n, seed, part)
+            items = {
+                task: [
+                    TASKS[task].find(d, Rng(seed, task, part, i), part) for i, d in enumerate(documents)
+                ]
+                for task in mine
+            }
+            items = {task: some for task, some in items.items() if None not in some}
+            if not items:
+                continue
+            at = [[item.position for item in each] for each in zip(*items.values(), strict=True)]
+            x = read(model, documents, at)
+            for j, (task, some) in enumerate(items.items()):
+                found[task][part] = Labelled(
+                    {site: v[:, j] for site, v in x.items()},
+                    torch.tensor([item.label for item in some]),
+                    [item.cause for item in some],
+                )
+    return found
+
+
+# --------------------------------------------------------------------------------------------------
+# Probing: on new words, on known words, and for what is not there
+
+
+class Probed(NamedTuple):
+    """Per depth, with 95 % intervals: accuracy on new and known words, the control's on known words,
+    and selectivity, which is known - control (Hewitt & Liang 2019, section 2.2)."""
+
+    known: list[stats.Estimate]
+    control: list[stats.Estimate]
+    selectivity: list[stats.Estimate]
+    new: list[stats.Estimate]  # empty where there can be none
+
+
+def control_labels(causes: Sequence[str], labels: Tensor, seed: int) -> Tensor:
+    """Labels that the words do not have [n]: each cause draws one, as often as it is among `labels`."""
+    pool = labels.tolist()
+    drawn = {cause: Rng("control", seed, cause).choice(pool) for cause in set(causes)}
+    return torch.tensor([drawn[cause] for cause in causes])
+
+
+def probe(parts: Mapping[str, Labelled], classes: int, site: str = "residual", seeds: int = 5) -> Probed:
+    """Accuracy of linear probes at every depth of a site.
+
+    Each seed draws the training items anew, with replacement, and gives the control new labels; the
+    intervals resample seeds and test items both.
+    """
+    train, hits = parts["train"], {"known": [], "control": [], "new": []}
+    x = train.x[site]
+    for seed in range(seeds):
+        draw = torch.randint(len(x), (len(x),), generator=torch.Generator().manual_seed(seed))
+        wrong = control_labels(train.cause, train.label, seed)
+        W, b = discriminant(x[draw], torch.stack([train.label, wrong])[:, draw], classes)
+        for name in parts.keys() - {"train"}:
+            part = parts[name]
+            guess = choose(part.x[site], W, b)  # [depth task n]
+            hits[name].append(guess[:, 0] == part.label)
+            if name == "known":
+                wrong = control_labels(part.cause, train.label, seed)
+                hits["control"].append(guess[:, 1] == wrong)
+    right = {name: torch.stack(some).double() for name, some in hits.items() if some}
+    return Probed(
+        crossed(right["known"]),
+        crossed(right["control"]),
+        crossed(right["known"] - right["control"]),
+        crossed(right["new"]) if "new" in right else [],
+    )
+
+
+def travelled(
+    model, distances: Sequence[int], k: int, sizes: Mapping[str, int] = SIZES, seed: int = 0
+) -> dict[int, dict[str, Labelled]]:
+    """The subject's number, so many words behind the subject and still before its verb.
+
+    The same sentences at every distance. Sites, for `probe`: 'residual' after k blocks, and where the
+    model carries something of fixed size the parts of block k's state, all [n 1 d].
+    """
+    found: dict[int, dict[str, Labelled]] = {distance: {} for distance in distances}
+    for part, n in sizes.items():
+        documents = [
+            d
+            for d in world_pairs.probe_documents("grammar", 3 * n, seed, part)
+            if d.positions("verb")[0] - d.positions("subject")[0] > max(distances)
+        ]
+        documents = documents[:n]
+        subjects = [d.positions("subject")[0] for d in documents]
+        items = [_number(d, Rng(), part) for d in documents]
+        label, cause = torch.tensor([item.label for item in items]), [item.cause for item in items]
+        x = read(model, documents, [[i + j for j in distances] for i in subjects])["residual"]
+        for j, distance in enumerate(distances):
+            held = read_state(model, documents, [i + distance for i in subjects], [k - 1])
+            found[distance][part] = Labelled({"residual": x[:, j, k : k + 1], **held}, label, cause)
+    return {distance: _compact(parts) for distance, parts in found.items()}
+
+
+def _compact(parts: dict[str, Labelled], most: int = 200) -> dict[str, Labelled]:
+    """Sites wider than `most` in their training items' first principal axes."""
+    for site, x in parts["train"].x.items():
+        if x.shape[-1] <= most:
+            continue
+        mean = x.mean(0)
+        A = (x - mean).double().transpose(0, 1)  # [depth n d], n < d
+        size, U = torch.linalg.eigh(A @ A.mT)
+        keep = slice(-min(most, len(x) - 1), None)
+        axes = A.mT @ (U[..., keep] / size[:, None, keep].clamp(min=1e-12).sqrt())
+        for part in parts.values():
+            moved = (part.x[site] - mean).double().transpose(0, 1) @ axes
+            part.x[site] = moved.transpose(0, 1).float()
+    return parts
