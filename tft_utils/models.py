@@ -13,20 +13,23 @@ k = 0 is the embedding and k = `n_layers` is what the final norm reads, for ever
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 import torch
+import torch.nn.functional as F
 from nnsight.modeling.transformers import TransformersModel
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from tft_utils import files
-from tft_utils.architectures import ARCHITECTURES
+from tft_utils.architectures import ARCHITECTURES, Kind
+from tft_utils.architectures.recurrent import keep
 from tft_utils.files import LoadError, explain, read_json
 
 PAIR = ("transformer", "mamba")
@@ -57,7 +60,8 @@ class Model(TransformersModel):
     """A causal language model under nnsight, with the same verbs for every architecture.
 
     Inside `with model.trace(...)`, `residual`, `mixer_output` and `logits` give live tensors: save
-    them with `.save()`, change them in place, or replace them with the `set_` verb.
+    them with `.save()`, change them in place, or replace them with the `set_` verb. In plain PyTorch,
+    `block` runs one block open to everyone, and `module` gives any module.
     """
 
     def __init__(self, hf, tokenizer) -> None:
@@ -73,26 +77,64 @@ class Model(TransformersModel):
     def n_layers(self) -> int:
         return self.config.num_hidden_layers
 
+    # ---- where things are
+
+    def kind(self, layer: int) -> Kind:
+        """What block `layer` has: its paths, components and compressed parts."""
+        find = getattr(self.architecture, "kind", None)
+        return find(self.hf, layer) if find else self.architecture.KIND
+
+    def module(self, what: str, layer: int | None = None) -> torch.nn.Module:
+        """A module of the transformers model: 'embedding', 'final_norm', 'unembedding', or of a layer
+        'block', 'mixer', 'output' (of its units, into the stream) or 'memory' (what an edit changes)."""
+        if layer is None:
+            return self.hf.get_submodule(self.architecture.WHERE[what])
+        block, kind = (
+            self.hf.get_submodule(f"{self.architecture.WHERE['blocks']}.{layer}"),
+            self.kind(layer),
+        )
+        below = {
+            "block": "",
+            "mixer": kind.mixer,
+            "output": f"{kind.mixer}.{kind.output}",
+            "memory": kind.memory,
+        }
+        return block.get_submodule(below[what])
+
+    def units(self, layer: int) -> int:
+        """How many heads (or channels) the mixer of block `layer` has."""
+        return attrgetter(self.kind(layer).units)(self.module("mixer", layer))
+
+    @property
+    def compressed(self) -> bool:
+        """Whether all that the model carries has one size at every length."""
+        return all(self.kind(layer).compressed for layer in range(self.n_layers))
+
+    def _envoy(self, what: str):
+        return attrgetter(self.architecture.WHERE[what])(self)
+
+    # ---- inside a trace
+
     @property
     def blocks(self):
-        return self.architecture.blocks(self)
+        return self._envoy("blocks")
 
     def mixer(self, layer: int):
         """The module of block `layer` through which positions exchange information."""
-        return self.architecture.mixer(self.blocks[layer])
+        return attrgetter(self.kind(layer).mixer)(self.blocks[layer])
 
     @property
     def final_norm(self):
-        return self.architecture.final_norm(self)
+        return self._envoy("final_norm")
 
     @property
     def unembedding(self):
-        return self.architecture.unembedding(self)
+        return self._envoy("unembedding")
 
     def _at_depth(self, k: int):
         if not 0 <= k <= self.n_layers:
             raise ValueError(f"expected a depth k from 0 to {self.n_layers}; found {k}")
-        return self.blocks[k - 1] if k else self.architecture.embedding(self)
+        return self.blocks[k - 1] if k else self._envoy("embedding")
 
     def residual(self, k: int) -> Tensor:
         """The residual stream [batch pos d_model] after k blocks. Only inside a trace."""
@@ -107,33 +149,42 @@ class Model(TransformersModel):
         out = self.mixer(layer).output
         return out[0] if isinstance(out, tuple) else out
 
-    def mixing(self, layer: int):
-        """What block `layer`'s mixer does to this input, frozen: its file's `Mixing`, which
-        `tft_utils.techniques.attention` reads. Only inside a trace."""
-        return self.architecture.mixing(self.mixer(layer))
-
-    def units(self, layer: int) -> int:
-        """How many heads (or channels) the mixer of block `layer` has."""
-        return self.architecture.units(self.mixer(layer))
-
     def unit_outputs(self, layer: int) -> Tensor:
         """What the mixer's units hand to its output projection, side by side
         [batch pos unit*width]. Only inside a trace; change it in place."""
-        return self.architecture.output_projection(self.mixer(layer)).input
+        return attrgetter(self.kind(layer).output)(self.mixer(layer)).input
 
     @property
     def logits(self) -> Tensor:
         """The next-word logits [batch pos vocab]. Only inside a trace."""
         return self.unembedding.output
 
+    # ---- in plain PyTorch
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The residual stream before the first block [batch pos d_model]."""
+        return self.module("embedding")(ids)
+
+    def block(self, layer: int, x: Tensor, put: Callable = keep, past: dict | None = None) -> Tensor:
+        """Block `layer` on x [... pos d_model], open to `put`: see `tft_utils.architectures`."""
+        return self.architecture.block(self.hf, layer, x, put, past)
+
+    def mixing(self, layer: int, x: Tensor):
+        """What block `layer`'s mixer does when the block reads x [batch pos d_model], frozen: linear in
+        its values. See `architectures.softmax.Mixing` and `architectures.recurrent.Mixing`."""
+        points: dict = {}
+        self.block(layer, x, lambda name, value, t=None: points.setdefault(name, value))
+        return self.kind(layer).mixing.of(points, self.module("output", layer))
+
+    def to_logits(self, residual: Tensor, put: Callable = keep) -> Tensor:
+        """Final norm and unembedding: [... d_model] -> [... vocab]. Also inside a trace."""
+        linear = self.module("unembedding")
+        normed = self.architecture.final(self.hf, residual, put)
+        return F.linear(normed.to(linear.weight.dtype), linear.weight, linear.bias)
+
     def state(self, cache, layer: int) -> dict[str, Tensor]:
         """What `layer` carries from past positions in a cache: name -> live tensor."""
         return self.architecture.state(cache, layer)
-
-    def to_logits(self, residual: Tensor) -> Tensor:
-        """Final norm and unembedding: [... d_model] -> [... vocab]."""
-        normed = self.final_norm(residual)
-        return self.unembedding(normed.to(self.unembedding.weight.dtype))
 
 
 def load(
@@ -148,6 +199,7 @@ def load(
     readable: run Mamba's scan as a Python loop whose every step nnsight can read and edit
     (`tft_utils.architectures.mamba_scan.TAPS`). Same numbers, slower.
     """
+    device = _best_device() if device == "auto" else device
     _check_device_and_dtype(device, dtype)
     source = _resolve(name, scale)
     folder = source if isinstance(source, Path) else _download(source, ["*.json"])
@@ -184,7 +236,7 @@ def load(
             f"expected every weight of the model in {folder}, found none for "
             f"{', '.join(sorted(found['missing_keys'])[:3])}; download the files again"
         )
-    ARCHITECTURES[config.model_type].prepare(hf, readable)
+    prepare(hf, readable)
     return Model(hf, tokenizer)
 
 
@@ -201,9 +253,21 @@ def _progress_bars(wanted: bool) -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def load_pair(scale: str = "tiny", **options) -> tuple[Model, Model]:
-    """The Transformer and the Mamba of a scale."""
-    return tuple(load(name, scale, **options) for name in PAIR)
+def prepare(hf, readable: bool = False) -> None:
+    """What an architecture does to a bare transformers model before nnsight wraps it."""
+    getattr(ARCHITECTURES[hf.config.model_type], "prepare", lambda *_: None)(hf, readable)
+
+
+def load_models(names: Sequence[str] = PAIR, scale: str = "tiny", **options) -> dict[str, Model]:
+    """Models by name, in order: what a lesson's MODELS asks for. options: as of `load`."""
+    return {name: load(name, scale, **options) for name in names}
+
+
+def _best_device() -> str:
+    """CUDA, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _check_device_and_dtype(device: str, dtype: torch.dtype) -> None:

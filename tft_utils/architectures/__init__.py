@@ -1,58 +1,79 @@
-"""One file per architecture. Each answers the same questions, so no technique names one.
+"""One file per architecture. Each writes its block once, open to everyone; no technique names one.
 
-    prepare(hf, readable)   called once on a bare transformers model, before nnsight wraps it
-    embedding(model)        the module whose output is the residual stream before the first block
-    blocks(model)           the blocks; a block's output is the residual stream after it
-    mixer(block)            the module through which a block's positions exchange information
-    final_norm(model)       the norm before the unembedding
-    unembedding(model)      the module that turns the normed residual stream into logits
-    state(cache, layer)     what a layer carries from past positions: name -> live tensor
-    CACHE                   the keyword under which the model takes and returns that cache
-    COMPRESSED              which parts of a state have one size at every length
-    step(model, layer, x, past, mask)  a block on the next word alone, see below
-    output_projection(mixer)  the module that writes the mixer's units into the residual stream
-    units(mixer)            how many units (heads, channels) that module reads, side by side
-    mixing(mixer)           in a trace: what the mixer does to this input, as the file's `Mixing`
-    RULES, RULE_SETS        names of the relevance rules, and of the sets they make (first: default)
-    relevance_rules(model, name, without)  what runs in place of which modules' forward, by a set
-    relevance_leak(name)    what a set loses in a mixer (a function), or None; `tft_utils.techniques.relevance`
-    LORA_TARGETS            modules that a LoRA adapter is put on; `tft_utils.organisms.quirky`
-    COMPONENTS, STEPWISE    what patching may replace in a block; what exists only step by step
-    run_block(model, layer, x, put, stepwise)  one block, open to edits, see below
-    memory(block)           the linear module whose weight a factual edit changes
+    WHERE        dotted paths from the model: embedding, blocks, final_norm, unembedding
+    KIND         what its blocks have (`Kind`); a hybrid has `kind(model, layer)` instead
+    block(model, layer, x, put, past)   the forward of one block, see below
+    final(model, x, put)     the final norm on x [... d_model], its scale a point 'scale'
+    state(cache, layer)      what a layer carries from past positions: name -> live tensor
+    CACHE        the keyword under which the model takes and returns its cache
+    RULES        relevance rules: name -> the points they concern
+    RULE_SETS    name -> {point: share of the gradient}, the first one the default; a point without a
+                 share keeps all of it; a pair is (at earlier words, at the last)
+    LORA_TARGETS modules that a LoRA adapter is put on; `tft_utils.organisms.quirky`
+    tiny()       a small configuration, for `tests/test_architectures.py`
 
-A `Mixing` is a mixer frozen on one input, where it is linear in its values: unit u of query t gets
-sum_s weights[u,t,s] values[u,s], and the projections of all units add up, with a constant, to the
-mixer's output. `tft_utils.techniques.attention` asks it for
+and where it needs them
 
-    projection              [unit width d_model]
-    weights(level, queries, units), values(level, units), constant()
-    mix(values), read_out(mixed)   the first level applied to any values; then to the output
-    project(direction)      each source's signed contribution along a direction
-    row(i, length)          one sequence of the batch
-    unit, levels            the unit's name; the names of the levels, the last one 'operator'
-    spread                  positions after a word's own where first-level values still hold it
-    normalised              whether first-level weights sum to one over the sources
+    prepare(hf, readable)    called once on a bare transformers model, before nnsight wraps it
+    LEAKS        rule set -> what its relevance loses in a pattern: leak(pattern, gradient) -> [batch]
+    NO           capability -> why this architecture has none: `Unsupported` says so
 
-`step` runs one block for one more word, in several variants of each prompt, from what the block
-carries: x and its result [prompt variant d_model]; past holds the tensors of `state` with a variant
-axis, of any or of size 1, after the first: [prompt variant ...]; mask [prompt pos] of the words before,
-0 at padding. `past` is not changed. `tft_utils.techniques.steering` asks for it.
+`block` runs on x [... pos d_model], without padding on the left. Every named point goes through
+`put(name, value)`, which returns what to go on with: keep it, record it, replace it, scale its gradient.
+Values are [... pos ...]. Points common to all: 'mixing', the frozen operator through which positions
+exchange values (a callable on them); 'mixer', what the mixer adds to the stream. A `put` with a true
+attribute `stepwise` is also called with the STEPWISE points, put(name, value, t), one step at a time.
+`past` holds the tensors of `state` before x, and 'mask' [batch before], 0 at padding. One more word in
+several variants is x [prompt variant 1 d_model] with past [prompt 1 ...]: the variants do not see each
+other, and `past` is not changed.
 
-`run_block` computes a block on x [batch pos d_model] without padding on the left, cache or mask, and
-hands each component to `put(name, value)`, which returns what to go on with: value [batch pos ...],
-or, for a STEPWISE one, put(name, value, t) with the value [batch ...] of step t. Those are asked for
-by `stepwise`, which is slower. `tft_utils.techniques.patching` asks for it.
-
-`model` is a transformers model or its nnsight wrapper: both have the same attribute paths. To add
-an architecture, write its file and its line in `ARCHITECTURES`.
+So one more word, patching, relevance and hidden attention are readings of the one forward. `model` is
+the transformers model. To add an architecture, write its file and its line in `ARCHITECTURES`.
 """
 
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import ModuleType
 
-from tft_utils.architectures import gpt_neox, mamba
 
-ARCHITECTURES: dict[str, ModuleType] = {  # by transformers' `model_type`
-    "gpt_neox": gpt_neox,
-    "mamba": mamba,
-}
+class Unsupported(NotImplementedError):
+    """An architecture cannot do what is asked. Figures say n/a, tests skip and say why."""
+
+    def __init__(self, architecture: str, capability: str, reason: str) -> None:
+        super().__init__(f"{architecture} has no {capability}: {reason}")
+        self.architecture, self.capability, self.reason = architecture, capability, reason
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one kind of block has. Paths are dotted: of mixer and memory below the block, of output and
+    units below the mixer."""
+
+    mixer: str  # the module through which positions exchange information
+    output: str  # the linear module that writes its units into the residual stream
+    memory: str  # the linear module whose weight a factual edit changes
+    units: str  # how many units (heads, channels) that module reads, side by side
+    mixing: type  # its frozen mixing: `of(points, output)`; see `softmax.Mixing`, `recurrent.Mixing`
+    components: tuple[str, ...]  # the points that patching may replace
+    stepwise: tuple[str, ...] = ()  # points that exist only step by step
+    compressed: tuple[str, ...] = ()  # parts of its state that have one size at every length
+
+
+class _Registry(Mapping):
+    """Architectures by transformers' `model_type`; a file is imported when it is asked for."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self._files = files
+
+    def __getitem__(self, model_type: str) -> ModuleType:
+        return importlib.import_module(f"{__name__}.{self._files[model_type]}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+ARCHITECTURES = _Registry({"gpt_neox": "gpt_neox", "mamba": "mamba"})
