@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from tft_utils import files
-from tft_utils.architectures import ARCHITECTURES, Kind
+from tft_utils.architectures import ARCHITECTURES, Kind, Unsupported
 from tft_utils.architectures.recurrent import keep
 from tft_utils.files import LoadError, explain, read_json
 
@@ -105,6 +105,12 @@ class Model(TransformersModel):
         """How many heads (or channels) the mixer of block `layer` has."""
         return attrgetter(self.kind(layer).units)(self.module("mixer", layer))
 
+    def requires(self, capability: str) -> None:
+        """Raises `Unsupported` where the architecture says that it lacks a capability, with its reason."""
+        reason = getattr(self.architecture, "NO", {}).get(capability)
+        if reason:
+            raise Unsupported(self.config.model_type, capability, reason)
+
     @property
     def compressed(self) -> bool:
         """Whether all that the model carries has one size at every length."""
@@ -172,6 +178,7 @@ class Model(TransformersModel):
     def mixing(self, layer: int, x: Tensor):
         """What block `layer`'s mixer does when the block reads x [batch pos d_model], frozen: linear in
         its values. See `architectures.softmax.Mixing` and `architectures.recurrent.Mixing`."""
+        self.requires("hidden attention")
         points: dict = {}
         self.block(layer, x, lambda name, value, t=None: points.setdefault(name, value))
         return self.kind(layer).mixing.of(points, self.module("output", layer))
