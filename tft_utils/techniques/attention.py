@@ -1,7 +1,8 @@
 """Who reads whom: maps of what positions exchange, for every architecture, and the cuts that test them.
 
-A mixer frozen on one input is linear in its values (`architectures/__init__`): unit u (a head, a
-channel) of query t gets sum_s weights[u,t,s] values[u,s]. Everything here works on that `Mixing`.
+A mixer frozen on one input is linear in its values: unit u (a head, a channel) of query t gets
+sum_s weights[u,t,s] values[u,s]. Everything here works on that `Mixing`, see `architectures.softmax`
+and `architectures.recurrent`.
 
 Maps, [batch query source] or [batch unit query source], zero where source > query:
 
@@ -23,36 +24,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import nnsight
 import torch
 from torch import Tensor
 
-from tft_utils import stats
+from tft_utils import reading, stats
+from tft_utils.architectures.recurrent import keep
 from tft_utils.corpora.questions import Item
+from tft_utils.reading import Asked
 
 PRODUCTS = 2**23  # numbers in the largest array that `contributions` builds
 
 
-# ---- reading -------------------------------------------------------------------------------------
-
-
-def tokens(model, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Token ids [batch pos] and lengths [batch]. Padding stands on the right: a causal model's
-    words never see it, so no mask is needed."""
-    rows = [model.tokenizer(text, return_tensors="pt").input_ids[0] for text in texts]
-    padding = model.tokenizer.pad_token_id or 0
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
-    lengths = torch.tensor([len(row) for row in rows])
-    return ids.to(model.hf.device), lengths.to(model.hf.device)
-
-
 @torch.no_grad()
-def read(model, ids: Tensor, layers: Iterable[int] | None = None) -> list:
+def mixings(model, ids: Tensor, layers: Iterable[int] | None = None) -> list:
     """The `Mixing` of each layer (None: all, in order) on these ids [batch pos], in one run."""
     layers = sorted(range(model.n_layers) if layers is None else layers)
-    with model.trace(ids):
-        found = nnsight.save([model.mixing(layer) for layer in layers])
-    return found
+    stream = reading.streams(model, ids, layers[-1])
+    return [model.mixing(layer, stream[layer]) for layer in layers]
 
 
 # ---- maps ----------------------------------------------------------------------------------------
@@ -68,7 +56,7 @@ def contributions(mixing, queries: Tensor | None = None, level: str = "operator"
     batch, _, pos, _ = values.shape
     if queries is None:
         queries = torch.arange(pos, device=values.device)
-    found = values.new_zeros(batch, len(queries), pos)
+    lengths = values.new_zeros(batch, len(queries), pos)
     step = max(1, PRODUCTS // (batch * pos * d_model))
     for q in range(0, len(queries), step):
         part = queries[q : q + step]
@@ -81,8 +69,8 @@ def contributions(mixing, queries: Tensor | None = None, level: str = "operator"
             products = weights[..., None] * values[:, few, None, :last]  # [b unit query source width]
             flat = products.permute(0, 2, 3, 1, 4).flatten(3)
             vectors = vectors + flat @ mixing.projection[few].flatten(0, 1)
-        found[:, q : q + step, :last] = vectors.norm(dim=-1)
-    return found
+        lengths[:, q : q + step, :last] = vectors.norm(dim=-1)
+    return lengths
 
 
 def value_weighted(mixing, queries: Tensor | None = None, units: list[int] | None = None) -> Tensor:
@@ -113,16 +101,16 @@ def rollout(maps: Sequence[Tensor]) -> Tensor:
     """
     if not maps:
         raise ValueError("expected the map of at least one layer; found none")
-    if any((each < 0).any() for each in maps):
+    if any((layer < 0).any() for layer in maps):
         raise ValueError(
             "expected maps without negative entries, found some; take their absolute values, or "
             "`contributions`"
         )
     eye = torch.eye(maps[0].shape[-1], dtype=maps[0].dtype, device=maps[0].device)
-    found = eye
-    for each in maps:
-        found = (0.5 * row_normalised(each) + 0.5 * eye) @ found
-    return found
+    reached = eye
+    for layer in maps:
+        reached = (0.5 * row_normalised(layer) + 0.5 * eye) @ reached
+    return reached
 
 
 def agreement(a: Tensor, b: Tensor) -> float:
@@ -132,7 +120,7 @@ def agreement(a: Tensor, b: Tensor) -> float:
             f"expected two maps [query source] of one size; found {list(a.shape)} and {list(b.shape)}"
         )
     before = torch.ones_like(a, dtype=torch.bool).tril(-1)
-    ranks = torch.stack([each[before].argsort().argsort().double() for each in (a, b)])
+    ranks = torch.stack([x[before].argsort().argsort().double() for x in (a, b)])
     return torch.corrcoef(ranks)[0, 1].item()
 
 
@@ -207,16 +195,16 @@ def lag_profiles(
             "expected repetitions of at least two periods, found one; a unit that looks back a "
             "fixed number of words cannot be told from one that follows the repetition"
         )
-    mixings = [read(model, run.ids, layers) for run in runs]
-    lags, found = min(int(run.queries.min()) for run in runs) + 1, []
-    for layer in zip(*mixings, strict=True):
+    lags, by_layer = min(int(run.queries.min()) for run in runs) + 1, []
+    for layer in zip(*(mixings(model, run.ids, layers) for run in runs), strict=True):
         maps = [view(mixing, run.queries) for mixing, run in zip(layer, runs, strict=True)]
-        maps = [row_normalised(each if each.dim() == 4 else each[:, None]) for each in maps]
-        profiles = [lag_profile(each, run.queries, lags) for each, run in zip(maps, runs, strict=True)]
-        first = torch.stack([each[..., 0].mean((0, 2)) for each in maps]).mean(0)
+        maps = [row_normalised(x if x.dim() == 4 else x[:, None]) for x in maps]
+        profiles = [lag_profile(x, run.queries, lags) for x, run in zip(maps, runs, strict=True)]
+        first = torch.stack([x[..., 0].mean((0, 2)) for x in maps]).mean(0)
         n = maps[0].shape[0] * maps[0].shape[2]
-        found.append(LagProfiles(tuple(run.period for run in runs), torch.stack(profiles), first, n))
-    return found
+        periods = tuple(run.period for run in runs)
+        by_layer.append(LagProfiles(periods, torch.stack(profiles), first, n))
+    return by_layer
 
 
 class UnitClass(NamedTuple):
@@ -228,24 +216,23 @@ class UnitClass(NamedTuple):
     score: float  # mean weight on what it follows, in the period where that is least
 
 
-def classify(found: LagProfiles, floor: float = 0.25) -> list[UnitClass]:
+def classify(layer: LagProfiles, floor: float = 0.25) -> list[UnitClass]:
     """The class of each unit. A unit whose weights stay below `floor` everywhere is 'spread'.
 
     A peak that stays at one lag in every period is a fixed lag; a peak that moves with the period
     follows the match.
     """
-    moved = torch.tensor(found.periods, device=found.first.device) - found.periods[0]
+    moved = torch.tensor(layer.periods, device=layer.first.device) - layer.periods[0]
+    heights, peaks = layer.profiles.max(-1)  # [period unit]
     classes = []
-    for unit in range(found.profiles.shape[1]):
-        profile = found.profiles[:, unit]  # [period lag]
-        height, peak = profile.max(-1)
+    for height, peak, first in zip(heights.T, peaks.T, layer.first.tolist(), strict=True):
         best = UnitClass("spread", None, height.min().item())
         if (peak == peak[0]).all():
             best = UnitClass("fixed", int(peak[0]), height.min().item())
         elif (peak - peak[0] == moved).all():
-            best = UnitClass("match", found.periods[0] - int(peak[0]), height.min().item())
-        if found.first[unit] > best.score:
-            best = UnitClass("first", None, found.first[unit].item())
+            best = UnitClass("match", layer.periods[0] - int(peak[0]), height.min().item())
+        if first > best.score:
+            best = UnitClass("first", None, first)
         classes.append(best if best.score >= floor else UnitClass("spread", None, best.score))
     return classes
 
@@ -253,43 +240,24 @@ def classify(found: LagProfiles, floor: float = 0.25) -> list[UnitClass]:
 # ---- the world's ground truth ---------------------------------------------------------------------
 
 
-class Batch(NamedTuple):
-    """Items as tensors, right-padded."""
+def asked_of(model, items: Sequence[Item]) -> Asked:
+    """Items for a run of the model; `at` has their 'match' and 'query'.
 
-    ids: Tensor  # [item pos]
-    answers: Tensor  # token ids [item]
-    matches: Tensor  # positions [item]
-    queries: Tensor  # positions [item]
-
-    def at(self, centre: Tensor, offsets: Iterable[int]) -> Tensor:
-        """Mask [item pos] of the positions centre + offset that lie before the query or on it."""
-        mask = torch.zeros_like(self.ids, dtype=torch.bool)
-        for offset in offsets:
-            where = centre + offset
-            inside = (where >= 0) & (where <= self.queries)
-            mask[inside.nonzero()[:, 0], where[inside]] = True
-        return mask
-
-
-def batch(model, items: Sequence[Item]) -> Batch:
-    """Items for a run of the model, whose tokenizer must give one token per word."""
-    ids, lengths = tokens(model, [item.prompt for item in items])
-    queries = torch.tensor([item.query for item in items], device=ids.device)
-    if not torch.equal(lengths, queries + 1):
+    Errors: `ValueError` for a tokenizer that splits words, whose positions are not the items'.
+    """
+    prompts, answers, match, query = zip(*items, strict=True)
+    if reading.tokens(model, prompts).lengths.tolist() != [at + 1 for at in query]:
         raise ValueError(
             "expected a tokenizer with one token per word, found prompts of other lengths; "
             "induction items are questions about the organisms' world: use scale='tiny'"
         )
-    answers = model.tokenizer.convert_tokens_to_ids([item.answer for item in items])
-    matched = [item.match for item in items]
-    answers, matched = (torch.tensor(found, device=ids.device) for found in (answers, matched))
-    return Batch(ids, answers, matched, queries)
+    return reading.ask(model, prompts, answers, at={"match": match, "query": query})
 
 
-def accuracy(logits: Tensor, asked: Batch) -> stats.Estimate:
-    """How often the answer is the likeliest word of all: logits [item pos vocab]."""
-    guesses = logits[torch.arange(len(logits)), asked.queries].argmax(-1)
-    return stats.proportion(int((guesses == asked.answers).sum()), len(guesses))
+def accuracy(logits: Tensor, asked: Asked) -> stats.Estimate:
+    """How often the answer is the likeliest word of all: logits [prompt pos vocab]."""
+    right = asked.right(logits[torch.arange(len(asked)), asked.last])
+    return stats.proportion(int(right.sum()), len(asked))
 
 
 @dataclass(frozen=True)
@@ -302,32 +270,29 @@ class Matches:
 
 
 def matches(
-    model, asked: Batch, layers: Iterable[int] | None = None, level: str = "operator"
+    model, asked: Asked, layers: Iterable[int] | None = None, level: str = "operator"
 ) -> list[Matches]:
     """For each layer (None: all) which source contributes most to the query of each item."""
-    found = []
-    for mixing in read(model, asked.ids, layers):
+    match, by_layer = asked.at["match"], []
+    for mixing in mixings(model, asked.ids, layers):
         rows = [
-            contributions(mixing.row(i, q + 1), asked.queries[i : i + 1], level)[0, 0]
-            for i, q in enumerate(asked.queries.tolist())
+            contributions(mixing.row(i, q + 1), asked.last[i : i + 1], level)[0, 0]
+            for i, q in enumerate(asked.last.tolist())
         ]
-        strongest = torch.stack([row.argmax() for row in rows])
-        shares = [
-            (row[m] / row.sum()).item() for row, m in zip(rows, asked.matches.tolist(), strict=True)
-        ]
-        offsets = strongest - asked.matches
+        offsets = torch.stack([row.argmax() for row in rows]) - match
+        shares = [(row[m] / row.sum()).item() for row, m in zip(rows, match.tolist(), strict=True)]
         top = stats.proportion(int((offsets == 0).sum()), len(offsets))
-        found.append(Matches(offsets, sum(shares) / len(shares), top))
-    return found
+        by_layer.append(Matches(offsets, sum(shares) / len(shares), top))
+    return by_layer
 
 
-def carried(mixing, asked: Batch) -> Tensor:
+def carried(mixing, asked: Asked) -> Tensor:
     """What each unit alone brings from the match to the query: mean length over items [unit]."""
-    found = [
-        value_weighted(mixing.row(i, q + 1), asked.queries[i : i + 1])[0, :, 0, match]
-        for i, (q, match) in enumerate(zip(asked.queries.tolist(), asked.matches.tolist(), strict=True))
+    lengths = [
+        value_weighted(mixing.row(i, q + 1), asked.last[i : i + 1])[0, :, 0, match]
+        for i, (q, match) in enumerate(zip(asked.last.tolist(), asked.at["match"].tolist(), strict=True))
     ]
-    return torch.stack(found).mean(0)
+    return torch.stack(lengths).mean(0)
 
 
 # ---- cuts ----------------------------------------------------------------------------------------
@@ -380,31 +345,60 @@ def block(
     """Next-word logits [batch pos vocab] when, in these layers, no source reaches any query.
 
     sources, queries [batch pos]: masks. Softmax attention shares a blocked source's weight among
-    the others, as if its score were minus infinity; a Mamba loses it. spread: also block the
-    positions after a source whose values still hold its word (the reach of Mamba's convolution).
-    What a query reads of itself past the mixing, such as Mamba's skip D u_t, stays.
+    the others, as if its score were minus infinity; a recurrence loses it. spread: also block the
+    positions after a source whose values still hold its word (the reach of a convolution). What a
+    query reads of itself past the mixing, such as a skip, stays.
+    Errors: `ValueError` when softmax attention would have no source left for a query.
     """
-    with model.trace(ids):
-        for layer in sorted(layers):
-            mixing = model.mixing(layer)
-            cut = _spread(sources, mixing.spread if spread else 0)[:, None, :, None]
-            values = mixing.values(mixing.levels[0])
-            change = -mixing.mix(values * cut)
-            if mixing.normalised:
-                lost = mixing.mix(cut.expand(-1, values.shape[1], -1, 1).to(values.dtype))
-                if (lost[..., 0].transpose(1, 2)[queries] > 1 - 1e-6).any():
-                    raise ValueError(
-                        "expected at least one source left for each query, found a query all of "
-                        "whose sources are blocked; leave it one, such as the query itself"
-                    )
-                whole = mixing.mix(values)
-                change = (whole + change) / (1 - lost).clamp(min=1e-6) - whole
-            model.mixer_output(layer)[:] += mixing.read_out(change) * queries[..., None]
-        logits = model.logits.save()
-    return logits
+    x, layers = model.embed(ids), set(layers)
+    for layer in range(model.n_layers):
+        put = _without(model, layer, sources, queries, spread) if layer in layers else keep
+        x = model.block(layer, x, put)
+    return model.to_logits(x)
 
 
-def deciding_layers(model, asked: Batch, below: float = 0.1) -> list[int]:
+def _without(model, layer: int, sources: Tensor, queries: Tensor, spread: bool) -> Callable:
+    """The `put` of a block whose mixer's output lacks what the queries read of the sources."""
+    points: dict = {}
+
+    def put(name: str, value, t: int | None = None):
+        points.setdefault(name, value)
+        if name != "mixer":
+            return value
+        mixing = model.kind(layer).mixing.of(points, model.module("output", layer))
+        cut = _spread(sources, mixing.spread if spread else 0)
+        return value + mixing.read_out(_loss(mixing, cut, queries)) * queries[..., None]
+
+    return put
+
+
+def _loss(mixing, sources: Tensor, queries: Tensor) -> Tensor:
+    """How the mixed values [batch unit pos width] change when nothing is read of the sources."""
+    values, cut = mixing.values(mixing.levels[0]), sources[:, None, :, None]
+    change = -mixing.mix(values * cut)
+    if not mixing.normalised:
+        return change
+    lost = mixing.mix(cut.expand(-1, values.shape[1], -1, 1).to(values.dtype))  # share of each row
+    empty = (lost[..., 0].transpose(1, 2)[queries] > 1 - 1e-6).any(-1)
+    if empty.any():
+        raise ValueError(
+            f"expected at least one source left for each query, found {int(empty.sum())} of "
+            f"{len(empty)} queries all of whose sources are blocked; leave each one, such as the query "
+            "itself, or take queries further back in the text"
+        )
+    whole = mixing.mix(values)
+    return (whole + change) / (1 - lost).clamp(min=1e-6) - whole
+
+
+def _spread(sources: Tensor, reach: int) -> Tensor:
+    """The mask [batch pos] and the `reach` positions after each of its own."""
+    wider = sources.clone()
+    for j in range(1, reach + 1):
+        wider[:, j:] |= sources[:, :-j]
+    return wider
+
+
+def deciding_layers(model, asked: Asked, below: float = 0.1) -> list[int]:
     """The layers that carry the answer from the match to the query: found by search, most decisive
     first.
 
@@ -412,9 +406,9 @@ def deciding_layers(model, asked: Batch, below: float = 0.1) -> list[int]:
     for k = 1, 2, ..., until accuracy falls below `below`. Search on validation documents and measure
     on others. Error: `ValueError` when blocking every layer does not do it.
     """
-    shares = [found.share for found in matches(model, asked)]
+    shares = [layer.share for layer in matches(model, asked)]
     ranked = sorted(range(len(shares)), key=lambda layer: -shares[layer])
-    sources, queries = asked.at(asked.matches, [0]), asked.at(asked.queries, [0])
+    sources, queries = (reading.at_positions(asked, asked.at[name]) for name in ("match", "query"))
     for k in range(1, len(ranked) + 1):
         cut = accuracy(block(model, asked.ids, ranked[:k], sources, queries), asked)
         if cut.value < below:
@@ -423,11 +417,3 @@ def deciding_layers(model, asked: Batch, below: float = 0.1) -> list[int]:
         f"expected accuracy below {below:.0%} with the match blocked in every layer, found "
         f"{cut.value:.0%}; the answer does not come from the match alone"
     )
-
-
-def _spread(sources: Tensor, reach: int) -> Tensor:
-    """The mask [batch pos] and the `reach` positions after each of its own."""
-    found = sources.clone()
-    for j in range(1, reach + 1):
-        found[:, j:] |= sources[:, :-j]
-    return found
