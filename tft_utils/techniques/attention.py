@@ -12,12 +12,7 @@ Maps, [batch query source] or [batch unit query source], zero where source > que
                       mixer's output at t: one map per layer, and the default for figures
     rollout           product over layers of (map + I) / 2           (Abnar & Zuidema 2020)
 
-Profiles: `lag_profiles` says how far back each unit looks and `classify` names what it follows: a
-fixed lag, the matching word, or the first word. No lag is assumed, because small models find
-circuits at others than the textbook's.
-
-Cuts: `ablate` replaces what units say, `block` stops positions from reaching others. Both return
-the next-word logits of the model so changed.
+Cuts, `ablate` and `block`, return the next-word logits of the model so changed.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,26 +41,26 @@ def mixings(model, ids: Tensor, layers: Iterable[int] | None = None) -> list:
 # ---- maps ----------------------------------------------------------------------------------------
 
 
-def contributions(mixing, queries: Tensor | None = None, level: str = "operator") -> Tensor:
+def contributions(mixing, queries: Tensor | None = None) -> Tensor:
     """Length of what each source adds to the mixer's output [batch query source].
 
-    At level 'operator' these vectors and a constant add up to the output exactly. As many queries
-    and units are worked on together as keep each scratch array at PRODUCTS numbers.
+    These vectors and a constant add up to the output exactly. As many queries and units are worked
+    on together as keep each scratch array at PRODUCTS numbers.
     """
-    values, (units, width, d_model) = mixing.values(level), mixing.projection.shape
+    values, (units, width, d_model) = mixing.values(), mixing.projection.shape
     batch, _, pos, _ = values.shape
     if queries is None:
         queries = torch.arange(pos, device=values.device)
     lengths = values.new_zeros(batch, len(queries), pos)
     step = max(1, PRODUCTS // (batch * pos * d_model))
     for q in range(0, len(queries), step):
-        part = queries[q : q + step]
-        last = int(part.max()) + 1
-        group = max(1, PRODUCTS // (batch * pos * width * len(part)))
+        chunk = queries[q : q + step]
+        last = int(chunk.max()) + 1
+        group = max(1, PRODUCTS // (batch * pos * width * len(chunk)))
         vectors = 0  # [batch query source d_model]
         for u in range(0, units, group):
             few = list(range(u, min(u + group, units)))
-            weights = mixing.weights(level, part, few)[..., :last]
+            weights = mixing.weights("operator", chunk, few)[..., :last]
             products = weights[..., None] * values[:, few, None, :last]  # [b unit query source width]
             flat = products.permute(0, 2, 3, 1, 4).flatten(3)
             vectors = vectors + flat @ mixing.projection[few].flatten(0, 1)
@@ -73,18 +68,12 @@ def contributions(mixing, queries: Tensor | None = None, level: str = "operator"
     return lengths
 
 
-def value_weighted(mixing, queries: Tensor | None = None, units: list[int] | None = None) -> Tensor:
+def value_weighted(mixing, queries: Tensor | None = None) -> Tensor:
     """Length of what each source adds through each unit alone [batch unit query source]."""
-    projection = mixing.projection if units is None else mixing.projection[units]
-    gram = projection @ projection.transpose(1, 2)  # [unit width width]: |v W|^2 = v gram v
-    values = mixing.values("operator", units)
+    gram = mixing.projection @ mixing.projection.mT  # [unit width width]: |v W|^2 = v gram v
+    values = mixing.values()
     lengths = ((values @ gram) * values).sum(-1).clamp(min=0).sqrt()  # [batch unit source]
-    return mixing.weights("operator", queries, units).abs() * lengths[:, :, None]
-
-
-def unit_weights(mixing, queries: Tensor | None = None) -> Tensor:
-    """The pattern at its finest: every unit's weights at level 'operator'."""
-    return mixing.weights("operator", queries)
+    return mixing.weights("operator", queries).abs() * lengths[:, :, None]
 
 
 def row_normalised(maps: Tensor) -> Tensor:
@@ -166,44 +155,29 @@ class LagProfiles:
     periods: tuple[int, ...]
     profiles: Tensor  # mean weight on the source k positions back [period unit lag]
     first: Tensor  # mean weight on the first position [unit]
-    n: int  # rows of weights behind each number of one period
 
 
-def lag_profile(maps: Tensor, queries: Tensor, lags: int) -> Tensor:
-    """Mean over batch and queries of maps [batch unit query source] at t - k: [unit lag]."""
-    source = queries[:, None] - torch.arange(lags, device=queries.device)  # [query lag]
-    if (source < 0).any():
-        raise ValueError(
-            f"expected lags within the text before the first query, at most {int(queries.min())}; "
-            f"found {lags - 1}"
-        )
-    at = source.expand(*maps.shape[:2], -1, -1)
-    return maps.gather(-1, at).mean((0, 2))
+def lag_profiles(model, runs: Sequence[Repeats]) -> list[LagProfiles]:
+    """The profiles of each layer over repetitions of two periods or more.
 
-
-def lag_profiles(
-    model, runs: Sequence[Repeats], layers: Iterable[int] | None = None, view: Callable = unit_weights
-) -> list[LagProfiles]:
-    """The profiles of each layer (None: all) over repetitions of two periods or more.
-
-    view(mixing, queries): the map to profile, [batch unit query source]; [batch query source], as
-    of `contributions`, counts as one unit. Rows are normalised, so that softmax attention and
-    signed hidden attention share one scale.
+    Rows are normalised, so that softmax attention and signed hidden attention share one scale.
     """
     if len({run.period for run in runs}) < 2:
         raise ValueError(
             "expected repetitions of at least two periods, found one; a unit that looks back a "
             "fixed number of words cannot be told from one that follows the repetition"
         )
-    lags, by_layer = min(int(run.queries.min()) for run in runs) + 1, []
-    for layer in zip(*(mixings(model, run.ids, layers) for run in runs), strict=True):
-        maps = [view(mixing, run.queries) for mixing, run in zip(layer, runs, strict=True)]
-        maps = [row_normalised(x if x.dim() == 4 else x[:, None]) for x in maps]
-        profiles = [lag_profile(x, run.queries, lags) for x, run in zip(maps, runs, strict=True)]
-        first = torch.stack([x[..., 0].mean((0, 2)) for x in maps]).mean(0)
-        n = maps[0].shape[0] * maps[0].shape[2]
+    device, by_layer = model.hf.device, []
+    back = torch.arange(min(int(run.queries.min()) for run in runs) + 1, device=device)
+    for layer in zip(*(mixings(model, run.ids.to(device)) for run in runs), strict=True):
+        profiles, first = [], []
+        for mixing, queries in zip(layer, (run.queries.to(device) for run in runs), strict=True):
+            maps = row_normalised(mixing.weights("operator", queries))
+            sources = (queries[:, None] - back).expand(*maps.shape[:2], -1, -1)  # [... query lag]
+            profiles.append(maps.gather(-1, sources).mean((0, 2)))
+            first.append(maps[..., 0].mean((0, 2)))
         periods = tuple(run.period for run in runs)
-        by_layer.append(LagProfiles(periods, torch.stack(profiles), first, n))
+        by_layer.append(LagProfiles(periods, torch.stack(profiles), torch.stack(first).mean(0)))
     return by_layer
 
 
@@ -269,14 +243,12 @@ class Matches:
     top: stats.Estimate  # how often the match itself is the strongest source
 
 
-def matches(
-    model, asked: Asked, layers: Iterable[int] | None = None, level: str = "operator"
-) -> list[Matches]:
+def matches(model, asked: Asked, layers: Iterable[int] | None = None) -> list[Matches]:
     """For each layer (None: all) which source contributes most to the query of each item."""
     match, by_layer = asked.at["match"], []
     for mixing in mixings(model, asked.ids, layers):
         rows = [
-            contributions(mixing.row(i, q + 1), asked.last[i : i + 1], level)[0, 0]
+            contributions(mixing.row(i, q + 1), asked.last[i : i + 1])[0, 0]
             for i, q in enumerate(asked.last.tolist())
         ]
         offsets = torch.stack([row.argmax() for row in rows]) - match
@@ -300,40 +272,19 @@ def carried(mixing, asked: Asked) -> Tensor:
 
 @torch.no_grad()
 def ablate(
-    model,
-    ids: Tensor,
-    units: Mapping[int, Sequence[int]],
-    how: str = "mean",
-    lengths: Tensor | None = None,
-    where: Tensor | None = None,
-    seed: int = 0,
+    model, ids: Tensor, units: Mapping[int, Sequence[int]], mask: Tensor | None = None, seed: int = 0
 ) -> Tensor:
-    """Next-word logits [batch pos vocab] when units say something else; units: layer -> its units.
-
-    how: 'zero', nothing; 'mean', their mean over the words of this batch, so that what they say
-    always stays and what they say about this word goes; 'resample', what they say at a random word
-    of it. lengths [batch]: words of each row, the rest is padding. where [batch pos]: only here.
-    """
-    rows, pos = ids.shape
-    lengths = torch.full((rows,), pos, device=ids.device) if lengths is None else lengths
-    real = torch.arange(pos, device=ids.device) < lengths[:, None]
-    where = (real if where is None else where)[..., None, None]
+    """Next-word logits [batch pos vocab] when units (layer -> its units) say, at each word, what they
+    say at a random word of this batch: content goes, size stays. mask [batch pos]: 1 at words."""
+    words = torch.ones_like(ids).bool() if mask is None else mask.bool()
     draw = torch.Generator().manual_seed(seed)
-    if how not in ("zero", "mean", "resample"):
-        raise ValueError(f"expected one of zero, mean, resample; found {how!r}")
     with model.trace(ids):
         for layer in sorted(units):
             said = model.unit_outputs(layer).unflatten(-1, (model.units(layer), -1))
             chosen = list(units[layer])
             old = said[..., chosen, :]  # [batch pos unit width]
-            if how == "zero":
-                new = torch.zeros_like(old)
-            elif how == "mean":
-                new = old[real].mean(0)
-            else:
-                donors = torch.randint(int(real.sum()), (rows, pos), generator=draw)
-                new = old[real][donors]
-            said[..., chosen, :] = torch.where(where, new, old)
+            donors = torch.randint(int(words.sum()), tuple(ids.shape), generator=draw)
+            said[..., chosen, :] = torch.where(words[..., None, None], old[words][donors], old)
         logits = model.logits.save()
     return logits
 
@@ -367,12 +318,13 @@ def _without(model, layer: int, sources: Tensor, queries: Tensor, spread: bool) 
             return value
         mixing = model.kind(layer).mixing.of(points, model.module("output", layer))
         cut = _spread(sources, mixing.spread if spread else 0)
-        return value + mixing.read_out(_loss(mixing, cut, queries)) * queries[..., None]
+        change = mixing.read_out(_change(mixing, cut, queries)) * queries[..., None]
+        return value + change.to(value.dtype)
 
     return put
 
 
-def _loss(mixing, sources: Tensor, queries: Tensor) -> Tensor:
+def _change(mixing, sources: Tensor, queries: Tensor) -> Tensor:
     """How the mixed values [batch unit pos width] change when nothing is read of the sources."""
     values, cut = mixing.values(mixing.levels[0]), sources[:, None, :, None]
     change = -mixing.mix(values * cut)
@@ -383,8 +335,7 @@ def _loss(mixing, sources: Tensor, queries: Tensor) -> Tensor:
     if empty.any():
         raise ValueError(
             f"expected at least one source left for each query, found {int(empty.sum())} of "
-            f"{len(empty)} queries all of whose sources are blocked; leave each one, such as the query "
-            "itself, or take queries further back in the text"
+            f"{len(empty)} queries with none; leave each one, such as the query itself"
         )
     whole = mixing.mix(values)
     return (whole + change) / (1 - lost).clamp(min=1e-6) - whole
@@ -399,8 +350,7 @@ def _spread(sources: Tensor, reach: int) -> Tensor:
 
 
 def deciding_layers(model, asked: Asked, below: float = 0.1) -> list[int]:
-    """The layers that carry the answer from the match to the query: found by search, most decisive
-    first.
+    """The layers that carry the answer from the match to the query, most decisive first.
 
     Layers are ranked by the match's share of the contributions; the best k are blocked together,
     for k = 1, 2, ..., until accuracy falls below `below`. Search on validation documents and measure
