@@ -180,7 +180,12 @@ class Model(TransformersModel):
         its values. See `architectures.softmax.Mixing` and `architectures.recurrent.Mixing`."""
         self.requires("hidden attention")
         points: dict = {}
-        self.block(layer, x, lambda name, value, t=None: points.setdefault(name, value))
+
+        def record(name: str, value, t: int | None = None):
+            points[name] = value
+            return value
+
+        self.block(layer, x, record)
         return self.kind(layer).mixing.of(points, self.module("output", layer))
 
     def to_logits(self, residual: Tensor, put: Callable = keep) -> Tensor:

@@ -3,7 +3,8 @@
     x  residual stream [pos d_model]        q, k, v  queries, keys, values [head pos d_head]
     A  attention pattern [head query source]     W_h  a head's part of the output projection
 
-    x' = x + sum_h W_h A_h v_h + b + MLP(norm2(x)),    A_h = softmax(rotate(q_h) rotate(k_h)^T / sqrt(d_head))
+    x' = x + sum_h W_h A_h v_h + b + MLP(norm2(x))
+    A_h = softmax(rotate(q_h) rotate(k_h)^T / sqrt(d_head))
 
 A block, in order (Black et al. 2022, arXiv 2204.06745, section 2.1; Su et al. 2021 for the rotation):
     1. norm1, then queries, keys and values of all heads in one product

@@ -36,7 +36,7 @@ CACHE = "cache_params"
 KIND = Kind(
     mixer="mixer",
     output="out_proj",
-    memory="mixer.out_proj",  # Sharma et al. 2024: the layers where an edit works are those of this matrix
+    memory="mixer.out_proj",  # Sharma et al. 2024, arXiv 2404.03646
     units="intermediate_size",
     mixing=Mixing,
     components=("convolution", "step size", "B", "C", "read-out", "gate", "mixer"),
@@ -50,9 +50,9 @@ RULES = {
     "gate": ("mixed", "gate"),
 }
 _FROZEN = {"scale": 0, "slope": 0, "gate slope": 0, "step size": 0, "B": 0, "C": 0, "rate": 0}
-RULE_SETS = {  # point -> the share of the gradient that flows through it, or (at earlier words, at the last)
-    # The product of scan and gate gets one half each, the uniform rule: Jafari et al. 2024, arXiv 2406.07592.
-    "MambaLRP": _FROZEN | {"mixed": 1 / 2, "gate": 1 / 2},
+RULE_SETS = {  # the shares of the product of scan and gate
+    "MambaLRP": _FROZEN
+    | {"mixed": 1 / 2, "gate": 1 / 2},  # uniform: Jafari et al. 2024, arXiv 2406.07592
     "gate-detach": _FROZEN | {"mixed": 1, "gate": 0},  # the gate is a constant
     # Words keep what they make of the words before them, and the last word, which asks, passes on
     # all that it reads. Right only where it reads the causes itself, without a word between.
@@ -81,7 +81,7 @@ def block(model, layer: int, x: Tensor, put=keep, past: dict | None = None) -> T
     u = put("convolution", silu(convolve(read, m.conv1d, put, past.get("conv")), put))
     raw, B, C = m.x_proj(u).split([m.time_step_rank, m.ssm_state_size, m.ssm_state_size], -1)
     delta = put("step size", F.softplus(F.linear(raw, m.dt_proj.weight, m.dt_proj.bias)))
-    B, C, A = put("B", B), put("C", C), put("rate", -torch.exp(m.A_log.float()))
+    B, C, A = put("B", B), put("C", C), put("rate", -torch.exp(wide(m.A_log)))
     mixing = put("mixing", Scan(delta, A, B, C, past.get("ssm"), put))
     y = put("mixed", put("read-out", mixing(u[..., None])[..., 0]) + put("skip", m.D) * u)
     gated = y * put("gate", silu(z, put, "gate slope"))
@@ -108,7 +108,7 @@ def tiny() -> MambaConfig:
 
 @dataclass(frozen=True)
 class Scan:
-    """The selective scan frozen on one input: a `recurrent.Recurrence` whose decay differs in every entry.
+    """The selective scan frozen on one input: a `Recurrence` whose decay differs in every entry.
 
     delta [... pos channel]; A [channel d_state]; B, C [... pos d_state]; past: the state before,
     [... channel d_state], sizes of leading axes 1 or equal.
@@ -192,11 +192,15 @@ class Scan:
         """
         B, C = wide(self.B.detach()), wide(self.C.detach())
         first, last = int(queries.min()), int(queries.max()) + 1
+
+        def decay(gap: Tensor) -> Tensor:  # exp(A gap) [batch channel pos n]
+            return (gap.to(A.dtype)[..., None] * A[:, None]).exp_()
+
         at = steps[..., queries]  # S_t [batch channel query]
         if first:
             r = steps[..., first - 1 : first]
-            left = _decay(at - r, A) * C[:, None, queries]  # [batch channel query n]
-            right = _decay(r - steps[..., :first], A).mul_(B[:, None, :first])
+            left = decay(at - r) * C[:, None, queries]  # [batch channel query n]
+            right = decay(r - steps[..., :first]).mul_(B[:, None, :first])
             right *= delta[..., :first, None]  # [batch channel source n]
             alpha[..., :first] = left @ right.transpose(-1, -2)
         gap = (at[..., None] - steps[..., None, first:last]).clamp(min=0).to(A.dtype)
@@ -206,8 +210,3 @@ class Scan:
         for n in range(A.shape[1]):
             near += torch.exp(gap * A[:, n, None, None]).mul_(CB[n][:, None])
         near *= delta[..., None, first:last]
-
-
-def _decay(steps: Tensor, A: Tensor) -> Tensor:
-    """exp(A S) for steps S [batch channel pos], in A's precision: [batch channel pos n]."""
-    return (steps.to(A.dtype)[..., None] * A[:, None]).exp_()

@@ -1,4 +1,4 @@
-"""The kernels of `tft_utils.architectures.mamba_scan` for CPU, compiled by numba; the gradients are derived there.
+"""The kernels of `mamba_scan` for CPU, compiled by numba; the gradients are derived there.
 
 A work item is one sequence and a block of at most BLOCK channels. It goes through time in chunks of
 CHUNK steps: load a chunk into scratch memory that the cache holds, compute there, store the result.

@@ -149,7 +149,7 @@ class Mixing:
 
     @classmethod
     def of(cls, points: dict, linear: torch.nn.Linear) -> "Mixing":
-        """From the points that a block handed to `put`, and the projection that writes its mixer's output.
+        """From the points that a block handed to `put`, and the projection that writes its output.
 
         A block without convolution, skip or gate lacks their points.
         """
@@ -196,7 +196,11 @@ class Mixing:
         pos, channels = self.x.shape[1:]
         queries = torch.arange(pos, device=self.x.device) if queries is None else queries
         units = list(range(channels)) if units is None else units
-        alpha = self.core.weights(queries, [unit // self._width for unit in units])
+        heads = [unit // self._width for unit in units]
+        distinct = sorted(set(heads))
+        alpha = self.core.weights(queries, distinct)
+        if distinct != heads:  # channels of one head share its weights
+            alpha = alpha[:, [distinct.index(head) for head in heads]]
         if level == "scan":
             return alpha
         at = torch.arange(len(queries), device=queries.device)
@@ -216,7 +220,7 @@ class Mixing:
         return values if units is None else values[:, units]
 
     def mix(self, values: Tensor) -> Tensor:
-        """alpha applied to any u [batch channel source 1]: the same shape, in time linear in the length."""
+        """alpha applied to any u [batch channel source 1], in time linear in the length."""
         by_position = values[..., 0].transpose(1, 2)
         mixed = self.core(by_position.unflatten(-1, (-1, self._width)))
         return mixed.flatten(2).transpose(1, 2)[..., None]

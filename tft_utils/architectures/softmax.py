@@ -28,7 +28,7 @@ class Attention:
 
     @cached_property
     def pattern(self) -> Tensor:
-        """A [... head query source], rows sum to 1; the sources are the past's words, then the new ones."""
+        """A [... head query source], rows sum to 1; sources are the past's words, then the new ones."""
         pos, scale = self.q.shape[-2], 1 / math.sqrt(self.q.shape[-1])
         later = torch.ones(pos, pos, dtype=torch.bool, device=self.q.device).triu(1)
         scores = (self.q @ self.k.mT * scale).masked_fill(later, -torch.inf)
@@ -65,7 +65,7 @@ def leak(pattern: Tensor, gradient: Tensor) -> Tensor:
     """What AttnLRP loses in one layer's softmax A = softmax(x): sum A dA - sum x dx, one number [batch].
 
     pattern [batch head query source]; gradient: that of A, before the uniform rule halves it. The
-    derivative's rows sum to zero, so log A stands in for the scores x (Achtibat et al. 2024, section 3.3).
+    derivative's rows sum to zero, so log A stands in for the scores x (Achtibat et al. 2024).
     """
     gradient = gradient / 2
     scores = pattern * (gradient - (pattern * gradient).sum(-1, keepdim=True))
@@ -88,7 +88,7 @@ class Mixing:
 
     @classmethod
     def of(cls, points: dict, linear: torch.nn.Linear) -> "Mixing":
-        """From the points that a block handed to `put`, and the projection that writes its mixer's output."""
+        """From the points that a block handed to `put`, and the projection that writes its output."""
         pattern, v = points["mixing"].pattern.detach(), points["v"].detach()
         v = v.repeat_interleave(pattern.shape[1] // v.shape[1], 1)
         weight = linear.weight.detach()
