@@ -10,6 +10,7 @@ from nnsight import NNsight
 from transformers import MambaConfig, MambaForCausalLM
 from transformers.models.mamba import modeling_mamba
 
+from tft_utils import models
 from tft_utils.architectures import mamba_scan as scan
 from tft_utils.architectures.mamba_scan import (
     TAPS,
@@ -191,6 +192,27 @@ def test_gradcheck(path):
     assert torch.autograd.gradcheck(function, leaves)
 
 
+def test_gradgradcheck(path):
+    leaves = [x.requires_grad_() for x in random_inputs(1, 2, 18, 2).values()]  # 18 > CHUNK
+    function = lambda *x: whole(path)(**dict(zip(NAMES, x, strict=True)))  # noqa: E731
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
+
+
+@pytest.mark.parametrize("wanted", NAMES)
+def test_second_derivative_of_one_input_alone(path, wanted):
+    """Also where the step size is made from u, and where an output has no gradient to give."""
+    inputs = random_inputs(2, 3, 18, 2)
+    leaf = inputs[wanted].requires_grad_()
+    found = []
+    for function in (whole(path), reference):
+        y, last = function(**inputs | {"delta": inputs["delta"] + inputs["u"].square()})
+        (first,) = torch.autograd.grad(y.square().sum() + last.sum(), leaf, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), leaf)
+        found.append({"first": first.detach(), "second": second})
+    assert found[1]["second"].norm() > 0
+    assert_close(*found, 1e-10)
+
+
 def test_gradient_through_last_state_alone(path):
     inputs = random_inputs(2, 3, 18, 2)
     leaves = {name: x.requires_grad_() for name, x in inputs.items()}
@@ -342,6 +364,48 @@ def test_backward_through_a_continued_cache():
             logits.log_softmax(-1)[..., 0].sum().backward()
             gradients.append({name: p.grad.double() for name, p in model.named_parameters()})
     assert_close(*gradients, 1e-5)
+
+
+def hvp_by_grad(f, x, v):
+    (first,) = torch.autograd.grad(f(x), x, create_graph=True)
+    return torch.autograd.grad(first, x, v)[0]
+
+
+def hvp_by_backward(f, x, v):
+    f(x).backward(create_graph=True)
+    first, x.grad = x.grad, None
+    first.backward(v)
+    return x.grad
+
+
+def hvp_by_differences(f, x, v, step=1e-3):
+    ahead, behind = (torch.autograd.grad(f(at), at)[0] for at in (x + step * v, x - step * v))
+    return (ahead - behind) / (2 * step)
+
+
+@pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True:UserWarning")
+def test_second_derivative_through_the_bundled_mamba(path):
+    """Every route gives what finite differences and plain transformers give."""
+    folder = models.files.ORGANISMS / "mamba"
+    ours = models.load(folder, dtype=torch.float64, readable=path is selective_scan_loop).hf
+    plain = MambaForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    for block in plain.backbone.layers:
+        block.residual_in_fp32 = False  # as `load` does: it would round to float32
+    embeddings = ours.get_input_embeddings()(torch.tensor([[5, 6, 7, 8]])).detach()
+    f, theirs = (
+        lambda e, hf=hf: hf(inputs_embeds=e).logits.log_softmax(-1)[0, -1, 3] for hf in (ours, plain)
+    )
+    x, v = embeddings.requires_grad_(), torch.ones_like(embeddings)
+    expected = torch.autograd.functional.hvp(theirs, x, v)[1]
+    found = {
+        "hvp": torch.autograd.functional.hvp(f, x, v)[1],
+        "grad twice": hvp_by_grad(f, x, v),
+        "backward": hvp_by_backward(f, x, v),
+        "differences": hvp_by_differences(f, x, v),
+    }
+    assert expected.norm() > 100
+    assert_close(found, dict.fromkeys(found, expected), 1e-3)
+    assert_close({"hvp": found["hvp"]}, {"hvp": expected}, 1e-6)  # theirs computes in float32
 
 
 def test_install_and_remove_restore_everything():

@@ -36,7 +36,8 @@ needs every h_t: the forward keeps one state per CHUNK steps and the backward re
 chunk by chunk, last chunk first, so no [b t e n] tensor of the whole sequence ever exists.
 
 Two cores do this arithmetic: plain PyTorch on any device (it leaves the convolution to
-transformers) and, on CPU, `scan_kernels`, compiled by numba, when it is there.
+transformers) and, on CPU, `mamba_kernels`, compiled by numba, when it is there. Neither can be
+differentiated twice, so a backward with `create_graph` runs through readable PyTorch (`_again`).
 `selective_scan_loop` is the readable version, whose named lines nnsight reads and edits (`TAPS`).
 `install` puts either into a transformers Mamba; call it before nnsight wraps the model, because
 nnsight keeps the functions it found then.
@@ -45,6 +46,7 @@ nnsight keeps the functions it found then.
 import importlib
 import threading
 from contextlib import contextmanager
+from functools import partial
 from operator import attrgetter
 
 import torch
@@ -212,6 +214,17 @@ def tap(mixer, name):
 # ---- the differentiable core: channel axis last -------------------------------------------------
 
 
+def _again(function, inputs, grads):
+    """The gradients of `function`'s inputs by plain PyTorch: themselves differentiable."""
+    # Views: where one input is made from another, the path between them is not this function's.
+    inputs = [x if x is None else x.view_as(x) for x in inputs]
+    total = sum((y * g).sum() for y, g in zip(function(*inputs), grads, strict=True))
+    wanted = [i for i, x in enumerate(inputs) if x is not None and x.requires_grad]
+    found = torch.autograd.grad(total, [inputs[i] for i in wanted], create_graph=True, allow_unused=True)
+    found = dict(zip(wanted, found, strict=True))
+    return tuple(found.get(i) for i in range(len(inputs)))
+
+
 class _Scan(torch.autograd.Function):
     """u, delta, z [b t e]; A [n e]; B, C [b t n]; D, bias [e]; h0 [b n e] -> y [b t e], h_T."""
 
@@ -219,16 +232,23 @@ class _Scan(torch.autograd.Function):
     def forward(ctx, u, delta, A, B, C, D, z, bias, h0, softplus):
         forward = kernels.scan_forward if _compiled(u) else _forward_torch
         y, last, checkpoints = forward(u, delta, A, B, C, D, z, bias, h0, softplus)
-        ctx.save_for_backward(u, delta, A, B, C, D, z, bias, checkpoints)
+        ctx.save_for_backward(u, delta, A, B, C, D, z, bias, h0, checkpoints)
         ctx.softplus = softplus
         return y, last
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, r, g_last):
+        *inputs, h0, checkpoints = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True
+            return *_again(partial(_Scan.readable, ctx.softplus), [*inputs, h0], [r, g_last]), None
         backward = kernels.scan_backward if _compiled(r) else _backward_torch
-        r, g_last = r.contiguous(), g_last.contiguous()
-        return *backward(*ctx.saved_tensors, r, g_last, ctx.softplus), None
+        return *backward(*inputs, checkpoints, r.contiguous(), g_last.contiguous(), ctx.softplus), None
+
+    @staticmethod
+    def readable(softplus, *inputs):
+        *inputs, h0 = (x if x is None or x.dim() == 1 else x.mT for x in inputs)
+        y, last = selective_scan_loop(*inputs, softplus, True, h0)
+        return y.mT, last.mT
 
 
 class _Convolution(torch.autograd.Function):
@@ -240,9 +260,15 @@ class _Convolution(torch.autograd.Function):
         return kernels.conv_forward(x, weight, bias)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, dy):
+        if torch.is_grad_enabled():  # create_graph=True
+            return _again(_Convolution.readable, ctx.saved_tensors, [dy])
         return kernels.conv_backward(*ctx.saved_tensors, dy.contiguous())
+
+    @staticmethod
+    def readable(x, weight, bias):
+        c = F.conv1d(x.mT, weight[:, None], bias, padding=weight.shape[1] - 1, groups=len(weight))
+        return [F.silu(c[..., : x.shape[1]]).mT]
 
 
 def _compiled(x):
