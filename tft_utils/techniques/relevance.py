@@ -1,28 +1,28 @@
 """Relevance: how much each word of a prompt counts for one prediction.
 
-Layer-wise relevance propagation (LRP) as modified gradient x input. Every module is rewritten so
-that its output is linear in what relevance may flow through, plus constants. Then, for an explained
+Layer-wise relevance propagation (LRP) as modified gradient x input. Every block is written so that
+its output is linear in what relevance may flow through, plus constants. Then, for an explained
 number f, activations x of any layer, biases b, and one backward pass of plain autograd,
 
     R_i = x_i df/dx_i                                  the relevance of one activation
     f = sum_i R_i + sum_b b df/db (+ leak)             the conservation identity
 
-Which modules, and how, stands in the architecture's file as named rule sets: AttnLRP (Achtibat et
-al. 2024, arXiv 2402.05602, whose softmax rule leaks) and CP-LRP (Ali et al. 2022, arXiv 2202.07304)
-for softmax attention; MambaLRP (Jafari et al. 2024, arXiv 2406.07592) and two variants for
-the selective scan. Under a rule set values stay as they were; only gradients change.
+What counts as a constant stands in the architecture's file as named rule sets, each a share of the
+gradient for points of the open block: AttnLRP (Achtibat et al. 2024, arXiv 2402.05602, whose
+softmax rule leaks) and CP-LRP (Ali et al. 2022, arXiv 2202.07304) for softmax attention; MambaLRP
+(Jafari et al. 2024, arXiv 2406.07592) and two variants for the selective scan. Under a rule set
+values stay as they were; only gradients change.
 
-    asked = ask(model, ["The capital of Zabar is"], ["Dovella"])
-    explain(model, asked)                            # [batch pos]
+    asked = reading.ask(model, ["The capital of Zabar is"], ["Dovella"])
+    explain(model, asked)                            # [prompt pos]
     conservation(model, asked)                       # where all of f went
     curves(model, asked, explain(model, asked))      # is the explanation faithful?
 
-The model may be a `models.Model`, or anything with its `hf` and `architecture`.
+What is explained is `asked.score`: the answer's logit after the last word, minus the foil's where
+there is one.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ from torch import Tensor
 
 from tft_utils import reading
 from tft_utils.corpora.questions import Case
+from tft_utils.reading import Asked
 from tft_utils.techniques import attention
 
 METHODS = ("lrp", "gradient x input", "integrated gradients", "leave one out", "rollout", "random")
@@ -38,92 +39,56 @@ IG_STEPS = 32  # points on the path of integrated gradients
 WORDS = 8192  # words in one forward pass of `curves`
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Prompts as a model reads them, padded on the left, and what is explained about each: the
-    answer's logit after the last word, minus that of the foil where there is one."""
-
-    ids: Tensor  # [batch pos]
-    embeddings: Tensor  # [batch pos d_model]
-    mask: Tensor  # [batch pos], 0 at padding
-    answers: Tensor  # token ids [batch]
-    foils: Tensor | None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-def ask(
-    model, prompts: Sequence[str], answers: Sequence[str], foils: Sequence[str] | None = None
-) -> Asked:
-    """Tokenizes questions. Answers and foils are one token each, one for each prompt."""
-    inputs = model.tokenizer(list(prompts), return_tensors="pt", padding=True).to(model.hf.device)
-    with torch.no_grad():
-        embeddings = model.architecture.embedding(model.hf)(inputs.input_ids)
-    answers, foils = (
-        None if words is None else _ids(model, words, len(prompts)) for words in (answers, foils)
-    )
-    return Asked(inputs.input_ids, embeddings, inputs.attention_mask, answers, foils)
-
-
-def _ids(model, words: Sequence[str], n: int) -> Tensor:
-    found = [model.tokenizer(word, add_special_tokens=False).input_ids for word in words]
-    if len(found) != n or any(len(tokens) != 1 for tokens in found):
-        raise ValueError(
-            f"expected {n} words of one token each, one for each prompt, found {len(found)}: "
-            f"{list(words)[:3]} as {found[:3]}; most tokenizers need a leading space"
-        )
-    return torch.tensor(found, device=model.hf.device)[:, 0]
-
-
-def score(model, asked: Asked, embeddings: Tensor) -> Tensor:
-    """The explained number when the model reads other embeddings [k*batch pos d_model], k variants
-    of the whole batch one after the other: [k*batch]."""
-    k = len(embeddings) // len(asked)
-    mask = None if asked.mask.all() else asked.mask.repeat(k, 1)
-    logits = model.hf(
-        inputs_embeds=embeddings, attention_mask=mask, use_cache=False, logits_to_keep=1
-    ).logits[:, -1]
-    if not logits.isfinite().all():
-        raise ValueError(
-            "expected finite logits, found others; if the model runs in float64, ask prompts of "
-            "equal length, because there transformers' attention cannot read padding"
-        )
-    found = logits.gather(1, asked.answers.repeat(k)[:, None])[:, 0]
-    if asked.foils is None:
-        return found
-    return found - logits.gather(1, asked.foils.repeat(k)[:, None])[:, 0]
+def score(model, asked: Asked, embeddings: Tensor | None = None) -> Tensor:
+    """The explained number [k*prompt] when the model reads other embeddings [k*prompt pos d_model], k
+    variants of all prompts one after the other (None: those of the prompts)."""
+    x = model.embed(asked.ids) if embeddings is None else embeddings
+    return asked.score(reading.finish(model, x, 0, asked.last.repeat(len(x) // len(asked))))
 
 
 # ---- the rules and the identity ------------------------------------------------------------------
 
 
-@contextmanager
-def rules(model, name: str | None = None, without: Collection[str] = ()) -> Iterator[None]:
-    """Within: the model's gradients follow a rule set (None: the architecture's first).
+def shares(
+    model, last: Tensor, name: str | None = None, without: Collection[str] = ()
+) -> Callable[..., Tensor]:
+    """The `put` of a rule set (None: the architecture's first): values stay, gradients are scaled.
 
-    without: single rules to leave out. Works also where nnsight's `.source` has rewritten a module,
-    but within nnsight does not see the modules that have a rule. Everything is put back at the end.
+    last: position of the word that asks [prompt]. without: rules to leave out, whose points then keep
+    all of their gradient.
     """
     parts = model.architecture
-    name = next(iter(parts.RULE_SETS)) if name is None else name
-    for what, found, known in (
+    name = name or next(iter(parts.RULE_SETS))
+    for what, given, known in (
         ("a rule set", {name}, parts.RULE_SETS),
         ("rules to leave out", set(without), parts.RULES),
     ):
-        if not found <= set(known):
-            raise ValueError(f"expected {what} among {', '.join(known)}; found {sorted(found)}")
-    before = []
-    try:
-        for module, forward in parts.relevance_rules(model.hf, name, without):
-            before.append((module, module.__dict__.get("forward")))  # nnsight's, if it wrapped it
-            module.forward = partial(forward, module)
-        yield
-    finally:
-        for module, forward in before:
-            del module.forward
-            if forward is not None:
-                module.forward = forward
+        if not given <= set(known):
+            raise ValueError(f"expected {what} among {', '.join(known)}; found {sorted(given)}")
+    whole = {point for rule in without for point in parts.RULES[rule]}
+
+    def put(point: str, value):
+        share = 1 if point in whole else parts.RULE_SETS[name].get(point, 1)
+        if isinstance(share, tuple):  # value [prompt pos ...]
+            earlier, at_last = share
+            asks = torch.arange(value.shape[1], device=last.device) == last[:, None]
+            share = torch.where(asks, at_last, earlier).to(value.dtype)
+            share = share.reshape(*asks.shape, *(1,) * (value.dim() - 2))
+        elif share in (0, 1):
+            return value if share else value.detach()
+        return share * value + ((1 - share) * value).detach()
+
+    return put
+
+
+def _open_run(model, asked: Asked, put: Callable) -> tuple[list[Tensor], Tensor]:
+    """The residual stream after k = 0 ... L blocks, each [prompt pos d_model], and the explained number
+    [prompt]: a run whose every point went through `put`."""
+    streams = [model.embed(asked.ids).detach().requires_grad_()]
+    for layer in range(model.n_layers):
+        streams.append(model.block(layer, streams[-1], put))
+    at_last = streams[-1][torch.arange(len(asked), device=asked.last.device), asked.last]
+    return streams, asked.score(model.to_logits(at_last, put))
 
 
 class Ledger(NamedTuple):
@@ -145,26 +110,24 @@ def conservation(model, asked: Asked, name: str | None = None, without: Collecti
     """The conservation identity on one prompt, each term computed on its own."""
     if len(asked) != 1:
         raise ValueError(f"expected one prompt, found {len(asked)}; ask one at a time")
-    parts = model.architecture
-    leak_of = parts.relevance_leak(next(iter(parts.RULE_SETS)) if name is None else name)
-    leaky = [parts.mixer(block) for block in parts.blocks(model.hf)] if leak_of else []
+    name = name or next(iter(model.architecture.RULE_SETS))
+    put, patterns = shares(model, asked.last, name, without), []
+    leak = getattr(model.architecture, "LEAKS", {}).get(name)
+
+    def put_and_watch(point: str, value):
+        if leak and hasattr(value, "pattern"):  # once read, it is what the block mixes with
+            patterns.append(value.pattern)
+        return put(point, value)
+
+    (x, *_), f = _open_run(model, asked, put_and_watch)
     biases = [p for key, p in model.hf.named_parameters() if key.endswith("bias")]
-    x = asked.embeddings.clone().requires_grad_()
-    with rules(model, name, without), reading.caught(leaky, lambda output: output[1]) as weights:
-        f = score(model, asked, x)
-    if any(each is None for each in weights):
-        raise ValueError(
-            "expected mixers that hand out their weights, found none; load the model with "
-            "attn_implementation='eager', as `models.load` does"
-        )
-    of_x, *rest = torch.autograd.grad(f.sum(), [x, *biases, *weights], allow_unused=True)
-    kept = [(b * g).sum() for b, g in zip(biases, rest, strict=False) if g is not None]
-    leaks = [leak_of(a, g).sum() for a, g in zip(weights, rest[len(biases) :], strict=True)]
+    of_x, *gradients = torch.autograd.grad(f.sum(), [x, *biases, *patterns], allow_unused=True)
+    of_biases, of_patterns = gradients[: len(biases)], gradients[len(biases) :]
     return Ledger(
         f.item(),
         (x * of_x).sum(-1)[0].detach(),
-        sum(map(Tensor.item, kept)),
-        sum(map(Tensor.item, leaks)),
+        sum((b * g).sum().item() for b, g in zip(biases, of_biases, strict=True) if g is not None),
+        sum(leak(a, g).sum().item() for a, g in zip(patterns, of_patterns, strict=True)),
     )
 
 
@@ -172,50 +135,48 @@ def conservation(model, asked: Asked, name: str | None = None, without: Collecti
 
 
 def explain(model, asked: Asked, method: str = "lrp", seed: int = 0) -> Tensor:
-    """Relevance of each word [batch pos], 0 at padding.
+    """Relevance of each word [prompt pos], 0 at padding.
 
     method: one of METHODS, or the name of a rule set. 'lrp' is the architecture's first rule set;
     'leave one out' runs the model once for each word, without it; 'rollout' is that of attention,
     or of the attention that is hidden in a mixer (`attention`).
     """
-    f, sets = partial(score, model, asked), model.architecture.RULE_SETS
+    f, x = partial(score, model, asked), model.embed(asked.ids).detach()
+    sets = model.architecture.RULE_SETS
     if method == "lrp" or method in sets:
-        found = flow(model, asked, None if method == "lrp" else method)[0]
+        relevance = flow(model, asked, None if method == "lrp" else method)[0]
     elif method == "gradient x input":
-        found = gradient_x_input(f, asked.embeddings)
+        relevance = gradient_x_input(f, x)
     elif method == "integrated gradients":
-        found = integrated_gradients(f, asked.embeddings, mean_embedding(model))
+        relevance = integrated_gradients(f, x, mean_embedding(model))
     elif method == "leave one out":
-        found = leave_one_out(model, asked)
+        relevance = leave_one_out(model, asked)
     elif method == "rollout":
-        found = _rollout(model, asked)
+        relevance = _rollout(model, asked)
     elif method == "random":
-        found = torch.rand(asked.mask.shape, generator=torch.Generator().manual_seed(seed))
+        draw = torch.Generator().manual_seed(seed)
+        relevance = torch.rand(asked.ids.shape, generator=draw).to(x.device)
     else:
         known = ", ".join((*METHODS, *sets))
         raise ValueError(f"expected a method among {known}; found {method!r}")
-    return found.to(asked.mask.device) * asked.mask
+    return relevance * asked.mask
 
 
 @torch.enable_grad()
 def flow(model, asked: Asked, name: str | None = None, without: Collection[str] = ()) -> Tensor:
-    """Relevance of each word's residual stream after k = 0 ... L blocks [k batch pos].
+    """Relevance of each word's residual stream after k = 0 ... L blocks [k prompt pos].
 
     k = 0 is the relevance of the words themselves. What leaves a position between two depths has
     moved to another one, or stayed with a bias.
     """
-    x = asked.embeddings.clone().requires_grad_()
-    blocks = model.architecture.blocks(model.hf)
-    with rules(model, name, without), reading.caught(blocks, lambda output: output) as streams:
-        f = score(model, asked, x)
-    streams = [x, *streams]
+    streams, f = _open_run(model, asked, shares(model, asked.last, name, without))
     gradients = torch.autograd.grad(f.sum(), streams)
     return torch.stack([(x * g).sum(-1) for x, g in zip(streams, gradients, strict=True)]).detach()
 
 
 @torch.enable_grad()
 def gradient_x_input(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """x df/dx summed over the last axis, for f: [batch pos d_model] -> [batch]. Gives [batch pos]."""
+    """x df/dx summed over the last axis, for f: [prompt pos d_model] -> [prompt]. Gives [prompt pos]."""
     x = x.detach().clone().requires_grad_()
     (gradient,) = torch.autograd.grad(f(x).sum(), x)
     return (x * gradient).sum(-1).detach()
@@ -224,41 +185,40 @@ def gradient_x_input(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def integrated_gradients(
     f: Callable[[Tensor], Tensor], x: Tensor, baseline: Tensor, steps: int = IG_STEPS
 ) -> Tensor:
-    """x - baseline, times the mean gradient on the straight line between them: [batch pos].
+    """x - baseline, times the mean gradient on the straight line between them: [prompt pos].
 
     Midpoint rule (Sundararajan et al. 2017, arXiv 1703.01365, eq. 3). As steps grow, the sum over a
     prompt becomes f(x) - f(baseline).
     """
-    away, found = x - baseline, torch.zeros_like(x[..., 0])
+    away, total = x - baseline, torch.zeros_like(x[..., 0])
     for step in range(steps):
         missing = (steps - step - 0.5) / steps * away  # what this point lacks of x
-        found += gradient_x_input(lambda d, lacks=missing: f(baseline + d - lacks), away)
-    return found / steps
+        total += gradient_x_input(lambda d, lacks=missing: f(baseline + d - lacks), away)
+    return total / steps
 
 
 @torch.no_grad()
 def leave_one_out(model, asked: Asked) -> Tensor:
     """How much of the explained number each word takes with it when the mean embedding stands in
-    for it, the last word included: [batch pos]."""
+    for it, the last word included: [prompt pos]."""
     pos = asked.ids.shape[1]
     alone = torch.eye(pos + 1, dtype=torch.bool, device=asked.ids.device)[:, :pos]  # last: none
-    found = _without(model, asked, alone[:, None].expand(-1, len(asked), -1), mean_embedding(model))
-    return (found[-1] - found[:-1]).T
+    scores = _without(model, asked, alone[:, None].expand(-1, len(asked), -1), mean_embedding(model))
+    return (scores[-1] - scores[:-1]).T
 
 
 def _rollout(model, asked: Asked) -> Tensor:
     """The last row of the rollout of all layers' contributions, for each prompt by itself."""
-    found = torch.zeros_like(asked.embeddings[..., 0])
-    for row, (ids, mask) in enumerate(zip(asked.ids, asked.mask.bool(), strict=True)):
-        layers = attention.read(model, ids[mask][None])
-        maps = [attention.contributions(mixing)[0] for mixing in layers]
-        found[row, mask] = attention.rollout(maps)[-1].to(found.dtype)
-    return found
+    rows, mixings = torch.zeros(asked.ids.shape), attention.mixings(model, asked.ids)
+    for i, last in enumerate(asked.last.tolist()):
+        maps = [attention.contributions(mixing.row(i, last + 1))[0] for mixing in mixings]
+        rows[i, : last + 1] = attention.rollout(maps)[-1]
+    return rows.to(asked.ids.device)
 
 
 def mean_embedding(model) -> Tensor:
     """The vocabulary's mean embedding [d_model]: what stands in for a word that is removed."""
-    return model.architecture.embedding(model.hf).weight.detach().mean(0)
+    return model.module("embedding").weight.detach().mean(0)
 
 
 # ---- faithfulness --------------------------------------------------------------------------------
@@ -270,38 +230,37 @@ def curves(
 ) -> tuple[Tensor, Tensor]:
     """The explained number while words are removed, the most and the least relevant first.
 
-    relevance [batch pos]; returns (most, least), each [batch steps+1]: after step j the share
+    relevance [prompt pos]; returns (most, least), each [prompt steps+1]: after step j the share
     j / steps of a prompt's words is replaced by `baseline` [d_model] (None: the mean embedding).
     The last word always stays, because it asks the question.
     """
     baseline = mean_embedding(model) if baseline is None else baseline
-    removable = asked.mask.bool().clone()
-    removable[:, -1] = False
+    removable = asked.mask & ~reading.at_positions(asked, asked.last)
     counts = removable.sum(1)[:, None] * torch.arange(steps + 1, device=removable.device) / steps
     gone = []
     for values in (-relevance, relevance):
         order = values.masked_fill(~removable, torch.inf).argsort(dim=1, stable=True)
-        rank = order.argsort(dim=1)  # [batch pos]: 0 goes first
+        rank = order.argsort(dim=1)  # [prompt pos]: 0 goes first
         gone += [rank < n[:, None] for n in counts.round().unbind(1)]
-    found = _without(model, asked, torch.stack(gone), baseline).T
-    return found[:, : steps + 1], found[:, steps + 1 :]
+    scores = _without(model, asked, torch.stack(gone), baseline).T
+    return scores[:, : steps + 1], scores[:, steps + 1 :]
 
 
 def _without(model, asked: Asked, gone: Tensor, baseline: Tensor) -> Tensor:
-    """The explained number without some words, gone [variant batch pos]: [variant batch].
+    """The explained number without some words, gone [variant prompt pos]: [variant prompt].
 
     Equal variants, such as those with all words or with none, are computed once.
     """
     different, back = gone.unique(dim=0, return_inverse=True)
-    found = []
-    for part in different.split(max(1, WORDS // asked.mask.numel())):
-        embeddings = torch.where(part[..., None], baseline, asked.embeddings).flatten(0, 1)
-        found.append(score(model, asked, embeddings).unflatten(0, (len(part), -1)))
-    return torch.cat(found)[back]
+    x, scores = model.embed(asked.ids), []
+    for variants in different.split(max(1, WORDS // asked.ids.numel())):
+        embeddings = torch.where(variants[..., None], baseline, x).flatten(0, 1)
+        scores.append(score(model, asked, embeddings).unflatten(0, (len(variants), -1)))
+    return torch.cat(scores)[back]
 
 
 def abpc(most: Tensor, least: Tensor) -> Tensor:
-    """The area between both curves of each prompt [batch], in units of the explained number.
+    """The area between both curves of each prompt [prompt], in units of the explained number.
 
     0 if the order says nothing; large if the words on top are the ones that count.
     """
@@ -313,9 +272,5 @@ def abpc(most: Tensor, least: Tensor) -> Tensor:
 
 def hits(relevance: Tensor, asked: Asked, questions: Sequence[Case], top: int = 3) -> list[bool]:
     """For each question, whether a cause is among the `top` words of its prompt by relevance."""
-    starts = (asked.mask == 0).sum(1).tolist()
-    best = relevance.masked_fill(asked.mask == 0, -torch.inf).topk(top).indices.tolist()
-    return [
-        any(start + cause in row for cause in case.causes)
-        for start, row, case in zip(starts, best, questions, strict=True)
-    ]
+    best = relevance.masked_fill(~asked.mask, -torch.inf).topk(top).indices.tolist()
+    return [bool({*case.causes} & {*row}) for case, row in zip(questions, best, strict=True)]
