@@ -8,18 +8,24 @@ last depth would hold:
     logit lens   z = U n(r_k)
     tuned lens   z = U n(r_k + A_k r_k + b_k)       A_k, b_k start at zero: it starts as a logit lens
 
-k = 0 is the embedding and k = L is the model itself, which has no translator. How translators are
-trained is in `lens_training`; here is what a lens is, and what it says.
+k = 0 is the embedding and k = L is the model itself, which has no translator. Translators learn to
+minimise KL(model || lens) at the same word. With q = softmax(z) the lens's distribution, p the model's
+own and e(q) = sum_v q_v U_v, the mean unembedding row,
+
+    KL = log sum exp z - x . e(p) + const,     dKL/dx = e(q) - e(p),     x = n(r + A r + b)
+
+so one number and one vector a word are all that training needs of the vocabulary: `mean_row`.
 
     texts = encode(model, ["The capital of Zabar is Dovella ."])
-    measure(model, logit_lens(model), texts).bits_per_byte("ce")        # an Estimate for each depth
-
-The model may be a `models.Model`, or anything with its `hf`, `architecture` and `tokenizer`.
+    lens = train(model, cached(model, texts, 2048), steps=200)
+    measure(model, lens, texts).bits_per_byte("ce")        # an Estimate for each depth
 """
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -30,73 +36,83 @@ from safetensors import safe_open
 from torch import Tensor
 
 from tft_utils import reading
-from tft_utils.files import replace_file
+from tft_utils.files import LoadError, explain, replace_file
 from tft_utils.stats import Estimate, ratio
-from tft_utils.techniques import relevance
 
 ROWS = 512  # words whose logits exist at one time
 METRICS = ("ce", "kl", "entropy")
+RATE, BETAS = 0.05, (0.8, 0.9)  # of Adam; for matrices at width 128, and less for wider ones
+RIDGE = 3.0  # of a depth's mean variance: directions below it are left as they are
+SAY_EVERY = 5.0  # seconds between two lines of progress
+
+
+def finite(numbers: Tensor, what: str) -> Tensor:
+    """The numbers, as they are. Errors: `ValueError` where one of them has overflowed."""
+    if not numbers.isfinite().all():
+        raise ValueError(
+            f"expected finite {what}, found numbers that are not, as when float16 overflows; load the "
+            "model with dtype=torch.bfloat16, which has the range of float32"
+        )
+    return numbers
 
 
 # ---- texts and residual streams --------------------------------------------------------------------
 
 
-class Texts(NamedTuple):
+@dataclass(frozen=True)
+class Texts:
     """Texts as a model reads them, padded on the right: the models are causal."""
 
     ids: Tensor  # [text pos]
     counted: Tensor  # [text pos], True where a next word follows; only these are read
-    n_bytes: Tensor  # [text], UTF-8 bytes of the words that follow, each with the space before it
+    n_bytes: Tensor  # [text], UTF-8 bytes of the text behind its first token
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    @property
+    def n_words(self) -> Tensor:
+        """How many words of each text are read [text]."""
+        return self.counted.sum(1)
+
+    def batches(self) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """(texts, ids, counted) of all texts, those of like length together: little padding."""
+        rows = [row[: n + 1] for row, n in zip(self.ids.tolist(), self.n_words.tolist(), strict=True)]
+        for texts, ids in reading.batches(rows, self.ids.device):
+            yield texts, ids, self.counted[texts, : ids.shape[1]]
 
 
-def encode(model, texts: Sequence[str]) -> Texts:
-    """Tokenizes texts of at least two tokens each. Bytes are those of the decoded text after its
-    first token, so a space belongs to the word that it comes before."""
-    ids, lengths = _padded(model, texts)
-    if min(lengths) < 2:
+def encode(model, texts: str | Sequence[str]) -> Texts:
+    """Tokenizes texts of at least two tokens each. A space belongs to the word that it comes before."""
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    ids, mask = reading.tokens(model, texts)
+    lengths = mask.sum(1)
+    if lengths.min() < 2:
         raise ValueError(
             f"expected texts of at least 2 tokens, found {texts[int(lengths.argmin())]!r}; leave it out, "
             "because nothing follows its first token"
         )
-    decode, device = model.tokenizer.decode, model.hf.device
-    n_bytes = [
-        len(decode(row[:n]).encode()) - len(decode(row[:1]).encode())
-        for row, n in zip(ids, lengths, strict=True)
-    ]
-    counted = torch.arange(ids.shape[1]) < lengths[:, None] - 1
-    return Texts(ids.to(device), counted.to(device), torch.tensor(n_bytes, dtype=torch.float64))
+    counted = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None] - 1
+    n_bytes = [_bytes_that_follow(model.tokenizer, text) for text in texts]
+    return Texts(ids, counted, torch.tensor(n_bytes, dtype=torch.float64))
 
 
-def _padded(model, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """ids [text pos] with zeros on the right, and lengths [text]."""
-    rows = [torch.tensor(model.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
-    if not rows:
-        raise ValueError("expected at least one text, found none; give a list of texts")
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([*map(len, rows)])
+def _bytes_that_follow(tokenizer, text: str) -> int:
+    """UTF-8 bytes of a text behind its first token, which may end within a character."""
+    encoded = tokenizer(text)
+    first, second = (encoded.token_to_chars(at) for at in (0, 1))
+    if first is None:  # a mark before the text
+        return len(text.encode())
+    if second and second.start < first.end:  # a byte-level token, with a letter for each byte
+        put_before = "" if text.startswith(" ") else "Ġ"  # by some tokenizers, a space
+        return len(text.encode()) - len(encoded.tokens()[0].removeprefix(put_before))
+    return len(text[first.end :].encode())
 
 
 @torch.no_grad()
 def residuals(model, ids: Tensor, counted: Tensor) -> Tensor:
     """The residual stream after k = 0 ... L blocks at the counted words [k word d_model], in the
     model's dtype; ids and counted [text pos]."""
-    with reading.caught(reading.depths(model), lambda out: out[counted]) as found:
-        model.hf(input_ids=ids, use_cache=False, logits_to_keep=1)
-    return torch.stack([each.to(model.hf.dtype) for each in found])
-
-
-def by_length(texts: Texts, read: int) -> Iterator[Tensor]:
-    """The rows of all texts, `read` at a time, those of similar length together: little padding."""
-    return texts.counted.sum(1).argsort(stable=True).split(read)
-
-
-def some(texts: Texts, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """ids and counted of some texts, without the padding that only longer ones need."""
-    rows = rows.to(texts.ids.device)
-    longest = int(texts.counted[rows].sum(1).max()) + 1
-    return texts.ids[rows, :longest], texts.counted[rows, :longest]
+    with reading.caught(reading.depths(model), lambda stream: stream[counted]) as streams:
+        model.hf.base_model(input_ids=ids, use_cache=False)
+    return finite(torch.stack([stream.to(model.hf.dtype) for stream in streams]), "residual streams")
 
 
 # ---- the lens --------------------------------------------------------------------------------------
@@ -109,74 +125,201 @@ class Lens:
     A: Tensor  # [k d_model d_model], float32
     b: Tensor  # [k d_model]
 
-    def translate(self, states: Tensor, k: int | None = None) -> Tensor:
-        """r + A r + b in float32 for states [k word d_model]: depth by depth, the last as it is.
-        With k: every depth by translator k, where k = L is none."""
+    def __post_init__(self) -> None:
+        for translators in (self.A, self.b):
+            finite(translators, "translators")
+
+    def translate(self, states: Tensor) -> Tensor:
+        """r + A r + b in float32 for states [k word d_model]: depth by depth, the last as it is."""
         states = states.float()
-        if k is None:
-            moved = torch.baddbmm(self.b[:, None], states[:-1], self.A.mT)
-            return torch.cat([states[:-1] + moved, states[-1:]])
-        return states if k == len(self.A) else states + states @ self.A[k].T + self.b[k]
+        moved = torch.baddbmm(self.b[:, None], states[:-1], self.A.mT)
+        return torch.cat([states[:-1] + moved, states[-1:]])
 
 
 def logit_lens(model) -> Lens:
     """The lens whose translators do nothing."""
-    parts = model.architecture
-    n, d = len(parts.blocks(model.hf)), parts.unembedding(model.hf).weight.shape[1]
-    return Lens(torch.zeros(n, d, d, device=model.hf.device), torch.zeros(n, d, device=model.hf.device))
-
-
-def normed(model, h: Tensor) -> Tensor:
-    """n(h) [... d_model] as the unembedding reads it, in the model's dtype."""
-    norm, dtype = model.architecture.final_norm(model.hf), model.hf.dtype
-    return norm(h.to(dtype)).to(dtype)
-
-
-def unembedding(model) -> Tensor:
-    """U [vocab d_model]."""
-    linear = model.architecture.unembedding(model.hf)
-    if linear.bias is not None:
-        raise ValueError("expected an unembedding without bias, found one; a lens has no place for it")
-    return linear.weight.detach()
-
-
-# ---- on disk ---------------------------------------------------------------------------------------
+    rows, n = model.module("unembedding").weight, model.n_layers
+    d, options = rows.shape[1], {"dtype": torch.float32, "device": rows.device}
+    return Lens(torch.zeros(n, d, d, **options), torch.zeros(n, d, **options))
 
 
 def digest(model) -> str:
     """SHA-256 of the model's weights, their names and their dtypes: what a lens belongs to."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for name, weight in sorted(model.hf.named_parameters()):
-        found.update(f"{name} {weight.dtype} {tuple(weight.shape)}\0".encode())
+        sha.update(f"{name} {weight.dtype} {tuple(weight.shape)}\0".encode())
         flat = weight.detach().cpu().contiguous().view(torch.uint8).flatten()
-        found.update(memoryview(flat.numpy()))
-    return found.hexdigest()
+        sha.update(memoryview(flat.numpy()))
+    return sha.hexdigest()
 
 
 def save(lens: Lens, model, path: Path) -> None:
     """Writes a lens as safetensors, with the digest of the model that it was trained on."""
-    tensors = {name: each.cpu().contiguous() for name, each in vars(lens).items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in vars(lens).items()}
     metadata = {"model_sha256": digest(model), "form": "r + A r + b"}
-    replace_file(Path(path), lambda part: safetensors.torch.save_file(tensors, part, metadata))
+    replace_file(Path(path), lambda beside: safetensors.torch.save_file(tensors, beside, metadata))
 
 
-def load(path: Path, model) -> Lens:
-    """Reads a lens. Errors: `ValueError` when the file is no lens, or one of another model."""
-    try:
-        with safe_open(path, "pt") as file:
-            found = (file.metadata() or {}).get("model_sha256", "none")
-            tensors = {name: file.get_tensor(name) for name in ("A", "b")}
-    except Exception as error:
-        raise ValueError(
-            f"expected a lens in {path}, found {str(error).splitlines()[0]}; train one and save it "
-            "there with `lenses.save`"
-        ) from error
-    if found != (own := digest(model)):
-        raise ValueError(
-            f"expected a lens of the model with SHA-256 {own[:12]}..., found one of {found[:12]}... in "
+def restore(path: Path, model) -> Lens:
+    """Reads a lens. Errors: `LoadError` when the file is no lens, or one of another model."""
+    repair = "train one and save it there with `lenses.save`"
+    with explain(f"a lens in {path}", repair), safe_open(path, "pt") as file:
+        belongs = (file.metadata() or {}).get("model_sha256", "none")
+        tensors = {name: file.get_tensor(name) for name in ("A", "b")}
+    if belongs != (own := digest(model)):
+        raise LoadError(
+            f"expected a lens of the model with SHA-256 {own[:12]}..., found one of {belongs[:12]}... in "
             f"{path}; load the model it was trained on, in the same dtype, or train a new lens"
         )
-    return Lens(**{name: each.to(model.hf.device) for name, each in tensors.items()})
+    return Lens(**{name: tensor.to(model.hf.device) for name, tensor in tensors.items()})
+
+
+# ---- training: the words, the loss and its gradient, the recipes ------------------------------------
+
+
+def cached(model, texts: Texts, batch: int, seed: int = 0) -> Callable[[int], Tensor]:
+    """step -> residuals [k word d_model] of `batch` words, mixed from all texts, which the model reads
+    once, and which are kept: word * (L + 1) * d_model numbers. Every word comes once an epoch."""
+    states = torch.cat([residuals(model, ids, counted) for _, ids, counted in texts.batches()], 1)
+    if not 0 < batch <= (n := states.shape[1]):
+        raise ValueError(f"expected a batch of 1 to {n} words, found {batch}; choose another size")
+
+    def pick(step: int) -> Tensor:
+        epoch, at = divmod(step, n // batch)
+        draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        words = torch.randperm(n, generator=draw)[at * batch : (at + 1) * batch]
+        return states[:, words.to(states.device)]
+
+    return pick
+
+
+def shuffled(source: Callable[[int], Tensor], seed: int = 0) -> Callable[[int], Tensor]:
+    """A source whose last states belong to other words of the batch: the control. All that a lens can
+    learn from it is what the model says on average."""
+
+    def pick(step: int) -> Tensor:
+        states = source(step).clone()
+        draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        order = torch.randperm(states.shape[1], generator=draw).to(states.device)
+        states[-1] = states[-1, order]
+        return states
+
+    return pick
+
+
+@torch.no_grad()
+def mean_row(x: Tensor, rows: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Under q = softmax(x . rows + bias) the mean row sum_v q_v rows_v [word d_model] and log sum exp
+    [word], both float32, for x [word d_model], rows [vocab d_model] and bias [vocab].
+
+    The logits of at most `ROWS` words exist at a time, in one array that is used again.
+    """
+    mean, log_sum = (torch.empty_like(x, dtype=torch.float32), x.new_empty(len(x), dtype=torch.float32))
+    scratch = x.new_empty(min(ROWS, len(x)), len(rows))
+    for words, out, total in zip(x.split(ROWS), mean.split(ROWS), log_sum.split(ROWS), strict=True):
+        logits = torch.mm(words, rows.mT, out=scratch[: len(words)])
+        if bias is not None:
+            logits += bias
+        z = logits.float()  # the same memory when it is float32 already
+        most = z.amax(-1, keepdim=True)
+        z.sub_(most).exp_()
+        sums = z.sum(-1, keepdim=True)
+        torch.div(logits.copy_(z) @ rows, sums, out=out)
+        total.copy_((most + sums.log())[:, 0])
+    return mean, log_sum
+
+
+class _Divergence(torch.autograd.Function):
+    """KL(p || q) [k word] of q, the softmax of x [k word d_model] times the unembedding, from p, that of
+    final [word d_model]. The gradient e(q) - e(p) is made on the way forward, while the logits exist."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, final: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
+        target, own = mean_row(final, rows, bias)
+        mean, log_sum = mean_row(x.flatten(0, 1), rows, bias)
+        ctx.save_for_backward(mean.view(x.shape).sub_(target).to(x.dtype))
+        away = ((final.float() - x.float()) * target).sum(-1)
+        return log_sum.view(x.shape[:-1]) - own + away
+
+    @staticmethod
+    def backward(ctx, given: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * given[..., None].to(gradient.dtype), None, None, None
+
+
+def divergence(model, lens: Lens, states: Tensor) -> Tensor:
+    """Mean KL(model || lens) of each depth [k] in nats a word, k < L, for states [k word d_model];
+    differentiable in the translators."""
+    norm, linear = model.module("final_norm"), model.module("unembedding")
+    x = norm(lens.translate(states).to(model.hf.dtype)).to(linear.weight.dtype)
+    bias = None if linear.bias is None else linear.bias.detach()
+    return _Divergence.apply(x[:-1], x[-1].detach(), linear.weight.detach(), bias).mean(-1)
+
+
+def train(model, source: Callable[[int], Tensor], steps: int) -> Lens:
+    """Trains the translators of all depths at once on source(0) ... source(steps - 1).
+
+    Adam, each depth on its own, in coordinates where the residual stream has no direction that dwarfs
+    the others (`_whitened`): A = M P and b = c - M P mean for what is learned, M and c, which start at
+    zero. The rate falls linearly to zero.
+    """
+    center, P, scale = _whitened(source(0))
+    M, c = torch.zeros_like(P, requires_grad=True), torch.zeros_like(center, requires_grad=True)
+    rate = RATE * 128 / len(P[0])  # a sum over more inputs moves further: Yang et al. 2022
+    groups = [{"params": [M], "lr": rate}, {"params": [c], "lr": RATE}]
+
+    def lens() -> Lens:
+        A = M @ P
+        return Lens(A, (c * scale - center @ A.mT)[:, 0])
+
+    return _descend(model, source, steps, torch.optim.Adam(groups, betas=BETAS), lens)
+
+
+def _whitened(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each depth k < L of states [k word d_model]: the mean [k 1 d_model], P [k d_model d_model]
+    and the typical size of a coordinate [k 1 1]. P (r - mean) is about as large in every direction of
+    much variance, and keeps the rest in proportion; as the stream comes, a few directions dwarf the
+    others, which then learn slowly."""
+    r = states[:-1].float()
+    center = r.mean(1, keepdim=True)
+    covariance = (r - center).mT @ (r - center) / r.shape[1]
+    values, vectors = torch.linalg.eigh(covariance.cpu().double())  # not every device has float64
+    mean = values.mean(-1, keepdim=True)
+    gains = (mean / (values.clamp(min=0) + RIDGE * mean)).sqrt()
+    P = (vectors * gains[:, None]) @ vectors.mT
+    return center, P.float().to(r.device), mean.sqrt()[..., None].float().to(r.device)
+
+
+def train_as_published(model, source: Callable[[int], Tensor], steps: int) -> Lens:
+    """The published recipe (Belrose et al. 2023; Paulo et al. 2024), for comparison: SGD with Nesterov
+    momentum 0.9 at rate 0.1 falling linearly, weight decay 1e-3, and one gradient norm, over all
+    depths together, clipped at 1."""
+    A, b = (zeros.requires_grad_() for zeros in vars(logit_lens(model)).values())
+    optimiser = torch.optim.SGD([A, b], lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
+    return _descend(model, source, steps, optimiser, lambda: Lens(A, b), clip=1.0)
+
+
+def _descend(model, source, steps: int, optimiser, lens: Callable[[], Lens], clip=math.inf) -> Lens:
+    """The lens after as many steps on the divergence of all depths, at rates that fall linearly to zero;
+    one gradient norm, over all that is learned, is clipped."""
+    rates = [group["lr"] for group in optimiser.param_groups]
+    learned = [tensor for group in optimiser.param_groups for tensor in group["params"]]
+    start = said = time.monotonic()
+    for step in range(steps):
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * (1 - step / steps)
+        with torch.enable_grad():
+            kl = divergence(model, lens(), source(step))
+            optimiser.zero_grad()
+            kl.sum().backward()
+        torch.nn.utils.clip_grad_norm_(learned, clip)
+        optimiser.step()
+        now, done = time.monotonic(), step + 1
+        if now - said > SAY_EVERY or done == steps:
+            said, left = now, (steps - done) * (now - start) / done
+            text = f"lens: step {done}/{steps}, KL {kl.mean():.3f} nats, {left:.0f} s left ..."
+            print(text, file=sys.stderr)
+    return Lens(**{name: tensor.detach() for name, tensor in vars(lens()).items()})
 
 
 # ---- what a lens says ------------------------------------------------------------------------------
@@ -185,10 +328,11 @@ def load(path: Path, model) -> Lens:
 def log_probs(model, h: Tensor) -> Iterator[Tensor]:
     """log softmax U n(h) in float32 for states h [... word d_model], `ROWS` words at a time:
     [... word vocab]."""
-    x, rows = normed(model, h), unembedding(model)
-    step = max(1, ROWS // max(1, math.prod(x.shape[:-2])))
-    for part in x.split(step, dim=-2):
-        yield (part @ rows.mT).float().log_softmax(-1)
+    step = max(1, ROWS // max(1, math.prod(h.shape[:-2])))
+    for words in h.split(step, dim=-2):
+        log_q = model.to_logits(words).float().log_softmax(-1)
+        finite(log_q[..., 0], "logits")  # one that overflows spoils all of its word
+        yield log_q
 
 
 @dataclass(frozen=True)
@@ -217,15 +361,14 @@ class Measured:
             raise ValueError(f"expected a metric among {', '.join(METRICS)}; found {metric!r}")
         return [ratio(column, units) for column in getattr(self, metric).T]
 
-    def minus(self, other: "Measured", metric: str = "ce") -> list[Estimate]:
-        """The difference to another lens on the same texts, text by text, in nats per token."""
+    def minus(self, other: "Measured") -> list[Estimate]:
+        """How much more cross-entropy than another lens on the same texts, text by text, in nats per
+        token."""
         if not torch.equal(self.n_bytes, other.n_bytes):
             raise ValueError(
-                "expected two measurements of the same texts, found other texts; measure "
-                "both lenses on one `Texts`"
+                "expected two measurements of the same texts, found others; measure both on one `Texts`"
             )
-        gaps = getattr(self, metric) - getattr(other, metric)
-        return [ratio(column, self.n_words) for column in gaps.T]
+        return [ratio(column, self.n_words) for column in (self.ce - other.ce).T]
 
     @property
     def excess(self) -> Tensor:
@@ -234,50 +377,44 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(model, lens: Lens, texts: Texts, read: int = 64) -> Measured:
+def measure(model, lens: Lens, texts: Texts) -> Measured:
     """Cross-entropy, KL and entropy of a lens at every depth, on texts it was not trained on."""
-    shape = (len(texts), len(lens.A) + 1)
-    sums = {metric: torch.zeros(shape, dtype=torch.float64) for metric in METRICS}
-    for rows in by_length(texts, read):
-        ids, counted = some(texts, rows)
+    sums = torch.zeros(len(METRICS), len(texts.ids), len(lens.A) + 1, dtype=torch.float64)
+    for rows, ids, counted in texts.batches():
         h = lens.translate(residuals(model, ids, counted))
-        following = ids[:, 1:][counted[:, :-1]]
-        text = rows.repeat_interleave(counted.sum(1).cpu())
-        for metric, values in zip(METRICS, scores(model, h, following), strict=True):
-            sums[metric].index_add_(0, text, values.T.double().cpu())
-    return Measured(**sums, n_words=texts.counted.sum(1).cpu(), n_bytes=texts.n_bytes)
+        text = torch.tensor(rows).repeat_interleave(counted.sum(1).cpu())
+        costs = scores(model, h, ids[:, 1:][counted[:, :-1]])
+        sums.index_add_(1, text, costs.mT.cpu().double())
+    return Measured(*sums, n_words=texts.n_words.cpu(), n_bytes=texts.n_bytes)
 
 
-def scores(model, h: Tensor, following: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(ce, kl, entropy), each [k word] in nats, of translated states h [k word d_model], the last of
-    which is the model's own; following: ids [word]."""
-    found, start = [], 0
+def scores(model, h: Tensor, following: Tensor) -> Tensor:
+    """ce, kl and entropy [metric k word] in nats, of translated states h [k word d_model], the last of
+    which is the model's own; following: the ids of the next words [word]."""
+    columns, start = [], 0
     for log_q in log_probs(model, h):
         ids = following[start : (start := start + log_q.shape[1])]
-        ce = -_of(log_q, ids)
+        ce = -log_q.gather(-1, ids.expand(len(log_q), -1)[..., None])[..., 0]
         p, q = log_q[-1].exp(), log_q.exp()
         own = (p * log_q[-1]).sum(-1)
         kl = own - torch.einsum("wv,kwv->kw", p, log_q)
-        found.append((ce, kl, -(q * log_q).sum(-1)))
-    return tuple(torch.cat(parts, 1) for parts in zip(*found, strict=True))
-
-
-def _of(log_q: Tensor, ids: Tensor) -> Tensor:
-    """The entries [k word] of log_q [k word vocab] at ids [word]."""
-    return log_q.gather(-1, ids.expand(len(log_q), -1)[..., None])[..., 0]
+        columns.append(torch.stack([ce, kl, -(q * log_q).sum(-1)]))
+    return torch.cat(columns, -1)
 
 
 @torch.no_grad()
 def layer_transfer(model, lens: Lens, texts: Texts) -> Tensor:
     """What translator i costs on the states of depth j beyond depth j's own translator, in nats per
     token [i j]: 0 on the diagonal. The last row reads with no translator, as a logit lens does."""
-    ids, counted = some(texts, torch.arange(len(texts)))
+    ids, counted = texts.ids, texts.counted
     states, following = residuals(model, ids, counted), ids[:, 1:][counted[:, :-1]]
-    found = []
+    A, b = (torch.cat([tensor, torch.zeros_like(tensor[:1])]) for tensor in (lens.A, lens.b))
+    costs = []
     for i in range(len(states)):
-        h = torch.cat([lens.translate(states, i), states[-1:].float()])
-        found.append(scores(model, h, following)[0][:-1].mean(1))
-    ce = torch.stack(found)
+        only = Lens(A[i].expand_as(A), b[i].expand_as(b))
+        h = only.translate(torch.cat([states, states[-1:]]))
+        costs.append(scores(model, h, following)[0, :-1].mean(1))
+    ce = torch.stack(costs)
     return ce - ce.diagonal()
 
 
@@ -292,17 +429,12 @@ class Trajectory(NamedTuple):
 @torch.no_grad()
 def trajectory(model, lens: Lens, text: str) -> Trajectory:
     """The likeliest next word after every word of a text, at every depth k."""
-    ids = model.tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
-    ids = ids.to(model.hf.device)
-    h = lens.translate(residuals(model, ids, torch.ones_like(ids, dtype=torch.bool)))
-    best = [part.max(-1) for part in log_probs(model, h)]
+    ids, mask = reading.tokens(model, text)
+    h = lens.translate(residuals(model, ids, mask.bool()))
+    chances, guesses = zip(*(log_q.max(-1) for log_q in log_probs(model, h)), strict=True)
     spell = model.tokenizer.convert_ids_to_tokens
-    guesses = torch.cat([each.indices for each in best], 1).tolist()
-    chances = torch.cat([each.values for each in best], 1).exp()
-    return Trajectory(spell(ids[0].tolist()), [spell(row) for row in guesses], chances.cpu())
-
-
-# ---- when does a model know? -----------------------------------------------------------------------
+    spelled = [spell(row) for row in torch.cat(guesses, 1).tolist()]
+    return Trajectory(spell(ids[0].tolist()), spelled, torch.cat(chances, 1).exp().cpu())
 
 
 @torch.no_grad()
@@ -311,21 +443,7 @@ def known(
 ) -> Tensor:
     """Whether each answer is the lens's first choice after its prompt [prompt k]; with foils, whether
     it is likelier than its foil. Answers and foils are one token each."""
-    asked = relevance.ask(model, prompts, answers, foils)
-    ids, lengths = _padded(model, prompts)
-    last = torch.arange(ids.shape[1]) == lengths[:, None] - 1
-    h = lens.translate(residuals(model, ids.to(model.hf.device), last.to(model.hf.device)))
-    found, start = [], 0
-    for log_q in log_probs(model, h):
-        rows = slice(start, start := start + log_q.shape[1])
-        if foils is None:
-            found.append(log_q.argmax(-1) == asked.answers[rows])
-        else:
-            found.append(_of(log_q, asked.answers[rows]) > _of(log_q, asked.foils[rows]))
-    return torch.cat(found, 1).T.cpu()
-
-
-def settled(right: Tensor) -> Tensor:
-    """The first depth from which on an answer stays right, for right [prompt k]; L + 1 where it is
-    wrong at the end."""
-    return right.shape[1] - right.int().flip(1).cummin(1).values.sum(1)
+    asked = reading.ask(model, prompts, answers, foils)
+    h = lens.translate(residuals(model, asked.ids, reading.at_positions(asked, asked.last)))
+    right = asked.right if foils is None else lambda logits: asked.score(logits) > 0
+    return torch.stack([right(finite(model.to_logits(state), "logits")) for state in h], 1).cpu()
