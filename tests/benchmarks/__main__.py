@@ -1,25 +1,24 @@
-"""Run every `bench_*.py` beside this file, print one table and write `build/bench.json`."""
+"""Run every `bench_*.py` beside this file, print one table and write `build/bench.json`.
 
-import importlib
+With names (`lenses probes`), run those alone and print the table.
+"""
+
 import json
 import os
 import platform
 import sys
+import traceback
 from pathlib import Path
 
 import torch
 
+from tests.benchmarks import measure
+from tft_utils.files import replace_file
+
 HERE = Path(__file__).parent
-RESULTS = HERE.parent.parent / "build" / "bench.json"
+ROOT = HERE.parent.parent
+RESULTS = ROOT / "build" / "bench.json"
 COLUMNS = ("name", "ours", "theirs", "ratio", "unit")
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write to a neighbour first: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def table(rows: dict[str, dict]) -> str:
@@ -40,8 +39,32 @@ def table(rows: dict[str, dict]) -> str:
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def main() -> None:
-    machine = {
+def write(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=1) + "\n"
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def run(modules: dict[str, str], results: Path | None) -> tuple[dict[str, dict], dict[str, str]]:
+    """All rows, and name -> error of the benchmarks {name: module} that failed; the others go on.
+
+    Both stand in `results`, if given, after each benchmark: an interrupted run keeps what it has.
+    """
+    rows, failed = {}, {}
+    for name, module in modules.items():
+        print(f"running {name} ...", file=sys.stderr, flush=True)
+        try:
+            rows |= measure.fresh(measure.rows_of, module)
+        except Exception as error:
+            traceback.print_exception(error)
+            failed[name] = f"{type(error).__name__}: {error}"
+        if results:
+            write(results, {"machine": machine(), "results": rows, "failed": failed})
+    return rows, failed
+
+
+def machine() -> dict:
+    return {
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -49,17 +72,27 @@ def main() -> None:
         "torch": torch.__version__,
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    rows: dict[str, dict] = {}
-    for file in sorted(HERE.glob("bench_*.py")):
-        print(f"running {file.stem} ...", file=sys.stderr, flush=True)
-        rows |= importlib.import_module(f"tests.benchmarks.{file.stem}").run()
-        # After each file, so that an interrupted run keeps what it has measured.
-        write_json(RESULTS, {"machine": machine, "results": rows})
-    if not rows:
-        sys.exit(f"no benchmark found: {HERE} holds no bench_*.py that returns a measurement")
-    print(table(rows))
-    print(f"\nwritten to {RESULTS.relative_to(HERE.parent.parent)}")
+
+
+def main(asked: list[str]) -> None:
+    files = sorted(HERE.glob("bench_*.py"))
+    modules = {file.stem.removeprefix("bench_"): f"{__package__}.{file.stem}" for file in files}
+    unknown = [name for name in asked if name not in modules]
+    if unknown:
+        sys.exit(
+            f"expected benchmarks among {', '.join(modules)}, found {', '.join(unknown)}; "
+            "leave the names out to run all"
+        )
+    modules = {name: modules[name] for name in asked} or modules
+    rows, failed = run(modules, None if asked else RESULTS)
+    if rows:
+        print(table(rows))
+    if not asked:
+        print(f"\nwritten to {RESULTS.relative_to(ROOT)}")
+    if failed:
+        errors = "".join(f"\n  {name}: {error}" for name, error in failed.items())
+        sys.exit(f"{len(failed)} of {len(modules)} benchmarks failed:{errors}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

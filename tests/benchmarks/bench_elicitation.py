@@ -1,62 +1,59 @@
 """What reading one task and fitting every probe at every depth costs, on the bundled organisms.
 
 Against the reference's loop over the same prompts: batch 1, three forwards each (the prompt, and one
-more word for each answer, from a copy of the cache). The loop runs over LOOP statements and its time
+more word for each answer, from a copy of the cache). The loop runs over few statements and its time
 is scaled up; both must hold the same hidden states to 1e-5 of the largest.
-As a script it prints a table: python tests/benchmarks/bench_elicitation.py
 """
 
 import copy
-import sys
-import time
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from tests.benchmarks import measure
+from tft_utils import models, reading
+from tft_utils.corpora import statements
+from tft_utils.techniques import elicitation, generalisation
 
-from tft_utils import models, reading  # noqa: E402 (so that it also runs as a script)
-from tft_utils.corpora import statements  # noqa: E402 (so that it also runs as a script)
-from tft_utils.techniques import elicitation, generalisation  # noqa: E402 (so that it also runs as a script)
-
-STATEMENTS, LOOP, THREADS, TASK = 400, 12, 2, "grammar"  # STATEMENTS to train on and to test on
+THREADS, TASK = 2, "grammar"
 
 
-def run() -> dict:
-    """{name: {ours, theirs, ratio, unit}}; the name says how the ratio is formed and its bar."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    found = {}
+class Size(NamedTuple):
+    """Statements to train on, and as many to test on; how many of them the loop reads."""
+
+    statements: int = 400
+    looped: int = 12
+
+
+FULL, TOY = Size(), Size(statements=16, looped=2)
+
+
+def run(size: Size = FULL) -> dict[str, dict]:
+    rows, n = {}, 2 * size.statements
     for name in models.PAIR:
         model = models.load(name)
-        train, test = (statements.draw(TASK, STATEMENTS, split=s) for s in ("validation", "test"))
+        train, test = (
+            statements.draw(TASK, size.statements, split=split) for split in ("validation", "test")
+        )
         elicitation.extract(model, train[:8])  # kernels compile once
         loop(model, train[:2])
-        start = time.perf_counter()
-        h, unseen = elicitation.extract(model, train), elicitation.extract(model, test)
-        read = time.perf_counter() - start
-        probe_all(h, unseen)
-        whole = time.perf_counter() - start
-        start = time.perf_counter()
-        last, pair = loop(model, train[:LOOP])
-        looped = (time.perf_counter() - start) * 2 * STATEMENTS / LOOP
-        n = len(last)
-        for mine, theirs in ((h.last[:n], last), (h.pair[:n], pair)):
-            error = ((mine - theirs).abs().max() / theirs.abs().max()).item()
+        read, (h, unseen) = measure.timed(read_both, model, train, test)
+        probed, _ = measure.timed(probe_all, h, unseen)
+        looped, by_loop = measure.timed(loop, model, train[: size.looped])
+        for ours, theirs in zip((h.last, h.pair), by_loop, strict=True):
+            error = ((ours[: len(theirs)] - theirs).abs().max() / theirs.abs().max()).item()
             assert error < 1e-5, f"{name}: hidden states differ by {error:.1e} of the largest"
-        found[f"elicitation: reading {2 * STATEMENTS} statements of {name}, theirs/ours, at least 10"] = (
-            row(read, looped, looped / read)
+        rows[f"elicitation: reading {n} statements of {name}, theirs/ours, at least 10"] = (
+            measure.theirs_by_ours(read, looped * n / size.looped)
         )
-        found[f"elicitation: reading and all probes of {name}, ours/bar of 20 s, at most 1"] = row(
-            whole, 20.0, whole / 20
+        rows[f"elicitation: reading and all probes of {name}, ours/bar of 20 s, at most 1"] = (
+            measure.ours_by_theirs(read + probed, 20.0)
         )
-    torch.set_num_threads(before)
-    return found
+    return rows
 
 
-def row(ours: float, theirs: float, ratio: float) -> dict:
-    return {"ours": ours, "theirs": theirs, "ratio": ratio, "unit": "s"}
+def read_both(model, *drawn: list[statements.Statement]) -> list[elicitation.Hiddens]:
+    return [elicitation.extract(model, some) for some in drawn]
 
 
 def probe_all(h: elicitation.Hiddens, unseen: elicitation.Hiddens) -> None:
@@ -83,8 +80,3 @@ def loop(model, some) -> tuple[torch.Tensor, torch.Tensor]:
                 pair.append(torch.stack(found, 1)[0])
                 found.clear()
     return torch.stack(last), torch.stack(pair).unflatten(0, (-1, 2))
-
-
-if __name__ == "__main__":
-    for name, r in run().items():
-        print(f"{name:82s} {r['ours']:8.3f} {r['theirs']:8.3f} {r['ratio']:8.2f} {r['unit']}")

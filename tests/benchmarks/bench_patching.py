@@ -3,57 +3,55 @@
 A cell is one prompt, one depth, one position: the unit in which published code patches. The second
 contender batches the 32 prompts of a depth and a position into one trace. All numbers are of the
 bundled organisms, on one thread; the grids must agree to 1e-5. Seconds are CPU time, the minimum of
-the repeats for ours. As a script it prints a table: python tests/benchmarks/bench_patching.py
+the repeats for ours.
 """
 
-import sys
 import time
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from tests.benchmarks import measure
+from tft_utils import models
+from tft_utils.corpora import pairs as world_pairs
+from tft_utils.techniques import patching
 
-from tft_utils import models  # noqa: E402 (after the path, to run as a script)
-from tft_utils.corpora import pairs as world_pairs  # noqa: E402 (after the path, to run as a script)
-from tft_utils.techniques import patching  # noqa: E402 (after the path, to run as a script)
+THREADS = 1
 
-PROMPTS = 32
+
+class Size(NamedTuple):
+    """Prompts, and how often our grid runs."""
+
+    prompts: int = 32
+    rounds: int = 4
+
+
+FULL, TOY = Size(), Size(prompts=1, rounds=1)
 
 
 @torch.no_grad()
-def run() -> dict:
-    """{name: {ours, theirs, ratio, unit}}; the name says how the ratio is formed and its bar."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def run(size: Size = FULL) -> dict[str, dict]:
     rows = {}
     for name in models.PAIR:
         model = models.load(name)
-        asked = patching.ask(model, world_pairs.fact_pairs(PROMPTS, seed=1))
-        ours = min(timed(lambda m=model, a=asked: patching.grid(m, a))[0] for _ in range(4))
-        found = patching.grid(model, asked).values
+        asked = patching.ask(model, world_pairs.fact_pairs(size.prompts, seed=1))
+        ours, grid = min(
+            (timed(patching.grid, model, asked) for _ in range(size.rounds)), key=lambda pair: pair[0]
+        )
         for what, bar, contender in (
             ("one trace per cell", ", at least 10", by_cell),
             ("one trace per depth and position", "", by_batch),
         ):
-            seconds, values = timed(lambda m=model, a=asked, c=contender: c(m, a))
-            error = (values - found)[found.isfinite()].abs().max()
+            theirs, values = timed(contender, model, asked)
+            error = (values - grid.values)[grid.values.isfinite()].abs().max()
             assert error < 1e-5, f"{name}: the grids differ by {error}: a speed means nothing"
-            rows[f"patching: {name}'s grid vs {what}, theirs/ours{bar}"] = {
-                "ours": ours,
-                "theirs": seconds,
-                "ratio": seconds / ours,
-                "unit": "s CPU",
-            }
-    torch.set_num_threads(before)
+            label = f"patching: {name}'s grid vs {what}, theirs/ours{bar}"
+            rows[label] = measure.theirs_by_ours(ours, theirs, "s CPU")
     return rows
 
 
-def timed(work):
-    start = time.process_time()
-    result = work()
-    return time.process_time() - start, result
+def timed(work, *args):
+    return measure.timed(work, *args, clock=time.process_time)
 
 
 def m_of(model, asked, ids):
@@ -69,9 +67,9 @@ def normalised(model, asked, m):
 
 def residuals(model, ids):
     with model.trace(ids, use_cache=False):
-        found = [model.residual(k) for k in range(model.n_layers + 1)]
-        found = torch.stack(found).save()
-    return found
+        streams = [model.residual(k) for k in range(model.n_layers + 1)]
+        streams = torch.stack(streams).save()
+    return streams
 
 
 def by_cell(model, asked):
@@ -98,8 +96,3 @@ def by_batch(model, asked):
                 logits = model.logits[rows, asked.last].save()
             m[k, :, at] = asked.difference(logits)
     return normalised(model, asked, m)
-
-
-if __name__ == "__main__":
-    for name, r in run().items():
-        print(f"{name:80s} {r['ours']:9.4f} {r['theirs']:9.4f} {r['ratio']:8.3f} {r['unit']}")

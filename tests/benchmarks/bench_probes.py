@@ -7,12 +7,10 @@ where products this small are faster, ours on two; they take turns, and each one
 Accuracies are those on new words (known ones where there are no new ones) and, for controls, on known.
 Logistic regression as scikit-learn ships it is another estimator. It is there for its accuracy alone.
 The lesson's whole probing, with reading, controls, both sites and five seeds, has its own line.
-As a script it prints a table: python tests/benchmarks/bench_probes.py
 """
 
-import sys
-import time
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,61 +19,67 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from tft_utils import linear, models  # noqa: E402 (after the path, so that it also runs as a script)
-from tft_utils.corpora import tasks  # noqa: E402 (after the path, so that it also runs as a script)
-from tft_utils.techniques import probes  # noqa: E402 (after the path, so that it also runs as a script)
+from tests.benchmarks import measure
+from tft_utils import linear, models
+from tft_utils.corpora import tasks
+from tft_utils.techniques import probes
 
 THREADS = 2
 EVERY = 3  # logistic regression, which is not timed, is fitted at every third depth
 
 
+class Size(NamedTuple):
+    """Which tasks, how many documents of each part, and how often both fit."""
+
+    tasks: Sequence[str] = tuple(tasks.TASKS)
+    documents: Mapping[str, int] = probes.SIZES
+    rounds: int = 2
+
+
+FULL = Size()
+TOY = Size(("number",), {"train": 40, "known": 20, "new": 20}, rounds=1)
+
+
 @torch.no_grad()
-def run() -> dict:
-    """{name: {ours, theirs, ratio, unit}}; the name says how the ratio is formed and its bar."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
+def run(size: Size = FULL) -> dict[str, dict]:
     rows = {}
     for name in models.PAIR:
-        model = models.load(name)
-        start = time.perf_counter()
-        collected = probes.collect(model)
-        for task, parts in collected.items():
-            for site in parts["train"].x:
-                probes.probe(parts, len(tasks.TASKS[task].classes), site)
-        whole = time.perf_counter() - start
-        compared = [compare(task, parts) for task, parts in collected.items()]
+        whole, collected = measure.timed(probing, models.load(name), size)
+        compared = [compare(task, parts, size.rounds) for task, parts in collected.items()]
         times, right = zip(*compared, strict=True)
-        ours, theirs = np.sum(times, 0)
         real, control, other = 100 * np.mean(right, 0)  # each [ours, theirs], over tasks and depths
         rows |= {
-            f"probes: {name}, all depths, tasks and sites, five seeds, with reading, at most 10": row(
-                whole, 10.0, 10.0 / whole, "s"
+            f"probes: {name}, all depths, tasks and sites, five seeds, with reading, bar of 10 s/ours": (
+                measure.theirs_by_ours(whole, 10.0)
             ),
-            f"probes: {name}, one solve vs scikit-learn's LDA at each depth, theirs/ours, at least 10": row(
-                ours, theirs, theirs / ours, "s"
+            f"probes: {name}, one solve vs scikit-learn's LDA at each depth, theirs/ours, at least 10": (
+                measure.theirs_by_ours(*np.sum(times, 0))
             ),
-            f"probes: {name}, accuracy, theirs - ours, at most 0.5": row(
-                *real, real[1] - real[0], "points"
-            ),
-            f"probes: {name}, accuracy on the controls, theirs - ours": row(
-                *control, control[1] - control[0], "points"
-            ),
-            f"probes: {name}, accuracy, logistic regression (another estimator), theirs - ours": row(
-                *other, other[1] - other[0], "points"
+            f"probes: {name}, accuracy, theirs - ours, at most 0.5": points(*real),
+            f"probes: {name}, accuracy on the controls, theirs - ours": points(*control),
+            f"probes: {name}, accuracy, logistic regression (another estimator), theirs - ours": (
+                points(*other)
             ),
         }
-    torch.set_num_threads(before)
     return rows
 
 
-def row(ours: float, theirs: float, ratio: float, unit: str) -> dict:
-    return {"ours": float(ours), "theirs": float(theirs), "ratio": float(ratio), "unit": unit}
+def points(ours: float, theirs: float) -> dict:
+    return measure.row(ours, theirs, theirs - ours, "points")
 
 
-def compare(task: str, parts: dict[str, probes.Labelled]) -> tuple[list[float], list[list[float]]]:
+def probing(model, size: Size) -> dict[str, dict[str, probes.Labelled]]:
+    """All that the lesson does, and the vectors on which it does it."""
+    collected = probes.collect(model, size.tasks, size.documents)
+    for task, parts in collected.items():
+        for site in parts["train"].x:
+            probes.probe(parts, len(tasks.TASKS[task].classes), site)
+    return collected
+
+
+def compare(
+    task: str, parts: dict[str, probes.Labelled], rounds: int
+) -> tuple[list[float], list[list[float]]]:
     """Seconds of ours and theirs; accuracy of both for the labels, the control, and for the labels
     with logistic regression as theirs."""
     classes, train, known = len(tasks.TASKS[task].classes), parts["train"], parts["known"]
@@ -83,38 +87,40 @@ def compare(task: str, parts: dict[str, probes.Labelled]) -> tuple[list[float], 
     draws = [probes.control_labels(part.cause, train.label, 0) for part in (train, known)]
     labels, truth = torch.stack([train.label, draws[0]]), (tests[0].label, draws[1])
     x, asked = train.x["residual"], [test.x["residual"] for test in tests]
-    times = []
-    for _ in range(2):
-        start = time.perf_counter()
+    guesses = {}
+
+    def ours() -> None:
         W, b = linear.discriminant(x, labels, classes)
-        guess = [linear.choose(some, W[:, [i]], b[:, [i]])[:, 0] for i, some in enumerate(asked)]
-        middle = time.perf_counter()
+        guesses["ours"] = [
+            linear.choose(test, W[:, [i]], b[:, [i]])[:, 0].numpy() for i, test in enumerate(asked)
+        ]
+
+    def theirs() -> None:
         with threadpool_limits(1):
-            theirs = np.array(
-                [
-                    loop(x.numpy(), *each, classes)
-                    for each in zip(labels.numpy(), [some.numpy() for some in asked], strict=True)
-                ]
-            )
-        times.append((middle - start, time.perf_counter() - middle))
-    found = [
-        [(mine == true).double().mean(1).numpy(), (other == true.numpy()).mean(1)]
-        for mine, other, true in zip(guess, theirs, truth, strict=True)
+            guesses["theirs"] = [
+                np.array(loop(x.numpy(), y, test.numpy(), classes))
+                for y, test in zip(labels.numpy(), asked, strict=True)
+            ]
+
+    times = measure.fastest({"ours": ours, "theirs": theirs}, rounds)
+    right = [  # of the labels and the control, by ours and theirs [depth]
+        [(guess == true.numpy()).mean(1) for guess in both]
+        for *both, true in zip(guesses["ours"], guesses["theirs"], truth, strict=True)
     ]
-    found.append([found[0][0][::EVERY], logistic(x, train.label, asked[0], truth[0])])
-    return np.min(times, 0).tolist(), [[each.mean() for each in both] for both in found]
+    right.append([right[0][0][::EVERY], logistic(x, train.label, asked[0], truth[0])])
+    return list(times.values()), [[accuracy.mean() for accuracy in both] for both in right]
 
 
 def loop(x: np.ndarray, y: np.ndarray, asked: np.ndarray, classes: int) -> list[np.ndarray]:
     """The guesses [depth][n] of one fit at each depth."""
-    found = []
+    guesses = []
     for k in range(x.shape[1]):
         X, test = x[:, k].astype(float), asked[:, k].astype(float)
         means = np.stack([X[y == c].mean(0) if (y == c).any() else X[0] for c in range(classes)])
         amount = ledoit_wolf_shrinkage(X - means[y], assume_centered=True)
         fit = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=amount).fit(X, y)
-        found.append(fit.predict(test))
-    return found
+        guesses.append(fit.predict(test))
+    return guesses
 
 
 def logistic(x, y, asked, truth) -> np.ndarray:
@@ -126,8 +132,3 @@ def logistic(x, y, asked, truth) -> np.ndarray:
             fit = LogisticRegression(max_iter=1000).fit(x[:, k] / scale, y)
         scores.append(fit.score(asked[:, k] / scale, truth))
     return np.array(scores)
-
-
-if __name__ == "__main__":
-    for name, r in run().items():
-        print(f"{name:92s} {r['ours']:8.3f} {r['theirs']:8.3f} {r['ratio']:8.2f} {r['unit']}")

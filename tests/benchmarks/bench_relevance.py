@@ -2,68 +2,75 @@
 
 Against a plain forward pass with our scan, and against the same rules through transformers' own
 scan, a Python loop. Interleaved, minimum of the repeats. The loop keeps every state of every layer
-for its backward, so that comparison has LAYERS of the 24 layers, on both sides.
-As a script it prints a table: python tests/benchmarks/bench_relevance.py
+for its backward, so that comparison has few of the 24 layers, on both sides; both must give every
+word the same relevance to 1e-3 of the largest.
 """
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 from unittest import mock
 
 import torch
 from transformers import MambaConfig, MambaForCausalLM
 from transformers.models.mamba import modeling_mamba
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from tests.benchmarks import measure
+from tft_utils.architectures import mamba
+from tft_utils.architectures import mamba_scan as scan
+from tft_utils.techniques import relevance
 
-from tests.benchmarks.measure import fastest  # noqa: E402
-from tft_utils.architectures import mamba  # noqa: E402
-from tft_utils.architectures import mamba_scan as scan  # noqa: E402 (after the path, so that it also runs as a script)
-from tft_utils.techniques import relevance  # noqa: E402 (after the path, so that it also runs as a script)
-
-POS, LAYERS, THREADS = 256, 8, 1
+THREADS = 1
 
 
-def run() -> dict:
-    """{name: {ours, theirs, ratio, unit}}; the name says how the ratio is formed and its bar."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    loop = modeling_mamba.mamba_selective_scan.__wrapped__  # before `install` replaces it
-    model, asked = question(24)
-    passes = fastest(
+class Size(NamedTuple):
+    """The model and its prompt, the layers beside the loop, and how often each contender runs."""
+
+    width: int = 768
+    layers: int = 24
+    few: int = 8
+    pos: int = 256
+    rounds: int = 5
+    rounds_of_loop: int = 2
+
+
+FULL = Size()
+TOY = Size(width=16, layers=2, few=1, pos=8, rounds=1, rounds_of_loop=1)
+
+
+def run(size: Size = FULL) -> dict[str, dict]:
+    model, asked = question(size, size.layers)
+    passes = measure.fastest(
         {"explain": lambda: relevance.explain(model, asked), "forward": lambda: forward(model, asked)},
-        repeats=5,
+        rounds=size.rounds,
     )
-    few, asked_few = question(LAYERS)
-    through = fastest(
+    (few, asked_few), (bare, _) = (question(size, size.few, installed=given) for given in (True, False))
+    words = {}
+    through = measure.fastest(
         {
-            "ours": lambda: relevance.explain(few, asked_few),
-            "loop": lambda: with_scan(loop, lambda: relevance.explain(few, asked_few)),
+            "ours": lambda: words.update(ours=relevance.explain(few, asked_few)),
+            "loop": lambda: words.update(loop=explain_by_loop(bare, asked_few)),
         },
-        repeats=2,
+        rounds=size.rounds_of_loop,
     )
-    torch.set_num_threads(before)
+    error = (words["ours"] - words["loop"]).abs().max() / words["loop"].abs().max()
+    assert error < 1e-3, f"the explanations differ by {error}: a speed means nothing"
     return {
-        "relevance: explanation vs forward pass, ours/theirs, at most 3": row(
-            passes["explain"], passes["forward"], passes["explain"] / passes["forward"]
+        "relevance: explanation vs forward pass, ours/theirs, at most 3": (
+            measure.ours_by_theirs(passes["explain"], passes["forward"])
         ),
-        f"relevance: explanation vs transformers' loop, {LAYERS} layers, theirs/ours, at least 10": row(
-            through["ours"], through["loop"], through["loop"] / through["ours"]
+        f"relevance: explanation vs transformers' loop, {size.few} layers, theirs/ours, at least 10": (
+            measure.theirs_by_ours(through["ours"], through["loop"])
         ),
     }
 
 
-def row(ours: float, theirs: float, ratio: float) -> dict:
-    return {"ours": ours, "theirs": theirs, "ratio": ratio, "unit": "s"}
-
-
-def question(layers: int) -> tuple[SimpleNamespace, relevance.Asked]:
+def question(size: Size, layers: int, installed: bool = True) -> tuple[SimpleNamespace, relevance.Asked]:
+    """A random model, with our scan or as transformers makes it, and a random prompt."""
     torch.manual_seed(0)
-    hf = MambaForCausalLM(MambaConfig(hidden_size=768, num_hidden_layers=layers)).eval()
-    mamba.prepare(hf, readable=False)
-    ids = torch.randint(0, hf.config.vocab_size, (1, POS))
+    hf = MambaForCausalLM(MambaConfig(hidden_size=size.width, num_hidden_layers=layers)).eval()
+    if installed:
+        mamba.prepare(hf, readable=False)
+    ids = torch.randint(0, hf.config.vocab_size, (1, size.pos))
     with torch.no_grad():
         embeddings = mamba.embedding(hf)(ids)
     asked = relevance.Asked(ids, embeddings, torch.ones_like(ids), torch.tensor([0]), None)
@@ -75,11 +82,16 @@ def forward(model: SimpleNamespace, asked: relevance.Asked) -> None:
     relevance.score(model, asked, asked.embeddings)
 
 
-def with_scan(function, work) -> None:
-    with mock.patch.object(scan, "selective_scan", function):
-        work()
+def explain_by_loop(model: SimpleNamespace, asked: relevance.Asked) -> torch.Tensor:
+    """The same rules, which get transformers' scan where they call ours; the model has none of ours."""
+    calls = 0
 
+    def loop(*tensors, initial_state=None, **options):
+        nonlocal calls
+        calls += 1
+        return modeling_mamba.mamba_selective_scan(*tensors, **options)
 
-if __name__ == "__main__":
-    for name, r in run().items():
-        print(f"{name:82s} {r['ours']:8.3f} {r['theirs']:8.3f} {r['ratio']:8.2f} {r['unit']}")
+    with mock.patch.object(scan, "selective_scan", loop):
+        words = relevance.explain(model, asked)
+    assert calls == len(mamba.blocks(model.hf)), f"{calls} scans were the loop's: a speed means nothing"
+    return words

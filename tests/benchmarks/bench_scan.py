@@ -2,34 +2,43 @@
 
 All contenders run in this process, interleaved, minimum of the repeats. Memory is what one
 forward+backward adds to the peak resident set of a fresh, warmed-up process. "plain" is our scan
-without numba. As a script it prints a table: python tests/benchmarks/bench_scan.py
+without numba.
 """
 
-import subprocess
-import sys
-from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import torch
 from transformers import MambaConfig, MambaForCausalLM
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from tests.benchmarks import measure
+from tft_utils.architectures import mamba_scan as scan
 
-from tests.benchmarks.measure import added_memory, fastest  # noqa: E402
-from tft_utils.architectures import mamba_scan as scan  # noqa: E402 (after the path, so that it also runs as a script)
-
-BATCH, POS, VOCAB, THREADS = 8, 128, 512, 2
+VOCAB, THREADS = 512, 2
+KINDS = ("ours", "plain", "fallback")
 
 
-def run() -> dict:
-    """{name: {ours, theirs, ratio, unit}}; the name says how the ratio is formed and its bar."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    fallback, mambapy, ours = model(), model(use_mambapy=True), model()
+class Size(NamedTuple):
+    """The model, its texts (the long ones are eight times as long), and how often each contender runs,
+    for how many seconds."""
+
+    width: int = 128
+    layers: int = 8
+    batch: int = 8
+    pos: int = 128
+    rounds: int = 3
+    least: float = 0.5
+
+
+FULL, TOY = Size(), Size(width=16, layers=1, batch=2, pos=8, rounds=1, least=0.0)
+
+
+def run(size: Size = FULL) -> dict[str, dict]:
+    fallback, mambapy, ours = model(size), model(size, use_mambapy=True), model(size)
     handle = scan.install(ours)
-    short, long = tokens(POS), tokens(8 * POS)
-    train = fastest(
+    short, long = tokens(size, size.pos), tokens(size, 8 * size.pos)
+    often = {"rounds": size.rounds, "least": size.least}
+    train = measure.fastest(
         {
             "ours": lambda: train_step(ours, short),
             "plain": without_numba(lambda: train_step(ours, short)),
@@ -38,21 +47,18 @@ def run() -> dict:
             "ours, long": lambda: train_step(ours, long),
             "plain, long": without_numba(lambda: train_step(ours, long)),
         },
-        rounds=3,
-        least=0.5,
+        **often,
     )
-    infer = fastest(
+    infer = measure.fastest(
         {
             "ours": lambda: forward(ours, short),
             "plain": without_numba(lambda: forward(ours, short)),
             "fallback": lambda: forward(fallback, short),
         },
-        rounds=3,
-        least=0.5,
+        **often,
     )
     handle.remove()
-    torch.set_num_threads(before)
-    memory = {kind: peak_memory(kind) for kind in ("ours", "plain", "fallback")}
+    memory = {kind: measure.fresh(step_memory, kind, size) for kind in KINDS}
 
     rows = {}
     for kind, label in (("ours", "scan"), ("plain", "scan (plain)")):
@@ -61,29 +67,22 @@ def run() -> dict:
             ("forward+backward vs mambapy, theirs/ours, at least 2.5", train, "mambapy"),
             ("forward vs fallback, theirs/ours, at least 3", infer, "fallback"),
         ):
-            ratio = times[theirs] / times[kind]
-            rows[f"{label}: {name}"] = row(times[kind], times[theirs], ratio, "s")
-        used, theirs = memory[kind], memory["fallback"]
+            rows[f"{label}: {name}"] = measure.theirs_by_ours(times[kind], times[theirs])
         name = f"{label}: peak memory vs fallback, ours/theirs, at most 0.33"
-        rows[name] = row(used, theirs, used / theirs, "MB")
-        once, longer = train[kind], train[f"{kind}, long"]
-        name = f"{label}: {8 * POS} vs {POS} tokens, ours/theirs, at most 9"
-        rows[name] = row(longer, once, longer / once, "s")
+        rows[name] = measure.ours_by_theirs(memory[kind], memory["fallback"], "MB")
+        name = f"{label}: {8 * size.pos} vs {size.pos} tokens, ours/theirs, at most 9"
+        rows[name] = measure.ours_by_theirs(train[f"{kind}, long"], train[kind])
     return rows
 
 
-def row(ours, theirs, ratio, unit):
-    return {"ours": ours, "theirs": theirs, "ratio": ratio, "unit": unit}
-
-
-def model(**options):
+def model(size: Size, **options):
     torch.manual_seed(0)
-    config = MambaConfig(vocab_size=VOCAB, hidden_size=128, num_hidden_layers=8, state_size=16, **options)
-    return MambaForCausalLM(config).eval()
+    shape = {"hidden_size": size.width, "num_hidden_layers": size.layers, "state_size": 16}
+    return MambaForCausalLM(MambaConfig(vocab_size=VOCAB, **shape, **options)).eval()
 
 
-def tokens(pos):
-    return torch.randint(0, VOCAB, (BATCH, pos), generator=torch.Generator().manual_seed(0))
+def tokens(size: Size, pos: int) -> torch.Tensor:
+    return torch.randint(0, VOCAB, (size.batch, pos), generator=torch.Generator().manual_seed(0))
 
 
 def train_step(model, ids):
@@ -97,33 +96,24 @@ def forward(model, ids):
 
 
 def without_numba(work):
-    def plain():
+    def plain(*args):
         with mock.patch.object(scan, "kernels", None):
-            work()
+            work(*args)
 
     return plain
 
 
-def peak_memory(kind):
-    """MB that one forward+backward adds to the peak of a fresh process; Linux only."""
-    command = [sys.executable, __file__, "--memory", kind]
-    return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+def step_memory(kind: str, size: Size) -> float:
+    """MB that one forward+backward of a contender adds to the peak of this process."""
+    contender = model(size)
+    handle = None if kind == "fallback" else scan.install(contender)
 
+    def step(pos: int) -> None:
+        train_step(contender, tokens(size, pos))
 
-def print_memory(kind):
-    torch.set_num_threads(THREADS)
-    contender = model()
-    if kind != "fallback":
-        scan.install(contender)
-    if kind == "plain":
-        scan.kernels = None
-    train_step(contender, tokens(2))
-    print(added_memory(lambda: train_step(contender, tokens(POS))))
-
-
-if __name__ == "__main__":
-    if "--memory" in sys.argv:
-        print_memory(sys.argv[-1])
-    else:
-        for name, r in run().items():
-            print(f"{name:75s} {r['ours']:9.3f} {r['theirs']:9.3f} {r['ratio']:8.3f} {r['unit']}")
+    work = without_numba(step) if kind == "plain" else step
+    work(2)
+    added = measure.added_memory(lambda: work(size.pos))
+    if handle:
+        handle.remove()
+    return added

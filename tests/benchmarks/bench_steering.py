@@ -5,69 +5,78 @@ each depth and multiplier. Two fairer loops stand beside it without a bar: all p
 and a batch that reads the last word alone, from a copy of the cache. All cells of a loop cost the
 same, so a loop is timed on one depth and two multipliers, one at the published shapes, and scaled
 up; the loop over prompts on ten prompts, two at the published shapes. Ours is never scaled.
-Interleaved, minimum of the repeats; the numbers are compared first. As a script it prints a table:
-python tests/benchmarks/bench_steering.py
+Interleaved, minimum of the repeats; the numbers are compared first.
 """
 
 import copy
-import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MambaConfig, MambaForCausalLM
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from tests.benchmarks import measure
+from tft_utils import models, reading
+from tft_utils.architectures import ARCHITECTURES
+from tft_utils.corpora import questions as world_questions
+from tft_utils.corpora.questions import Question
+from tft_utils.techniques import contrasts, steering
+from tft_utils.techniques.contrasts import Direction
+from tft_utils.techniques.steering import MULTIPLIERS
 
-from tests.benchmarks.measure import fastest  # noqa: E402
-from tft_utils import models, reading  # noqa: E402 (after the path, so that it also runs as a script)
-from tft_utils.architectures import ARCHITECTURES  # noqa: E402
-from tft_utils.corpora import questions as world_questions  # noqa: E402
-from tft_utils.corpora.questions import Question  # noqa: E402
-from tft_utils.techniques import contrasts, steering  # noqa: E402 (after the path, so that it also runs as a script)
-from tft_utils.techniques.contrasts import Direction  # noqa: E402
-from tft_utils.techniques.steering import MULTIPLIERS, Push  # noqa: E402
+THREADS = 2
 
-THREADS, PROMPTS = 2, 50
-FEW, WORDS = 2, 64  # prompts and their length at the published shapes
-SHAPES = {
-    "mamba-130m": lambda: MambaForCausalLM(
-        MambaConfig(hidden_size=768, num_hidden_layers=24, vocab_size=50280)
-    ),
-    "pythia-160m": lambda: GPTNeoXForCausalLM(
-        GPTNeoXConfig(
-            hidden_size=768,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            intermediate_size=3072,
-            vocab_size=50304,
-            attn_implementation="eager",
-        )
-    ),
-}
+
+class Size(NamedTuple):
+    """Prompts for the bundled organisms, of which a loop reads `alone`, and how often each contender
+    runs; the published shapes, and the prompts for them, with their length."""
+
+    prompts: int = 50
+    alone: int = 10
+    rounds: int = 2
+    width: int = 768
+    layers: tuple[int, int] = (24, 12)
+    few: int = 2
+    words: int = 64
+
+
+FULL = Size()
+TOY = Size(prompts=2, alone=1, rounds=1, width=96, layers=(2, 2), words=8)
 
 
 @torch.no_grad()
-def run() -> dict:
-    """{name: {ours, theirs, ratio, unit}}; the name says how the ratio is formed and its bar."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    rows = {}
+def run(size: Size = FULL) -> dict[str, dict]:
+    rows, bar = {}, ", at least 20"
     for name in models.PAIR:
-        asked = world_questions.questions("corrigibility")[:PROMPTS]
-        rows |= compare(name, models.load(name), asked, 10, MULTIPLIERS[:2], ", at least 20", 2)
-    for name, make in SHAPES.items():
-        bar = ", at least 20" if "mamba" in name else ""
-        rows |= compare(name, random_model(make), prompts_of(WORDS), 2, MULTIPLIERS[:1], bar, 1)
-    torch.set_num_threads(before)
+        asked = world_questions.questions("corrigibility")[: size.prompts]
+        rows |= compare(name, models.load(name), asked, size.alone, MULTIPLIERS[:2], bar, size.rounds)
+    asked, multipliers = prompts_of(size), MULTIPLIERS[:1]
+    rows |= compare("mamba-130m", random_model(mamba(size)), asked, size.few, multipliers, bar, 1)
+    rows |= compare("pythia-160m", random_model(pythia(size)), asked, size.few, multipliers, "", 1)
     return rows
 
 
-def random_model(make) -> SimpleNamespace:
+def mamba(size: Size) -> MambaConfig:
+    return MambaConfig(hidden_size=size.width, num_hidden_layers=size.layers[0], vocab_size=50280)
+
+
+def pythia(size: Size) -> GPTNeoXConfig:
+    return GPTNeoXConfig(
+        hidden_size=size.width,
+        num_hidden_layers=size.layers[1],
+        num_attention_heads=12,
+        intermediate_size=4 * size.width,
+        vocab_size=50304,
+        attn_implementation="eager",
+    )
+
+
+def random_model(config) -> SimpleNamespace:
     """A model of published shape, and a tokenizer whose words are numbers."""
     torch.manual_seed(0)
-    hf = make().eval()
+    hf = AutoModelForCausalLM.from_config(config).eval()
     parts = ARCHITECTURES[hf.config.model_type]
     parts.prepare(hf, readable=False)
 
@@ -83,9 +92,9 @@ def random_model(make) -> SimpleNamespace:
     )
 
 
-def prompts_of(words: int) -> list[Question]:
+def prompts_of(size: Size) -> list[Question]:
     draw = torch.Generator().manual_seed(0)
-    rows = torch.randint(2, 50000, (FEW, words), generator=draw).tolist()
+    rows = torch.randint(2, 50000, (size.few, size.words), generator=draw).tolist()
     return [Question(" ".join(map(str, row)) + " ", "0", "1", str(i)) for i, row in enumerate(rows)]
 
 
@@ -95,7 +104,7 @@ def random_direction(model, asked: list[Question]) -> Direction:
 
 
 def compare(
-    name: str, model, asked: list[Question], alone: int, multipliers, bar: str, repeats: int
+    name: str, model, asked: list[Question], alone: int, multipliers, bar: str, rounds: int
 ) -> dict:
     """Our whole sweep, and loops over `alone` single prompts and `multipliers` of a middle depth."""
     direction, k = random_direction(model, asked), model.n_layers // 2
@@ -104,22 +113,15 @@ def compare(
     cache, _ = contrasts.run(model, ids[:, :-1])
     depths = model.n_layers + 1
 
-    def whole(rows: slice, m: float):
-        def add(module, inputs, out):
-            out = out.clone()
-            out[:, -1] += m * direction.residual[k]
-            return out
+    def whole(rows: slice, m: float) -> torch.Tensor:
+        with pushed(reading.depths(model)[k], m * direction.residual[k]):
+            logits = model.hf(ids[rows], use_cache=False, logits_to_keep=1).logits
+        return matching(logits[:, -1], letters[rows])
 
-        hook = reading.depths(model)[k].register_forward_hook(add)
-        logits = model.hf(ids[rows], use_cache=False, logits_to_keep=1).logits
-        hook.remove()
-        return steering._letters(logits, letters[rows])[0][:, 0]
-
-    def from_cache(m: float):
-        kept = copy.deepcopy(cache)
-        with steering._pushed(model, kept, Push(direction, m, (k,))):
-            _, logits = contrasts.run(model, ids[:, -1:], cache=kept)
-        return steering._letters(logits[:, None], letters)[0][:, 0]
+    def from_cache(m: float) -> torch.Tensor:
+        with pushed(reading.depths(model)[k], m * direction.residual[k]):
+            _, logits = contrasts.run(model, ids[:, -1:], cache=copy.deepcopy(cache))
+        return matching(logits, letters)
 
     work = {
         "ours": lambda: steering.sweep(model, steering.read_once(model, asked), direction),
@@ -133,21 +135,33 @@ def compare(
     for loop in ("in a batch", "from a cache"):
         error = (torch.stack(work[loop]()) - fast).abs().max()
         assert error < 1e-4, f"{name}, {loop}: the sweeps differ by {error}: a speed means nothing"
-    times = fastest(work, repeats)
+    times = measure.fastest(work, rounds)
     rows = {}
     for loop in ("prompt by prompt", "in a batch", "from a cache"):
         cells = depths * len(MULTIPLIERS) / len(multipliers)
         theirs = times[loop] * cells * (len(asked) / alone if loop == "prompt by prompt" else 1)
         label = f"steering: {name}, {depths} depths, {len(asked)} prompts, vs {loop}, theirs/ours"
-        rows[label + (bar if loop == "prompt by prompt" else "")] = {
-            "ours": times["ours"],
-            "theirs": theirs,
-            "ratio": theirs / times["ours"],
-            "unit": "s",
-        }
+        label += bar if loop == "prompt by prompt" else ""
+        rows[label] = measure.theirs_by_ours(times["ours"], theirs)
     return rows
 
 
-if __name__ == "__main__":
-    for name, r in run().items():
-        print(f"{name:95s} {r['ours']:9.3f} {r['theirs']:9.3f} {r['ratio']:8.1f} {r['unit']}")
+@contextmanager
+def pushed(module: torch.nn.Module, change: torch.Tensor) -> Iterator[None]:
+    """Within, the last word's residual stream behind a module is changed."""
+
+    def add(module, inputs, out: torch.Tensor) -> torch.Tensor:
+        out = out.clone()
+        out[:, -1] += change
+        return out
+
+    hook = module.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def matching(logits: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
+    """The matching letter's share of both letters' probability, from logits [prompt vocab]: [prompt]."""
+    return logits.gather(1, letters).softmax(-1)[:, 0]
