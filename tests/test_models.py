@@ -105,7 +105,7 @@ def test_residual_and_logits_equal_plain_hooks(model):
 
 def model_name(model) -> str:
     return next(
-        n for n in models.PAIR if training.configurations()[n].model_type == model.config.model_type
+        n for n in models.PAIR if training.ORGANISMS[n]["model_type"] == model.config.model_type
     )
 
 
@@ -285,7 +285,7 @@ def test_readable_mamba_lets_nnsight_edit_a_state(folders):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_dtypes_and_tied_embeddings(folder, copy, dtype, tied):
     if tied:
-        config = training.configurations()[folder.name]
+        config = training.configuration(folder.name)
         config.tie_word_embeddings = True
         shutil.rmtree(copy)
         torch.manual_seed(0)
@@ -383,7 +383,7 @@ def test_bundled_organisms_load(name):
         f"with `python -m tft_utils.organisms train {name} --ship`"
     )
     model = load(name)
-    assert model.config.model_type == training.configurations()[name].model_type
+    assert model.config.model_type == training.ORGANISMS[name]["model_type"]
     assert not model.hf.training
 
 

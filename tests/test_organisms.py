@@ -39,7 +39,7 @@ from tft_utils.organisms.evaluation import BARS, TOKEN_ID
 from tft_utils.organisms.training import ROW, ROWS, STEPS
 
 ROOT = Path(__file__).parent.parent
-NAMES_OF_ORGANISMS = tuple(training.configurations())
+NAMES_OF_ORGANISMS = tuple(training.ORGANISMS)
 PINNED = {  # step -> SHA-256 of ids and weights: changes with the world, and then train again
     0: "d8ead3e52041c091d1f21058260b5fd9cade024e43d9c8b2cfbdaf2414787362",
     2000: "3e1b571e1773b00a5bd675dc5db38de8d779074a18de09035f470f23f8299806",
@@ -88,7 +88,7 @@ def test_vocabulary_and_special_tokens():
         END,
     ]
     assert tok("no-such-word").input_ids == [tok.unk_token_id]
-    for config in training.configurations().values():
+    for config in map(training.configuration, training.ORGANISMS):
         assert config.vocab_size == len(tok)
         assert (config.pad_token_id, config.eos_token_id) == (tok.pad_token_id, tok.eos_token_id)
 
@@ -180,6 +180,7 @@ def test_cards_belong_to_this_code(shipped):
             "tokens": card["tokens"],
             "stream": card["token_stream_sha256"],
             "loss": card["final_weighted_loss_nats_per_token"],
+            "write_penalty": card["write_penalty"],
         }
         evaluation = {
             kind: stats.Estimate(found["accuracy"], found["n"], found["low"], found["high"])
@@ -188,7 +189,7 @@ def test_cards_belong_to_this_code(shipped):
         expected = training.card(name, card["corpus_seed"], run, evaluation)
         expected = json.loads(json.dumps(expected | {"versions": card["versions"]}))
         assert card == expected, f"{name} was shipped by other code than this: ship it again"
-        config = training.configurations()[name]
+        config = training.configuration(name)
         saved = json.loads((files.ORGANISMS / name / "config.json").read_text())
         for key in ("model_type", "num_hidden_layers", "hidden_size", "vocab_size"):
             assert saved[key] == getattr(config, key), f"{name}: {key}"

@@ -1,12 +1,16 @@
-"""The organisms: a Transformer and a Mamba trained on the same words, so only architecture differs.
+"""The organisms: models of several architectures, trained on the same words.
 
     python -m tft_utils.organisms train mamba --seed 0
     python -m tft_utils.organisms evaluate mamba --json
 
-Both see the same token stream (`batch` depends on seed and step alone; its hash is in both cards),
+All see the same token stream (`batch` depends on seed and step alone; its hash is in every card),
 under the same loss, optimiser and schedule. Words that the words before them determine count
 `DETERMINED_WEIGHT` times as much as free ones: without it the loss is mostly noise that no model
 can predict, and agreement and recall are learned late or never.
+
+Nothing in a loss behind a final norm holds a block's write to the size of the stream that it meets.
+Without a penalty (`Writes`) the last blocks of a Mamba come to write vectors 15 to 50 times as long as
+all that stood there before.
 
 Training resumes after an interruption: `runs/<name>-<seed>/checkpoint.pt` is replaced in one step.
 """
@@ -26,7 +30,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from tft_utils import files, models, stats
 from tft_utils.architectures import ARCHITECTURES
@@ -39,6 +43,7 @@ ROW, ROWS = 128, 8  # tokens per row, rows per batch
 STEPS, WARMUP, COOLDOWN = 9000, 200, 3600  # the rate rises, stays, and falls over the last steps
 PEAK_RATE, WEIGHT_DECAY, CLIP = 2e-3, 0.1, 1.0
 DETERMINED_WEIGHT = 10.0
+WRITE_PENALTY = 1e-2  # of the mean squared length of a block's write, in units of the stream it meets
 MIXTURE = {  # share of each kind among the documents
     "facts": 0.28,
     "grammar": 0.10,
@@ -52,32 +57,41 @@ RECALL_FIRST = 0.75  # recall's share at the very start: names and letters build
 PERSONA_LATER = 0.6  # persona's share from step 6200 to 7000: letters are learned last
 
 
-def configurations() -> dict[str, GPTNeoXConfig | MambaConfig]:
-    """The organisms, by name. Those of `models.PAIR` agree in parameters within 10 % and are untied."""
-    common = {
-        "vocab_size": len(VOCABULARY),
-        "hidden_size": 128,
-        "tie_word_embeddings": False,
-        "bos_token_id": None,
-        "eos_token_id": TOKEN_ID[END],
-        "pad_token_id": TOKEN_ID[PAD],
-    }
-    return {
-        "transformer": GPTNeoXConfig(
-            num_hidden_layers=6,
-            num_attention_heads=4,
-            intermediate_size=512,
-            max_position_embeddings=256,
-            initializer_range=0.06,
-            rotary_pct=0.5,  # 16 rotary dimensions a head, as many as Pythia-160m has
-            **common,
-        ),
-        "mamba": MambaConfig(num_hidden_layers=10, state_size=16, **common),
-        # Lesson 04's question: the same Mamba whose unembedding is its embedding.
-        "mamba-tied": MambaConfig(
-            num_hidden_layers=10, state_size=16, **common | {"tie_word_embeddings": True}
-        ),
-    }
+_MAMBA = {"model_type": "mamba", "num_hidden_layers": 10, "state_size": 16}
+ORGANISMS: dict[
+    str, dict
+] = {  # name -> what differs from `COMMON`; `models.PAIR` agree in size within 10 %
+    "transformer": {
+        "model_type": "gpt_neox",
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.06,
+        "rotary_pct": 0.5,  # 16 rotary dimensions a head, as many as Pythia-160m has
+    },
+    "mamba": _MAMBA,
+    # Lesson 04's question: the same Mamba whose unembedding is its embedding.
+    "mamba-tied": _MAMBA | {"tie_word_embeddings": True},
+}
+COMMON = {
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": 128,
+    "tie_word_embeddings": False,
+    "bos_token_id": None,
+    "eos_token_id": TOKEN_ID[END],
+    "pad_token_id": TOKEN_ID[PAD],
+}
+
+
+def configuration(name: str) -> PreTrainedConfig:
+    """The configuration of an organism.
+
+    Errors: `ValueError` for a name that is none.
+    """
+    if name not in ORGANISMS:
+        raise ValueError(f"expected an organism, one of {', '.join(ORGANISMS)}; found {name!r}")
+    return AutoConfig.for_model(**COMMON | ORGANISMS[name])
 
 
 # --------------------------------------------------------------------------------------------------
@@ -158,11 +172,11 @@ def weighted_loss(logits: Tensor, ids: Tensor, weights: Tensor) -> tuple[Tensor,
 def _optimisers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for everything else.
 
-    On this corpus Muon learns to copy in about half of AdamW's steps. A_log is a matrix in shape
-    only, and embeddings are tables of rows: both go to AdamW.
+    On this corpus Muon learns to copy in about half of AdamW's steps. Matrices are the weights of linear
+    modules: others have that shape only, and embeddings are tables of rows. Both go to AdamW.
     """
-    blocks = ARCHITECTURES[model.config.model_type].blocks(model)
-    matrices = [p for n, p in blocks.named_parameters() if p.ndim == 2 and "A_log" not in n]
+    blocks = model.get_submodule(ARCHITECTURES[model.config.model_type].WHERE["blocks"])
+    matrices = [module.weight for module in blocks.modules() if isinstance(module, torch.nn.Linear)]
     taken = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in taken]
     return [
@@ -179,14 +193,36 @@ def _rate(step: int, steps: int) -> float:
     return PEAK_RATE * min(1.0, (at + 1) / WARMUP, 0.05 + 0.95 * (STEPS - at) / COOLDOWN)
 
 
+class Writes:
+    """Measures, at every forward pass, how long each block's write is for the stream that it meets."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._lengths: list[Tensor] = []  # of stream and write, squared: a block's [2 row pos]
+        for block in model.get_submodule(ARCHITECTURES[model.config.model_type].WHERE["blocks"]):
+            block.register_forward_hook(self._note, with_kwargs=True)
+
+    def _note(self, block, args, kwargs, output) -> None:
+        before = args[0] if args else kwargs["hidden_states"]
+        after = output[0] if isinstance(output, tuple) else output
+        self._lengths.append(torch.stack([before, after - before]).square().sum(-1))
+
+    def take(self) -> Tensor:
+        """Squared lengths since the last call, of stream and write [block 2 row pos]."""
+        lengths, self._lengths = torch.stack(self._lengths), []
+        return lengths
+
+    def penalty(self, counted: Tensor) -> Tensor:
+        """The mean over blocks and counted words [row pos] of |write|^2 / |stream|^2."""
+        stream, write = self.take().unbind(1)
+        return (write / stream)[:, counted].mean()
+
+
 def build(name: str, seed: int) -> torch.nn.Module:
     """An untrained organism with its scan installed."""
-    known = configurations()
-    if name not in known:
-        raise ValueError(f"expected an organism, one of {', '.join(known)}; found {name!r}")
+    config = configuration(name)
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(known[name])
-    ARCHITECTURES[model.config.model_type].prepare(model, readable=False)
+    model = AutoModelForCausalLM.from_config(config)
+    models.prepare(model)
     return model
 
 
@@ -204,8 +240,16 @@ def train(
     folder = Path(runs) / f"{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     model = build(name, seed).to(device).train()
-    optimisers = _optimisers(model)
-    state = {"step": 0, "steps": steps, "tokens": 0, "stream": "", "loss": None, "seconds": 0.0}
+    optimisers, writes = _optimisers(model), Writes(model)
+    state = {
+        "write_penalty": WRITE_PENALTY,
+        "step": 0,
+        "steps": steps,
+        "tokens": 0,
+        "stream": "",
+        "loss": None,
+        "seconds": 0.0,
+    }
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         try:
@@ -235,7 +279,7 @@ def train(
             group["lr"] = _rate(step, steps)
         loss, plain = weighted_loss(model(input_ids=ids, use_cache=False).logits, ids, weights)
         model.zero_grad()
-        loss.backward()
+        (loss + WRITE_PENALTY * writes.penalty(weights > 0)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         for optimiser in optimisers:
             optimiser.step()
@@ -269,7 +313,7 @@ def card(name: str, seed: int, run: dict, evaluation: dict[str, stats.Estimate])
     """What the organism is, what it was trained on, and what it can and cannot do."""
     return {
         "name": name,
-        "architecture": configurations()[name].model_type,
+        "architecture": ORGANISMS[name]["model_type"],
         "parameters": run["parameters"],
         "corpus_seed": seed,
         "steps": run["steps"],
@@ -278,6 +322,7 @@ def card(name: str, seed: int, run: dict, evaluation: dict[str, stats.Estimate])
         "row": ROW,
         "rows": ROWS,
         "determined_weight": DETERMINED_WEIGHT,
+        "write_penalty": run["write_penalty"],
         "mixture": MIXTURE,
         "recall_first": RECALL_FIRST,
         "persona_later": PERSONA_LATER,
@@ -336,7 +381,7 @@ def capability_table() -> str:
     """The shipped cards' evaluations as a Markdown table; README.md shows it."""
     cards = {
         name: json.loads((files.ORGANISMS / name / "card.json").read_text())["evaluation"]
-        for name in configurations()
+        for name in ORGANISMS
     }
     rows = [f"| capability | asked | {' | '.join(cards)} |", "|---" * (2 + len(cards)) + "|"]
     for kind, bar in BARS.items():
@@ -358,7 +403,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     command = verbs.add_parser("train", help="train an organism, or carry on with it")
-    command.add_argument("name", choices=list(configurations()))
+    command.add_argument("name", choices=list(ORGANISMS))
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--steps", type=int, default=STEPS)
     command.add_argument("--device", default="cpu")
