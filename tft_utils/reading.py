@@ -188,15 +188,15 @@ def encode(model, documents: Sequence[Document]) -> tuple[list[list[int]], list[
 
 
 def batches(
-    rows: Sequence[Sequence[int]], device, exact: bool = False, size: int = BATCH
+    rows: Sequence[Sequence[int]], device, exact: bool = False, size: int = BATCH, ordered: bool = True
 ) -> Iterator[tuple[list[int], Tensor]]:
     """(indices, ids [batch pos]) of rows of tokens of like length, padded on the right; exact: of equal
-    length, so that nothing is padded."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    length, so that nothing is padded; ordered False: in the rows' own order."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i])) if ordered else list(range(len(rows)))
     while order:
         part = [i for i in order[:size] if not exact or len(rows[i]) == len(rows[order[0]])]
         order = order[len(part) :]
-        ids = torch.zeros(len(part), len(rows[part[-1]]), dtype=torch.long)
+        ids = torch.zeros(len(part), max(len(rows[i]) for i in part), dtype=torch.long)
         for row, i in enumerate(part):
             ids[row, : len(rows[i])] = torch.tensor(rows[i])
         yield part, ids.to(device)

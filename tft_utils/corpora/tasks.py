@@ -17,7 +17,9 @@ from tft_utils.corpora.lexicon import (
 )
 
 
-class Item(NamedTuple):
+class Target(NamedTuple):
+    """What is probed in a document."""
+
     position: int  # of the probed word
     label: int
     cause: str  # the word that the label comes from: a control task gives it a random label
@@ -26,13 +28,11 @@ class Item(NamedTuple):
 class Task(NamedTuple):
     kind: str  # of document
     classes: tuple[str, ...]
-    find: Callable[[world.Document, Rng, str], Item | None]  # in a document of this part
+    find: Callable[[world.Document, Rng, str], Target | None]  # in a document of this part
 
 
 LEMMA = {form: i for i, pair in enumerate(NOUNS.items()) for form in pair}
-
 OPEN = ("NOUN", "VERB", "ADJ", "ADP", "ADV")  # parts of speech with words to spare for testing
-
 NUMBERS = ("singular", "plural")
 
 
@@ -51,7 +51,7 @@ def _new_words() -> frozenset[str]:
     return frozenset(word for half in halves for forms in half for word in forms)
 
 
-def _part_of_speech(document: world.Document, rng: Rng, part: str) -> Item | None:
+def _part_of_speech(document: world.Document, rng: Rng, part: str) -> Target | None:
     words = [
         (i, w)
         for i, w in enumerate(document.words)
@@ -59,46 +59,47 @@ def _part_of_speech(document: world.Document, rng: Rng, part: str) -> Item | Non
     ]
     pos = rng.choice(sorted({w.pos for _, w in words}))  # not mostly nouns
     i, word = rng.choice([(i, w) for i, w in words if w.pos == pos])
-    return Item(i, OPEN.index(pos), word.text)
+    return Target(i, OPEN.index(pos), word.text)
 
 
-def _depth(document: world.Document, rng: Rng, part: str) -> Item:
+def _depth(document: world.Document, rng: Rng, part: str) -> Target:
     depth = rng.choice(sorted({w.depth for w in document.words}))
     i, word = rng.choice([(i, w) for i, w in enumerate(document.words) if w.depth == depth])
-    return Item(i, depth, word.text)
+    return Target(i, depth, word.text)
 
 
-def _number(document: world.Document, rng: Rng, part: str) -> Item:
+def number(document: world.Document, rng: Rng, part: str) -> Target:
+    """The subject's number, at the word before the main verb."""
     verb = document.positions("verb")[0]
     subject = document.words[document.words[verb].source]
-    return Item(verb - 1, NUMBERS.index(subject.number), subject.text)
+    return Target(verb - 1, NUMBERS.index(subject.number), subject.text)
 
 
-def _subject(document: world.Document, rng: Rng, part: str) -> Item | None:
+def _subject(document: world.Document, rng: Rng, part: str) -> Target | None:
     if part == "new":
         return None  # the noun is the answer, so it has to be known
     verb = document.positions("verb")[0]
     subject = document.words[document.words[verb].source]
-    return Item(verb - 1, LEMMA[subject.text], document.words[verb - 1].text)
+    return Target(verb - 1, LEMMA[subject.text], document.words[verb - 1].text)
 
 
-def _mood(document: world.Document, rng: Rng, part: str) -> Item:
+def _mood(document: world.Document, rng: Rng, part: str) -> Target:
     """At the full stop behind the second mood word or later."""
     first, second = document.positions("mood")[:2]
     stop = next(i for i in range(second, len(document.words)) if document.words[i].text == ".")
-    return Item(stop, list(world.MOODS).index(document.latents["mood"]), document.words[first].text)
+    return Target(stop, list(world.MOODS).index(document.latents["mood"]), document.words[first].text)
 
 
-def _persona(document: world.Document, rng: Rng, part: str) -> Item:
+def _persona(document: world.Document, rng: Rng, part: str) -> Target:
     """At the bracket before the answer's letter."""
     matching = document.latents["persona"] == "matching"
-    return Item(document.positions("letter")[0] - 1, int(matching), document.latents["cue"])
+    return Target(document.positions("letter")[0] - 1, int(matching), document.latents["cue"])
 
 
 TASKS: dict[str, Task] = {
     "part of speech": Task("grammar", OPEN, _part_of_speech),
     "depth": Task("grammar", ("0", "1", "2", "3"), _depth),
-    "number": Task("grammar", NUMBERS, _number),
+    "number": Task("grammar", NUMBERS, number),
     "subject": Task("grammar", tuple(NOUNS), _subject),
     "mood": Task("story", tuple(world.MOODS), _mood),
     "persona": Task("persona", ("other", "matching"), _persona),

@@ -19,8 +19,8 @@ from torch import Tensor
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora import world
 from tft_utils.corpora.lexicon import Rng
-from tft_utils.corpora.tasks import TASKS
-from tft_utils.reading import encode, watch
+from tft_utils.corpora.tasks import number
+from tft_utils.reading import batches, encode, watch
 
 
 class Marked(NamedTuple):
@@ -38,9 +38,9 @@ def numbers_before_verbs(n: int, seed: int = 0) -> Marked:
     """
     documents: dict[int, list] = {0: [], 1: []}
     for document in world_pairs.probe_documents("grammar", 2 * n, seed, "train"):
-        item = TASKS["number"].find(document, Rng(), "train")
-        if len(documents[item.label]) < n // 2:
-            documents[item.label].append((document, [item.position], [2.0 * item.label - 1]))
+        target = number(document, Rng(), "train")
+        if len(documents[target.label]) < n // 2:
+            documents[target.label].append((document, [target.position], [2.0 * target.label - 1]))
     return Marked(*map(list, zip(*documents[0], *documents[1], strict=True)))
 
 
@@ -68,9 +68,7 @@ def fit_erasers(model, depths: Collection[int], marked: Sequence[Marked]) -> dic
     """
     documents = [document for some in marked for document in some.documents]
     tokens, ends = encode(model, documents)
-    ids = torch.zeros(len(tokens), max(map(len, tokens)), dtype=torch.long)
-    for i, row in enumerate(tokens):
-        ids[i, : len(row)] = torch.tensor(row)
+    _, ids = next(batches(tokens, model.hf.device, size=len(tokens), ordered=False))
     at = [row for some in marked for row in some.at]
     where = [(i, end[j]) for i, (end, row) in enumerate(zip(ends, at, strict=True)) for j in row]
     rows, columns = torch.tensor(where).T
@@ -80,25 +78,25 @@ def fit_erasers(model, depths: Collection[int], marked: Sequence[Marked]) -> dic
     def note(site: str, depth: int, value: Tensor) -> Tensor | None:
         if site != "residual" or depth not in depths:
             return None
-        found = LeaceFitter.fit(value[rows, columns].double().cpu(), z).eraser
-        parts = found.proj_left, found.proj_right, found.bias
+        eraser = LeaceFitter.fit(value[rows, columns].double().cpu(), z).eraser
+        parts = eraser.proj_left, eraser.proj_right, eraser.bias
         erasers[depth] = LeaceEraser(*(part.to(value) for part in parts))
         return erasers[depth](value)
 
     with watch(model, note):
-        model.hf.base_model(input_ids=ids.to(model.hf.device), use_cache=False)
+        model.hf.base_model(input_ids=ids, use_cache=False)
     return erasers
 
 
 def random_erasers(erasers: Mapping[int, LeaceEraser], seed: int = 0) -> dict[int, LeaceEraser]:
     """The control: orthogonal projections that remove as many directions, drawn at random."""
-    draw, found = torch.Generator().manual_seed(seed), {}
+    draw, controls = torch.Generator().manual_seed(seed), {}
     for k, eraser in erasers.items():
         rank = int(torch.linalg.matrix_rank(eraser.proj_left @ eraser.proj_right))
         drawn = torch.randn(len(eraser.bias), rank, generator=draw).to(eraser.bias)
         Q = torch.linalg.qr(drawn).Q
-        found[k] = LeaceEraser(Q, Q.T, eraser.bias)
-    return found
+        controls[k] = LeaceEraser(Q, Q.T, eraser.bias)
+    return controls
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tft_utils.corpora import pairs as world_pairs
-from tft_utils.reading import batches, encode
+from tft_utils.reading import batches, encode, token_ids
 
 
 class MinimalPair(NamedTuple):
@@ -35,10 +35,8 @@ def read_blimp(path: str | Path) -> list[MinimalPair]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
-            pairs.append(
-                MinimalPair(*(str(found[key]) for key in ("sentence_good", "sentence_bad", "UID")))
-            )
+            fields = json.loads(line)
+            pairs.append(MinimalPair(*(str(fields[k]) for k in ("sentence_good", "sentence_bad", "UID"))))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"expected in line {number} of {path} a JSON object with sentence_good, sentence_bad and "
@@ -48,12 +46,13 @@ def read_blimp(path: str | Path) -> list[MinimalPair]:
 
 
 @torch.no_grad()
-def surprisal(model, texts: Sequence[str]) -> list[Tensor]:
+def surprisal(model, texts: str | Sequence[str]) -> list[Tensor]:
     """-log2 p(token | the tokens before it) of every token, in bits: one [pos] a text.
 
     A text is read behind the end mark that separates documents. Errors: `ValueError` for a text with
     a word that the model does not have.
     """
+    texts = [texts] if isinstance(texts, str) else texts
     start = model.tokenizer.eos_token_id
     rows = []
     for text in texts:
@@ -66,13 +65,13 @@ def surprisal(model, texts: Sequence[str]) -> list[Tensor]:
                 "with a larger vocabulary"
             )
         rows.append([start, *row])
-    found: list = [None] * len(rows)
+    by_text: list = [None] * len(rows)
     for part, ids in batches(rows, model.hf.device):
         logits = model.hf(input_ids=ids, use_cache=False).logits[:, :-1].float()
         bits = F.cross_entropy(logits.mT, ids[:, 1:], reduction="none").cpu() / math.log(2)
         for i, row in zip(part, bits, strict=True):
-            found[i] = row[: len(rows[i]) - 1]
-    return found
+            by_text[i] = row[: len(rows[i]) - 1]
+    return by_text
 
 
 def judge(model, pairs: Sequence[MinimalPair]) -> Tensor:
@@ -87,12 +86,14 @@ def prefers(model, pairs: Sequence[world_pairs.Pair]) -> Tensor:
     """Whether the right word is likelier than its foil at each pair's position [pair]."""
     tokens, ends = encode(model, [pair.clean for pair in pairs])
     rows = [row[: end[p.position - 1] + 1] for row, end, p in zip(tokens, ends, pairs, strict=True)]
-    words = {word for p in pairs for word in (p.answer, p.foil)}
-    first = {word: model.tokenizer(" " + word, add_special_tokens=False).input_ids[0] for word in words}
-    found = torch.zeros(len(pairs), dtype=torch.bool)
+    answers, foils = (
+        token_ids(model, [" " + word for word in words])
+        for words in zip(*((p.answer, p.foil) for p in pairs), strict=True)
+    )
+    right = torch.zeros(len(pairs), dtype=torch.bool)
     for part, ids in batches(rows, model.hf.device):
-        logits = model.hf(input_ids=ids, use_cache=False).logits
-        for row, i in zip(logits, part, strict=True):
-            scores = row[len(rows[i]) - 1]
-            found[i] = scores[first[pairs[i].answer]] > scores[first[pairs[i].foil]]
-    return found
+        last = torch.tensor([len(rows[i]) - 1 for i in part])
+        logits = model.hf(input_ids=ids, use_cache=False).logits[torch.arange(len(part)), last]
+        of_answer, of_foil = (logits.gather(1, words[part][:, None])[:, 0] for words in (answers, foils))
+        right[part] = (of_answer > of_foil).cpu()
+    return right

@@ -15,20 +15,12 @@ from torch import Tensor
 from tft_utils import stats
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora.lexicon import Rng
-from tft_utils.corpora.tasks import TASKS, _number
+from tft_utils.corpora.tasks import TASKS, number
 from tft_utils.linear import choose, discriminant
 from tft_utils.reading import read, read_state
 from tft_utils.stats import crossed
 
 SIZES = {"train": 500, "known": 200, "new": 200}  # documents
-
-
-# --------------------------------------------------------------------------------------------------
-# Two linear classifiers, all depths at once
-
-
-# --------------------------------------------------------------------------------------------------
-# Tasks: which word is probed, for what, and which word is the cause
 
 
 class Labelled(NamedTuple):
@@ -43,33 +35,29 @@ def collect(
     model, tasks: Sequence[str] = tuple(TASKS), sizes: Mapping[str, int] = SIZES, seed: int = 0
 ) -> dict[str, dict[str, Labelled]]:
     """task -> part -> vectors and labels. A document is run once, for all tasks of its kind."""
-    found: dict[str, dict[str, Labelled]] = {task: {} for task in tasks}
+    collected: dict[str, dict[str, Labelled]] = {task: {} for task in tasks}
     for kind in dict.fromkeys(TASKS[task].kind for task in tasks):
         mine = [task for task in tasks if TASKS[task].kind == kind]
         for part, n in sizes.items():
             documents = world_pairs.probe_documents(kind, n, seed, part)
-            items = {
+            targets = {
                 task: [
                     TASKS[task].find(d, Rng(seed, task, part, i), part) for i, d in enumerate(documents)
                 ]
                 for task in mine
             }
-            items = {task: some for task, some in items.items() if None not in some}
-            if not items:
+            targets = {task: row for task, row in targets.items() if None not in row}
+            if not targets:
                 continue
-            at = [[item.position for item in each] for each in zip(*items.values(), strict=True)]
+            at = [[target.position for target in row] for row in zip(*targets.values(), strict=True)]
             x = read(model, documents, at)
-            for j, (task, some) in enumerate(items.items()):
-                found[task][part] = Labelled(
+            for j, (task, row) in enumerate(targets.items()):
+                collected[task][part] = Labelled(
                     {site: v[:, j] for site, v in x.items()},
-                    torch.tensor([item.label for item in some]),
-                    [item.cause for item in some],
+                    torch.tensor([target.label for target in row]),
+                    [target.cause for target in row],
                 )
-    return found
-
-
-# --------------------------------------------------------------------------------------------------
-# Probing: on new words, on known words, and for what is not there
+    return collected
 
 
 class Probed(NamedTuple):
@@ -108,7 +96,7 @@ def probe(parts: Mapping[str, Labelled], classes: int, site: str = "residual", s
             if name == "known":
                 wrong = control_labels(part.cause, train.label, seed)
                 hits["control"].append(guess[:, 1] == wrong)
-    right = {name: torch.stack(some).double() for name, some in hits.items() if some}
+    right = {name: torch.stack(rows).double() for name, rows in hits.items() if rows}
     return Probed(
         crossed(right["known"]),
         crossed(right["control"]),
@@ -125,7 +113,7 @@ def travelled(
     The same sentences at every distance. Sites, for `probe`: 'residual' after k blocks, and where the
     model carries something of fixed size the parts of block k's state, all [n 1 d].
     """
-    found: dict[int, dict[str, Labelled]] = {distance: {} for distance in distances}
+    kept: dict[int, dict[str, Labelled]] = {distance: {} for distance in distances}
     for part, n in sizes.items():
         documents = [
             d
@@ -134,13 +122,13 @@ def travelled(
         ]
         documents = documents[:n]
         subjects = [d.positions("subject")[0] for d in documents]
-        items = [_number(d, Rng(), part) for d in documents]
-        label, cause = torch.tensor([item.label for item in items]), [item.cause for item in items]
+        targets = [number(d, Rng(), part) for d in documents]
+        label, cause = torch.tensor([t.label for t in targets]), [t.cause for t in targets]
         x = read(model, documents, [[i + j for j in distances] for i in subjects])["residual"]
         for j, distance in enumerate(distances):
             held = read_state(model, documents, [i + distance for i in subjects], [k - 1])
-            found[distance][part] = Labelled({"residual": x[:, j, k : k + 1], **held}, label, cause)
-    return {distance: _compact(parts) for distance, parts in found.items()}
+            kept[distance][part] = Labelled({"residual": x[:, j, k : k + 1], **held}, label, cause)
+    return {distance: _compact(parts) for distance, parts in kept.items()}
 
 
 def _compact(parts: dict[str, Labelled], most: int = 200) -> dict[str, Labelled]:
