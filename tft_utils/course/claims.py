@@ -10,6 +10,7 @@ A claim leaves one output in its notebook: a line to read, and beside it a recor
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +29,7 @@ VERDICTS = ("transfers", "partly", "no")
 def claim(
     name: str,
     estimate: Estimate,
-    expect: float,
+    expect: float | None,
     tolerance: float,
     *,
     technique: str,
@@ -40,17 +41,19 @@ def claim(
     """Asserts that an estimate is what the prose says, shows it, and registers it.
 
     name: '<lesson>/<slug>', unique in the course. expect, tolerance: the prose's number and how far
-    the value may be from it. control: the same metric where the technique should find nothing.
+    the value may be from it; None: no prose speaks of this model, so nothing is asserted. The
+    environment variable TFT_CLAIMS=show shows every claim and asserts none. control: the same metric where the technique should find nothing.
     verdict: 'transfers', 'partly' or 'no', once per technique and metric, on the claim of the last
     architecture; it needs a control.
     Errors: `AssertionError` when the value is out of tolerance, `ValueError` for a malformed claim.
     """
     _check_form(name, estimate, control, tolerance, verdict)
     value = float(estimate.value)
-    assert abs(value - expect) <= tolerance + 1e-12, (  # 1 - 0.95 is a little more than 0.05
-        f"{name}: expected {expect:.4g} within {tolerance:.2g}, found {value:.4g}; correct the "
-        "prose if the new number is right, or find out what changed"
-    )
+    if expect is not None and os.environ.get("TFT_CLAIMS") != "show":
+        assert abs(value - expect) <= tolerance + 1e-12, (  # 1 - 0.95 is a little more than 0.05
+            f"{name}: expected {expect:.4g} within {tolerance:.2g}, found {value:.4g}; correct the "
+            "prose if the new number is right, or find out what changed"
+        )
     record = {
         "name": name,
         "technique": technique,

@@ -6,6 +6,7 @@ legible on dark pages. The models of a pair always share their axes.
 """
 
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -19,6 +20,10 @@ STYLES = (  # one per model of a pair
     {"color": "#0072B2", "linestyle": "-", "marker": "o"},
     {"color": "#D55E00", "linestyle": "--", "marker": "s"},
 )
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#000000")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 2, 1, 2)))
+_MARKERS = "os^DvPX*"
+_ORDER = ("transformer", "mamba", "mamba-tied", "mamba2", "xlstm", "rwkv", "griffin", "gated_deltanet")
 GREY = "#5F5F5F"
 RC = {
     "figure.facecolor": "white",
@@ -32,6 +37,17 @@ RC = {
     "axes.axisbelow": True,
     "figure.constrained_layout.use": True,
 }
+
+
+def style(name: str) -> dict:
+    """A model's colour, line and marker, the same in every figure.
+
+    Seeds and variants of a model ('mamba/1') have its colour and line, and another marker.
+    """
+    base, _, variant = name.partition("/")
+    at = _ORDER.index(base) if base in _ORDER else zlib.crc32(base.encode()) % len(_COLOURS)
+    marker = (at + 1 + zlib.crc32(variant.encode())) % len(_MARKERS) if variant else at
+    return {"color": _COLOURS[at], "linestyle": _LINES[at], "marker": _MARKERS[marker]}
 
 
 def png(figure: Figure) -> bytes:
