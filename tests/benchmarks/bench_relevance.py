@@ -6,17 +6,18 @@ for its backward, so that comparison has few of the 24 layers, on both sides; bo
 word the same relevance to 1e-3 of the largest.
 """
 
-from types import SimpleNamespace
 from typing import NamedTuple
 from unittest import mock
 
 import torch
-from transformers import MambaConfig, MambaForCausalLM
+from transformers import MambaConfig
 from transformers.models.mamba import modeling_mamba
 
 from tests.benchmarks import measure
-from tft_utils.architectures import mamba
+from tests.benchmarks.shapes import random_model
+from tft_utils import models
 from tft_utils.architectures import mamba_scan as scan
+from tft_utils.reading import Asked
 from tft_utils.techniques import relevance
 
 THREADS = 1
@@ -38,17 +39,21 @@ TOY = Size(width=16, layers=2, few=1, pos=8, rounds=1, rounds_of_loop=1)
 
 
 def run(size: Size = FULL) -> dict[str, dict]:
-    model, asked = question(size, size.layers)
+    model, few = (
+        random_model(MambaConfig(hidden_size=size.width, num_hidden_layers=layers))
+        for layers in (size.layers, size.few)
+    )
+    ids = torch.randint(50_000, (1, size.pos), generator=torch.Generator().manual_seed(0))
+    asked = Asked(ids, last=torch.tensor([size.pos - 1]), answers=torch.tensor([0]))
     passes = measure.fastest(
         {"explain": lambda: relevance.explain(model, asked), "forward": lambda: forward(model, asked)},
         rounds=size.rounds,
     )
-    (few, asked_few), (bare, _) = (question(size, size.few, installed=given) for given in (True, False))
     words = {}
     through = measure.fastest(
         {
-            "ours": lambda: words.update(ours=relevance.explain(few, asked_few)),
-            "loop": lambda: words.update(loop=explain_by_loop(bare, asked_few)),
+            "ours": lambda: words.update(ours=relevance.explain(few, asked)),
+            "loop": lambda: words.update(loop=explain_by_loop(few, asked)),
         },
         rounds=size.rounds_of_loop,
     )
@@ -64,26 +69,13 @@ def run(size: Size = FULL) -> dict[str, dict]:
     }
 
 
-def question(size: Size, layers: int, installed: bool = True) -> tuple[SimpleNamespace, relevance.Asked]:
-    """A random model, with our scan or as transformers makes it, and a random prompt."""
-    torch.manual_seed(0)
-    hf = MambaForCausalLM(MambaConfig(hidden_size=size.width, num_hidden_layers=layers)).eval()
-    if installed:
-        mamba.prepare(hf, readable=False)
-    ids = torch.randint(0, hf.config.vocab_size, (1, size.pos))
-    with torch.no_grad():
-        embeddings = mamba.embedding(hf)(ids)
-    asked = relevance.Asked(ids, embeddings, torch.ones_like(ids), torch.tensor([0]), None)
-    return SimpleNamespace(hf=hf, architecture=mamba), asked
-
-
 @torch.no_grad()
-def forward(model: SimpleNamespace, asked: relevance.Asked) -> None:
-    relevance.score(model, asked, asked.embeddings)
+def forward(model: models.Model, asked: Asked) -> None:
+    model.hf(asked.ids, use_cache=False, logits_to_keep=1)
 
 
-def explain_by_loop(model: SimpleNamespace, asked: relevance.Asked) -> torch.Tensor:
-    """The same rules, which get transformers' scan where they call ours; the model has none of ours."""
+def explain_by_loop(model: models.Model, asked: Asked) -> torch.Tensor:
+    """The same rules, which get transformers' scan, outside a mixer its loop, where they call ours."""
     calls = 0
 
     def loop(*tensors, initial_state=None, **options):
@@ -93,5 +85,5 @@ def explain_by_loop(model: SimpleNamespace, asked: relevance.Asked) -> torch.Ten
 
     with mock.patch.object(scan, "selective_scan", loop):
         words = relevance.explain(model, asked)
-    assert calls == len(mamba.blocks(model.hf)), f"{calls} scans were the loop's: a speed means nothing"
+    assert calls == model.n_layers, f"{calls} scans were the loop's: a speed means nothing"
     return words

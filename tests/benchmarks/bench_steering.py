@@ -11,16 +11,17 @@ Interleaved, minimum of the repeats; the numbers are compared first.
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
+from transformers import GPTNeoXConfig, MambaConfig
 
 from tests.benchmarks import measure
+from tests.benchmarks.shapes import random_model
 from tft_utils import models, reading
-from tft_utils.architectures import ARCHITECTURES
+from tft_utils.corpora import lexicon
 from tft_utils.corpora import questions as world_questions
+from tft_utils.corpora.lexicon import Rng
 from tft_utils.corpora.questions import Question
 from tft_utils.techniques import contrasts, steering
 from tft_utils.techniques.contrasts import Direction
@@ -69,33 +70,14 @@ def pythia(size: Size) -> GPTNeoXConfig:
         num_attention_heads=12,
         intermediate_size=4 * size.width,
         vocab_size=50304,
-        attn_implementation="eager",
-    )
-
-
-def random_model(config) -> SimpleNamespace:
-    """A model of published shape, and a tokenizer whose words are numbers."""
-    torch.manual_seed(0)
-    hf = AutoModelForCausalLM.from_config(config).eval()
-    parts = ARCHITECTURES[hf.config.model_type]
-    parts.prepare(hf, readable=False)
-
-    def tokenizer(texts):
-        return SimpleNamespace(input_ids=[[int(word) for word in text.split()] for text in texts])
-
-    return SimpleNamespace(
-        hf=hf,
-        architecture=parts,
-        tokenizer=tokenizer,
-        state=parts.state,
-        n_layers=hf.config.num_hidden_layers,
     )
 
 
 def prompts_of(size: Size) -> list[Question]:
-    draw = torch.Generator().manual_seed(0)
-    rows = torch.randint(2, 50000, (size.few, size.words), generator=draw).tolist()
-    return [Question(" ".join(map(str, row)) + " ", "0", "1", str(i)) for i, row in enumerate(rows)]
+    rng = Rng("steering benchmark")
+    words = lexicon.VOCABULARY[3:]  # behind the special tokens
+    texts = [" ".join(rng.choice(words) for _ in range(size.words)) for _ in range(size.few)]
+    return [Question(f"{text} ", *lexicon.LETTERS, str(i)) for i, text in enumerate(texts)]
 
 
 def random_direction(model, asked: list[Question]) -> Direction:
