@@ -97,13 +97,13 @@ def encode(model, texts: str | Sequence[str]) -> Texts:
 def _bytes_that_follow(tokenizer, text: str) -> int:
     """UTF-8 bytes of a text behind its first token, which may end within a character."""
     encoded = tokenizer(text)
-    first, second = (encoded.token_to_chars(at) for at in (0, 1))
-    if first is None:  # a mark before the text
+    span, token = encoded.token_to_chars(0), encoded.tokens()[0]
+    if span is None:  # a mark before the text
         return len(text.encode())
-    if second and second.start < first.end:  # a byte-level token, with a letter for each byte
-        put_before = "" if text.startswith(" ") else "Ġ"  # by some tokenizers, a space
-        return len(text.encode()) - len(encoded.tokens()[0].removeprefix(put_before))
-    return len(text[first.end :].encode())
+    if "ByteLevel" not in repr(tokenizer.backend_tokenizer.decoder):
+        return len(text[span.end :].encode())
+    put_before = "" if text.startswith(" ") else "Ġ"  # some tokenizers put a space before a text
+    return len(text.encode()) - len(token.removeprefix(put_before))  # a letter for each byte
 
 
 @torch.no_grad()
