@@ -42,9 +42,9 @@ def claim(
 
     name: '<lesson>/<slug>', unique in the course. expect, tolerance: the prose's number and how far
     the value may be from it; None: no prose speaks of this model, so nothing is asserted. The
-    environment variable TFT_CLAIMS=show shows every claim and asserts none. control: the same metric where the technique should find nothing.
-    verdict: 'transfers', 'partly' or 'no', once per technique and metric, on the claim of the last
-    architecture; it needs a control.
+    environment variable TFT_CLAIMS=show shows every claim and asserts none. control: the same metric
+    where the technique should find nothing. verdict: 'transfers', 'partly' or 'no', once per technique
+    and metric, on the claim of the last architecture; it needs a control.
     Errors: `AssertionError` when the value is out of tolerance, `ValueError` for a malformed claim.
     """
     _check_form(name, estimate, control, tolerance, verdict)

@@ -85,7 +85,7 @@ def _memory() -> Check:
 
 
 def _kernels() -> Check:
-    """Optional, and never used for interpretability: see `tft_utils.architectures.mamba_scan.use_cuda_kernels`."""
+    """Optional, and never used for interpretability: see `mamba_scan.use_cuda_kernels`."""
     packages = [p for p in ("mamba_ssm", "causal_conv1d") if importlib.util.find_spec(p)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA"
     found = f"{device}; kernels: {', '.join(packages) or 'none'}"

@@ -10,8 +10,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import PIL.Image
 from IPython.display import Image, Markdown, display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tft_utils.stats import Estimate
@@ -48,6 +50,19 @@ def style(name: str) -> dict:
     at = _ORDER.index(base) if base in _ORDER else zlib.crc32(base.encode()) % len(_COLOURS)
     marker = (at + 1 + zlib.crc32(variant.encode())) % len(_MARKERS) if variant else at
     return {"color": _COLOURS[at], "linestyle": _LINES[at], "marker": _MARKERS[marker]}
+
+
+def panels(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, np.ndarray]:
+    """A figure with panels [rows columns], in the house style, for any number of models."""
+    with plt.rc_context(RC):
+        return plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+
+
+def band(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: str, **look) -> None:
+    """Estimates over x as a line with its 95 % band."""
+    axis.plot(x, [e.value for e in estimates], label=label, **look)
+    ends = [e.low for e in estimates], [e.high for e in estimates]
+    axis.fill_between(x, *ends, color=look["color"], alpha=0.2, linewidth=0)
 
 
 def png(figure: Figure) -> bytes:
