@@ -34,7 +34,7 @@ def run(size: Size = FULL) -> dict[str, dict]:
     rows = {}
     for name in models.PAIR:
         model = models.load(name)
-        asked = patching.ask(model, world_pairs.fact_pairs(size.prompts, seed=1))
+        asked = patching.asked_of(model, world_pairs.fact_pairs(size.prompts, seed=1))
         ours, grid = min(
             (timed(patching.grid, model, asked) for _ in range(size.rounds)), key=lambda pair: pair[0]
         )
@@ -56,12 +56,12 @@ def timed(work, *args):
 
 def m_of(model, asked, ids):
     logits = model.hf(input_ids=ids, use_cache=False).logits
-    return asked.difference(logits[torch.arange(len(ids)), asked.last])
+    return asked.score(logits[torch.arange(len(ids)), asked.last])
 
 
 def normalised(model, asked, m):
     """m of each cell [depth pair pos] as effects; as `grid` does it, but for the depths together."""
-    of_clean, of_corrupt = (m_of(model, asked, ids)[:, None] for ids in (asked.clean, asked.corrupt))
+    of_clean, of_corrupt = (m_of(model, asked, ids)[:, None] for ids in (asked.ids, asked.corrupt))
     return (m - of_corrupt) / (of_clean - of_corrupt)
 
 
@@ -73,7 +73,7 @@ def residuals(model, ids):
 
 
 def by_cell(model, asked):
-    clean = residuals(model, asked.clean)
+    clean = residuals(model, asked.ids)
     m = torch.zeros(clean.shape[:3])
     for i, last in enumerate(asked.last.tolist()):
         ids, one = asked.corrupt[i : i + 1, : last + 1], asked[torch.tensor([i])]
@@ -82,17 +82,17 @@ def by_cell(model, asked):
                 with model.trace(ids, use_cache=False):
                     model.residual(k)[:, at] = clean[k, i, at]
                     logits = model.logits[:, -1].save()
-                m[k, i, at] = one.difference(logits)[0]
+                m[k, i, at] = one.score(logits)[0]
     return normalised(model, asked, m)
 
 
 def by_batch(model, asked):
-    clean, rows = residuals(model, asked.clean), torch.arange(len(asked))
+    clean, rows = residuals(model, asked.ids), torch.arange(len(asked))
     m = torch.zeros(clean.shape[:3])
     for k in range(model.n_layers + 1):
-        for at in range(asked.clean.shape[1]):
+        for at in range(asked.ids.shape[1]):
             with model.trace(asked.corrupt, use_cache=False):
                 model.residual(k)[:, at] = clean[k, :, at]
                 logits = model.logits[rows, asked.last].save()
-            m[k, :, at] = asked.difference(logits)
+            m[k, :, at] = asked.score(logits)
     return normalised(model, asked, m)

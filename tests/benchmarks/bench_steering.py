@@ -9,8 +9,6 @@ Interleaved, minimum of the repeats; the numbers are compared first.
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -23,7 +21,7 @@ from tft_utils.corpora import lexicon
 from tft_utils.corpora import questions as world_questions
 from tft_utils.corpora.lexicon import Rng
 from tft_utils.corpora.questions import Question
-from tft_utils.techniques import contrasts, steering
+from tft_utils.techniques import steering
 from tft_utils.techniques.contrasts import Direction
 from tft_utils.techniques.steering import MULTIPLIERS
 
@@ -90,19 +88,24 @@ def compare(
 ) -> dict:
     """Our whole sweep, and loops over `alone` single prompts and `multipliers` of a middle depth."""
     direction, k = random_direction(model, asked), model.n_layers // 2
-    ids, mask = contrasts.tokenize(model, [q.prompt for q in asked])
+    ids = reading.tokens(model, [q.prompt for q in asked], side="left").ids
     letters = steering.letter_tokens(model, asked)
-    cache, _ = contrasts.run(model, ids[:, :-1])
+    cache, _ = reading.run(model, ids[:, :-1])
     depths = model.n_layers + 1
 
+    def pushed(m: float):
+        """What changes the last word of a stream."""
+        change = m * direction.residual[k]
+        return lambda _, stream: torch.cat([stream[:, :-1], stream[:, -1:] + change], 1)
+
     def whole(rows: slice, m: float) -> torch.Tensor:
-        with pushed(reading.depths(model)[k], m * direction.residual[k]):
+        with reading.hooked(reading.depths(model)[k], pushed(m)):
             logits = model.hf(ids[rows], use_cache=False, logits_to_keep=1).logits
         return matching(logits[:, -1], letters[rows])
 
     def from_cache(m: float) -> torch.Tensor:
-        with pushed(reading.depths(model)[k], m * direction.residual[k]):
-            _, logits = contrasts.run(model, ids[:, -1:], cache=copy.deepcopy(cache))
+        with reading.hooked(reading.depths(model)[k], pushed(m)):
+            _, logits = reading.run(model, ids[:, -1:], cache=copy.deepcopy(cache))
         return matching(logits, letters)
 
     work = {
@@ -126,22 +129,6 @@ def compare(
         label += bar if loop == "prompt by prompt" else ""
         rows[label] = measure.theirs_by_ours(times["ours"], theirs)
     return rows
-
-
-@contextmanager
-def pushed(module: torch.nn.Module, change: torch.Tensor) -> Iterator[None]:
-    """Within, the last word's residual stream behind a module is changed."""
-
-    def add(module, inputs, out: torch.Tensor) -> torch.Tensor:
-        out = out.clone()
-        out[:, -1] += change
-        return out
-
-    hook = module.register_forward_hook(add)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def matching(logits: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
