@@ -1,8 +1,8 @@
 """Figures: a result goes in, a figure and its alt text come out; `show` puts both on the page.
 
-House style. The first model is blue, solid, round; the second vermilion, dashed, square (Okabe &
-Ito 2008), so that colour is never the only difference. The background is opaque white: figures stay
-legible on dark pages. The models of a pair always share their axes.
+House style. A model's name gives its colour, dash and marker (`style`), so that it looks the same in
+every lesson and colour is never the only difference (colours: Okabe & Ito 2008). The background is
+opaque white: figures stay legible on dark pages. Models that are compared share their axes.
 """
 
 import io
@@ -22,10 +22,20 @@ STYLES = (  # one per model of a pair
     {"color": "#0072B2", "linestyle": "-", "marker": "o"},
     {"color": "#D55E00", "linestyle": "--", "marker": "s"},
 )
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#000000")
-_LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 2, 1, 2)))
-_MARKERS = "os^DvPX*"
-_ORDER = ("transformer", "mamba", "mamba-tied", "mamba2", "xlstm", "rwkv", "griffin", "gated_deltanet")
+BLUE, VERMILION, GREEN, PURPLE, BLACK = COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
+LOOKS = {  # of the course's models: no two share a dash or a marker
+    "transformer": (BLUE, "-", "o"),
+    "mamba": (VERMILION, "--", "s"),
+    "mamba-tied": (GREEN, "-.", "^"),
+    "mamba2": (PURPLE, ":", "D"),
+    "rwkv": (BLACK, (0, (5, 1)), "v"),
+    "xlstm": (GREEN, (0, (3, 1, 1, 1)), "P"),
+    "griffin": (PURPLE, (0, (8, 2)), "X"),
+    "gated_deltanet": (BLACK, (0, (6, 2, 1, 2)), "*"),
+    "lstm": (VERMILION, (0, (1, 3)), "<"),
+    "smollm2": (BLUE, (0, (3, 3)), ">"),
+}
+OTHER_MARKERS = "p+dx1"  # of other models, and of seeds and variants
 GREY = "#5F5F5F"
 RC = {
     "figure.facecolor": "white",
@@ -42,14 +52,18 @@ RC = {
 
 
 def style(name: str) -> dict:
-    """A model's colour, line and marker, the same in every figure.
+    """A model's colour, linestyle and marker, the same in every figure.
 
-    Seeds and variants of a model ('mamba/1') have its colour and line, and another marker.
+    A seed or variant ('mamba/1') keeps the colour and dash of its base and has another marker; a name
+    that is not in `LOOKS` gets a look of its own, always the same.
     """
     base, _, variant = name.partition("/")
-    at = _ORDER.index(base) if base in _ORDER else zlib.crc32(base.encode()) % len(_COLOURS)
-    marker = (at + 1 + zlib.crc32(variant.encode())) % len(_MARKERS) if variant else at
-    return {"color": _COLOURS[at], "linestyle": _LINES[at], "marker": _MARKERS[marker]}
+    code = zlib.crc32((variant if base in LOOKS else name).encode())
+    other = OTHER_MARKERS[code % len(OTHER_MARKERS)]
+    dashes = [dash for _, dash, _ in LOOKS.values()]
+    unknown = (COLOURS[code // 5 % len(COLOURS)], dashes[code // 25 % len(dashes)], other)
+    colour, dash, marker = LOOKS.get(base, unknown)
+    return {"color": colour, "linestyle": dash, "marker": other if variant and base in LOOKS else marker}
 
 
 def panels(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, np.ndarray]:
