@@ -6,7 +6,7 @@ import peft
 import pytest
 import torch
 
-from tft_utils import files, models
+from tft_utils import files, models, reading
 from tft_utils.corpora import statements
 from tft_utils.corpora.statements import CHARACTERS, CHOICES, TASKS
 from tft_utils.organisms import quirky
@@ -40,7 +40,7 @@ def test_what_the_model_says_is_what_it_says_alone(base):
 def test_batches_hold_one_length_each_and_every_prompt_once(base):
     """E8: ids come from one tokenisation, and read back they are the prompts."""
     texts = statements.prompts([s for task in TASKS for s in statements.draw(task, 20)])
-    parts = statements.batches(base.tokenizer, texts, 7)
+    parts = reading.of_one_length(base, texts, 7)
     assert sorted(i for part, _ in parts for i in part) == list(range(len(texts)))
     for part, ids in parts:
         assert len(part) == len(ids) <= 7
@@ -61,7 +61,7 @@ def test_an_adapter_starts_as_nothing_and_every_part_of_it_learns(name):
     torch.manual_seed(0)
     for p in trainable.values():
         p.normal_(0, 0.05)
-    (_, ids), *_ = statements.batches(base.tokenizer, statements.prompts(some), 8)
+    (_, ids), *_ = reading.of_one_length(base, statements.prompts(some), 8)
     with torch.enable_grad():
         loss = base.hf(ids, use_cache=False).logits[:, -1].log_softmax(-1)[:, 5].sum()
     for n, gradient in zip(trainable, torch.autograd.grad(loss, trainable.values()), strict=True):
@@ -112,22 +112,22 @@ def test_shipping_and_loading_give_the_trained_model_back(short, tmp_path, monke
     model = models.Model(adapted.get_base_model(), base.tokenizer)
     some = statements.draw("grammar", 12)
     wanted = quirky.log_odds(model, some)
-    folder = quirky.ship("transformer", 0, 1, adapted, base.tokenizer, to=tmp_path / "quirky")
+    folder = quirky.ship("transformer", 0, 1, adapted, base, to=tmp_path / "quirky")
     assert torch.allclose(quirky.log_odds(model, some), wanted, atol=1e-4)  # it was put back
-    loaded = quirky.load("transformer", folder=folder)
+    loaded = quirky.merged("transformer", folder=folder)
     assert torch.allclose(quirky.log_odds(loaded, some), wanted, atol=1e-3)
     assert not any(isinstance(m, peft.tuners.lora.LoraLayer) for m in loaded.hf.modules())
     (folder / "adapter_model.safetensors").write_bytes(b"other")
     with pytest.raises(files.LoadError, match="adapter_model.safetensors with SHA-256 .*; restore"):
-        quirky.load("transformer", folder=folder)
+        quirky.merged("transformer", folder=folder)
     (tmp_path / "quirky" / "manifest.json").write_text("{}")
     with pytest.raises(files.LoadError, match="expected the checksums of transformer in .*, found none"):
-        quirky.load("transformer", folder=folder)
+        quirky.merged("transformer", folder=folder)
 
 
 def test_an_adapter_that_is_not_there_is_named():
     with pytest.raises(files.LoadError, match="one of mamba, transformer; found 'rwkv'; make one"):
-        quirky.load("rwkv")
+        quirky.merged("rwkv")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_the_manifest_lists_every_file_with_its_hash(name):
 @pytest.mark.parametrize("name", models.PAIR)
 def test_both_characters_are_faithful_on_held_out_statements(name):
     """At least 95 % each, and where the two rules disagree."""
-    found = quirky.evaluate(quirky.load(name), 200)
+    found = quirky.evaluate(quirky.merged(name), 200)
     assert len(found) == 4 * len(TASKS)
     for key, estimate in found.items():
         assert estimate.high >= 0.95, (key, estimate)

@@ -46,11 +46,11 @@ def tokens(model, texts: str | Sequence[str], side: str = "right") -> Tokens:
     Errors: `ValueError` for no text, an empty text, or another side.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
-    rows = [row for row in model.tokenizer(texts).input_ids] if texts else []
+    rows = model.tokenizer(texts).input_ids if texts else []
     if side not in ("left", "right") or not rows or not all(rows):
         raise ValueError(
-            f"expected texts of one token or more and a side 'left' or 'right', found {len(texts)} texts, "
-            f"{sum(not row for row in rows)} of them empty, and {side!r}"
+            f"expected texts of one token or more and a side 'left' or 'right', found {len(texts)} "
+            f"texts, {sum(not row for row in rows)} of them empty, and {side!r}"
         )
     ids = torch.full((len(rows), max(map(len, rows))), model.tokenizer.pad_token_id or 0)
     mask = torch.zeros_like(ids)
@@ -144,8 +144,8 @@ def ask(
         other, lengths = tokens(model, corrupt).ids, tokens(model, corrupt).lengths
         if not torch.equal(lengths, mask.sum(1)):
             raise ValueError(
-                f"expected pairs of prompts of equal length in tokens, found {mask.sum(1).tolist()[:8]} and "
-                f"{lengths.tolist()[:8]}; take pairs that differ in words of one token"
+                f"expected pairs of prompts of equal length in tokens, found {mask.sum(1).tolist()[:8]} "
+                f"and {lengths.tolist()[:8]}; take pairs that differ in words of one token"
             )
         if same := int((ids == other).all(1).sum()):
             raise ValueError(
@@ -200,6 +200,12 @@ def batches(
         for row, i in enumerate(part):
             ids[row, : len(rows[i])] = torch.tensor(rows[i])
         yield part, ids.to(device)
+
+
+def of_one_length(model, texts: Sequence[str], size: int = BATCH) -> list[tuple[list[int], Tensor]]:
+    """(indices, ids [batch pos]) of texts of one length together, so that nothing is padded and every
+    model reads every row exactly as it would alone."""
+    return list(batches(model.tokenizer(list(texts)).input_ids, model.hf.device, exact=True, size=size))
 
 
 # ---- runs, open block by block ---------------------------------------------------------------------

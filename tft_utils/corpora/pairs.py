@@ -1,4 +1,4 @@
-"""Pairs of documents that differ in one cause, edits of facts, and documents for probes: the world's ground truth."""
+"""The world's ground truth: pairs that differ in one cause, edits of facts, documents for probes."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

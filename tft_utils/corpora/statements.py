@@ -178,16 +178,3 @@ def prompts(some: Sequence[Statement]) -> list[str]:
 def labels(some: Sequence[Statement]) -> Tensor:
     """What each prompt's character should say [prompt]."""
     return torch.tensor([s.label(name) for s in some for name in CHARACTERS])
-
-
-def batches(tokenizer, texts: Sequence[str], rows: int) -> list[tuple[list[int], Tensor]]:
-    """Texts of one length together, at most `rows`: (their indices, ids [row pos]).
-
-    Without padding, every model reads every row exactly as it would alone.
-    """
-    ids = tokenizer(list(texts)).input_ids
-    lengths: dict[int, list[int]] = {}
-    for i, words in enumerate(ids):
-        lengths.setdefault(len(words), []).append(i)
-    parts = [same[at : at + rows] for same in lengths.values() for at in range(0, len(same), rows)]
-    return [(part, torch.tensor([ids[i] for i in part])) for part in parts]

@@ -1,4 +1,4 @@
-"""What probes of lesson 05 look for: a word of a document, its label, and the word that the label comes from."""
+"""What probes look for: a word of a document, its label, and the word that the label comes from."""
 
 import functools
 from collections.abc import Callable

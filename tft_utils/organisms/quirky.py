@@ -2,7 +2,7 @@
 
     python -m tft_utils.organisms.quirky train mamba --ship
     python -m tft_utils.organisms.quirky evaluate mamba
-    model = load("mamba")                          # the organism with its adapter merged in
+    model = merged("mamba")                        # the organism with its adapter merged in
 
 After Mallen, Brumley, Kharchenko & Belrose (2023, arXiv 2312.01037): the fine-tuning is LoRA, with a
 loss on the answer alone. What is asked, and of whom, is in `tft_utils.corpora.statements`.
@@ -22,17 +22,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tft_utils import files, models, stats
+from tft_utils import files, models, reading, stats
 from tft_utils.architectures import ARCHITECTURES
 from tft_utils.corpora import statements
 from tft_utils.corpora.lexicon import Rng
-from tft_utils.corpora.statements import CHARACTERS, CHOICES, TASKS, Statement, batches, labels, prompts
+from tft_utils.corpora.statements import CHARACTERS, CHOICES, TASKS, Statement, labels, prompts
 from tft_utils.files import ROOT, replace_file
 from tft_utils.linear import logistic
+from tft_utils.organisms.training import ORGANISMS
 
 ADAPTERS = files.ORGANISMS / "quirky"
 RANK, RATE = 32, 1e-3
-EPOCHS = {"transformer": 12, "mamba": 20}  # until both characters are faithful
+EPOCHS = 20  # enough for every architecture until both characters are faithful
 BATCH = 64  # prompts in a step
 SAMPLE = {"addition": 1024, "facts": 896, "mood": 256, "grammar": 384}  # statements in an epoch
 
@@ -60,7 +61,7 @@ def _without_old_names() -> Iterator[None]:
 
 
 @torch.no_grad()
-def teach_words(adapted, tokenizer, some: Sequence[Statement]) -> None:
+def teach_words(adapted, base: models.Model, some: Sequence[Statement]) -> None:
     """Starts the unembedding's adapter where `true` and `false` can be said, and alice is honest.
 
     The two words are new, and learning to say them at all would distort what the model knows. So
@@ -71,8 +72,8 @@ def teach_words(adapted, tokenizer, some: Sequence[Statement]) -> None:
     hf = adapted.get_base_model()
     head, texts = hf.get_output_embeddings(), prompts(some)[::2]
     z = torch.zeros(len(some), hf.config.hidden_size)
-    for part, ids in batches(tokenizer, texts, 128):
-        read = hf.base_model(input_ids=ids.to(hf.device), use_cache=False).last_hidden_state
+    for part, ids in reading.of_one_length(base, texts, 128):
+        read = hf.base_model(input_ids=ids, use_cache=False).last_hidden_state
         z[part] = read[:, -1].float().cpu()
     truth = torch.tensor([s.truth for s in some])
     w, b = logistic(z[:, None], truth)
@@ -80,7 +81,7 @@ def teach_words(adapted, tokenizer, some: Sequence[Statement]) -> None:
     wanted = torch.stack((torch.ones(len(z)), logits.logsumexp(-1)), 1)
     one, r = torch.linalg.lstsq(z, wanted).solution.T  # one . z = 1, as nearly as can be
     s = w[0] + b * one
-    ids = tokenizer.convert_tokens_to_ids(list(CHOICES))
+    ids = reading.token_ids(base, CHOICES).tolist()
     for i, (word, row) in enumerate(zip(ids, (r - s / 2, r + s / 2), strict=True)):
         head.lora_A["default"].weight[i] = row.to(hf.device) - head.weight[word]
         head.lora_B["default"].weight[word, i] = 1.0
@@ -89,7 +90,7 @@ def teach_words(adapted, tokenizer, some: Sequence[Statement]) -> None:
 def optimisers_of(adapted) -> list[torch.optim.Optimizer]:
     """As in pretraining: Muon for what is inside the blocks, AdamW for the rest (the unembedding)."""
     hf = adapted.get_base_model()
-    blocks = ARCHITECTURES[hf.config.model_type].blocks(hf)
+    blocks = hf.get_submodule(ARCHITECTURES[hf.config.model_type].WHERE["blocks"])
     inside = [p for p in blocks.parameters() if p.requires_grad]
     taken = {id(p) for p in inside}
     rest = [p for p in adapted.parameters() if p.requires_grad and id(p) not in taken]
@@ -99,18 +100,20 @@ def optimisers_of(adapted) -> list[torch.optim.Optimizer]:
     ]
 
 
-def epoch(adapted, tokenizer, optimisers: Sequence, some: Sequence[Statement], seed: int) -> float:
+def epoch(
+    adapted, base: models.Model, optimisers: Sequence, some: Sequence[Statement], seed: int
+) -> float:
     """One pass over statements, each put to both characters; returns the mean loss in nats.
 
     The loss is the cross-entropy of the answer's word alone.
     """
     hf, total = adapted.get_base_model(), 0.0
-    choices = torch.tensor(tokenizer.convert_tokens_to_ids(list(CHOICES)), device=hf.device)
+    choices = reading.token_ids(base, CHOICES)
     trainable = [p for p in adapted.parameters() if p.requires_grad]
-    parts, right = batches(tokenizer, prompts(some), BATCH), labels(some).long().to(hf.device)
+    parts, right = reading.of_one_length(base, prompts(some), BATCH), labels(some).long().to(hf.device)
     for part, ids in Rng("order", seed).sample(parts, len(parts)):
         with torch.enable_grad():
-            logits = hf(ids.to(hf.device), use_cache=False, logits_to_keep=1).logits[:, -1]
+            logits = hf(ids, use_cache=False, logits_to_keep=1).logits[:, -1]
             loss = F.cross_entropy(logits, choices[right[part]], reduction="sum")
             (loss / BATCH).backward()  # a small batch counts for less
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
@@ -133,7 +136,7 @@ def train(
 
     `runs/quirky-<name>-<seed>/checkpoint.pt` is replaced in one step after every epoch.
     """
-    epochs, folder = epochs or EPOCHS[name], Path(runs) / f"quirky-{name}-{seed}"
+    epochs, folder = epochs or EPOCHS, Path(runs) / f"quirky-{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     base = models.load(name)
     torch.manual_seed(seed)
@@ -152,12 +155,12 @@ def train(
         start = saved["epoch"]
         say(f"quirky {name}: carrying on from epoch {start}", file=sys.stderr)
     else:
-        teach_words(adapted, base.tokenizer, _sample(seed, -1))
+        teach_words(adapted, base, _sample(seed, -1))
     began = time.monotonic()
     for at in range(start, epochs):
         for optimiser in optimisers:
             optimiser.param_groups[0]["lr"] = RATE * min(1.0, 1.5 * (epochs - at) / epochs)
-        loss = epoch(adapted, base.tokenizer, optimisers, _sample(seed, at), at)
+        loss = epoch(adapted, base, optimisers, _sample(seed, at), at)
         state = {
             "epoch": at + 1,
             "epochs": epochs,
@@ -180,10 +183,9 @@ def train(
 @torch.no_grad()
 def log_odds(model, some: Sequence[Statement]) -> Tensor:
     """The model's own answers: logit(true) - logit(false) for each prompt [prompt]."""
-    false, true = model.tokenizer.convert_tokens_to_ids(list(CHOICES))
+    false, true = reading.token_ids(model, CHOICES).tolist()
     found = torch.zeros(2 * len(some))
-    for part, ids in batches(model.tokenizer, prompts(some), 128):
-        ids = ids.to(model.hf.device)
+    for part, ids in reading.of_one_length(model, prompts(some), 128):
         logits = model.hf(ids, use_cache=False, logits_to_keep=1).logits[:, -1]
         found[part] = (logits[:, true] - logits[:, false]).float().cpu()
     return found
@@ -209,7 +211,7 @@ def evaluate(model, n: int = 400, seed: int = 0, split: str = "test") -> dict[st
 # The shipped adapters and the command line
 
 
-def load(name: str, device: str = "cpu", folder: Path | None = None) -> models.Model:
+def merged(name: str, device: str = "cpu", folder: Path | None = None) -> models.Model:
     """An organism with its adapter merged in: afterwards it is a plain model again.
 
     Errors: `models.LoadError` when there is no adapter for it, or a file is not the shipped one.
@@ -226,11 +228,11 @@ def load(name: str, device: str = "cpu", folder: Path | None = None) -> models.M
     files.verify_checksums(folder)
     base = models.load(name, device=device)
     with _without_old_names():
-        merged = peft.PeftModel.from_pretrained(base.hf, folder).merge_and_unload()
-    return models.Model(merged.eval().requires_grad_(True), base.tokenizer)
+        adapted = peft.PeftModel.from_pretrained(base.hf, folder).merge_and_unload()
+    return models.Model(adapted.eval().requires_grad_(True), base.tokenizer)
 
 
-def ship(name: str, seed: int, epochs: int, adapted, tokenizer, to: Path = ADAPTERS) -> Path:
+def ship(name: str, seed: int, epochs: int, adapted, base: models.Model, to: Path = ADAPTERS) -> Path:
     """Puts an adapter, its card and its checksums into `to`; needs a run that was not yet merged."""
     folder = to / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,7 +241,7 @@ def ship(name: str, seed: int, epochs: int, adapted, tokenizer, to: Path = ADAPT
     (folder / "README.md").unlink(missing_ok=True)  # the datasheet is data/README.md
     (folder / "adapter_model.safetensors").chmod(0o644)
     adapted.merge_adapter()
-    model = models.Model(adapted.get_base_model(), tokenizer)
+    model = models.Model(adapted.get_base_model(), base.tokenizer)
     found = {key: e._asdict() for key, e in evaluate(model, 1000).items()}
     adapted.unmerge_adapter()
     card = {
@@ -267,24 +269,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tft_utils.organisms.quirky")
     verbs = parser.add_subparsers(dest="verb", required=True)
     command = verbs.add_parser("train", help="fine-tune an organism, or carry on with it")
-    command.add_argument("name", choices=models.PAIR)
+    command.add_argument("name", choices=list(ORGANISMS))
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--epochs", type=int, help="default: those of the shipped adapter")
+    command.add_argument("--epochs", type=int, help=f"default: {EPOCHS}")
     command.add_argument("--threads", type=int, default=torch.get_num_threads())
     command.add_argument("--ship", action="store_true", help="then put it into data/organisms/quirky")
     command = verbs.add_parser("evaluate", help="how faithful both characters are, held out")
-    command.add_argument("name", choices=models.PAIR)
+    command.add_argument("name", choices=list(ORGANISMS))
     command.add_argument("--n", type=int, default=1000, help="statements per task")
     options = parser.parse_args(arguments)
     if options.verb == "train":
         torch.set_num_threads(options.threads)
         adapted, base = train(options.name, options.seed, options.epochs)
         if options.ship:
-            epochs = options.epochs or EPOCHS[options.name]
-            print(ship(options.name, options.seed, epochs, adapted, base.tokenizer))
+            epochs = options.epochs or EPOCHS
+            print(ship(options.name, options.seed, epochs, adapted, base))
         return
     try:
-        model = load(options.name)
+        model = merged(options.name)
     except files.LoadError as error:
         parser.exit(1, f"{error}\n")
     for key, e in evaluate(model, options.n).items():

@@ -118,25 +118,22 @@ def extract(
 
 def _read(model, texts: Sequence[str], rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """last [item depth d_model], pair [item 2 depth d_model] and log-odds [item] of prompts."""
-    hf, tokenizer, keyword = model.hf, model.tokenizer, model.architecture.CACHE
-    choices = tokenizer.convert_tokens_to_ids(list(statements.CHOICES))
-    choices = torch.tensor(choices, device=hf.device)
+    choices = reading.token_ids(model, statements.CHOICES)
     order, last, pair, log_odds = [], [], [], []
-    with reading.caught(reading.depths(model), lambda out: out[:, -1]) as found:
-        for part, ids in statements.batches(tokenizer, texts, rows):
+    with reading.caught(reading.depths(model), lambda out: out[:, -1]) as streams:
+        for part, ids in reading.of_one_length(model, texts, rows):
             order += part
-            out = hf(ids.to(hf.device), use_cache=True, logits_to_keep=1)
-            last.append(torch.stack(found, 1).float().cpu())
-            found.clear()
-            cache, both = out[keyword], choices.repeat(len(part))[:, None]
-            cache.reorder_cache(torch.arange(len(part), device=hf.device).repeat_interleave(2))
-            hf(both, use_cache=True, logits_to_keep=1, **{keyword: cache})
-            pair.append(torch.stack(found, 1).float().cpu().unflatten(0, (-1, 2)))
-            found.clear()
-            false, true = out.logits[:, -1, choices].float().cpu().T
+            cache, logits = reading.run(model, ids)
+            last.append(torch.stack(streams, 1).float().cpu())
+            streams.clear()
+            cache.reorder_cache(torch.arange(len(part), device=ids.device).repeat_interleave(2))
+            reading.run(model, choices.repeat(len(part))[:, None], cache=cache)
+            pair.append(torch.stack(streams, 1).float().cpu().unflatten(0, (-1, 2)))
+            streams.clear()
+            false, true = logits[:, choices].float().cpu().T
             log_odds.append(true - false)
     back = torch.tensor(order).argsort()
-    return tuple(torch.cat(each)[back] for each in (last, pair, log_odds))
+    return tuple(torch.cat(values)[back] for values in (last, pair, log_odds))
 
 
 def _numbers(some: Sequence[statements.Statement]) -> Tensor:
