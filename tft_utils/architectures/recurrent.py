@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -39,6 +40,8 @@ def rms(x: Tensor, weight: Tensor, eps: float, put: Callable = keep, point: str 
 
 def silu(x: Tensor, put: Callable = keep, point: str = "slope") -> Tensor:
     """SiLU as x times its slope, which is a point."""
+    if put is keep:  # nobody looks
+        return F.silu(x)
     return x * put(point, torch.sigmoid(x))
 
 
@@ -57,7 +60,10 @@ def convolve(
     shape = (*x.shape[:-2], reach, x.shape[-1])
     before = x.new_zeros(shape) if past is None else past[..., past.shape[-1] - reach :].mT.expand(shape)
     x, pos = torch.cat([before, x], -2), x.shape[-2]
-    return bias + sum(tap * x[..., reach - j : reach - j + pos, :] for j, tap in enumerate(taps))
+    c = bias
+    for j, tap in enumerate(taps):
+        c = torch.addcmul(c, tap, x[..., reach - j : reach - j + pos, :])
+    return c
 
 
 @dataclass(frozen=True)

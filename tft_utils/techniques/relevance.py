@@ -76,7 +76,7 @@ def shares(
             share = share.reshape(*asks.shape, *(1,) * (value.dim() - 2))
         elif share in (0, 1):
             return value if share else value.detach()
-        return share * value + ((1 - share) * value).detach()
+        return torch.lerp(value.detach(), value, share)  # the value, with this share of its gradient
 
     return put
 
