@@ -16,7 +16,9 @@ from pathlib import Path
 
 from nbformat.validator import iter_validate
 
-from tft_utils.course import claims, notebooks
+from tft_utils import models
+from tft_utils.architectures import ARCHITECTURES
+from tft_utils.course import claims, notebooks, plots
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
@@ -45,7 +47,11 @@ SHOWN = {"text/plain", "text/markdown", "image/png", claims.MIME}
 BANNED = re.compile(r"\b(simply|obviously)\b", re.IGNORECASE)
 EMPTY_LINK_TEXTS = {"here", "click here", "link", "this"}
 NETWORK = {"aiohttp", "ftplib", "httpx", "huggingface_hub", "requests", "socket", "urllib"}
-ARCHITECTURE = re.compile(r"mamba|transformer|gpt_?neox|pythia|rwkv|rnn", re.IGNORECASE)
+ARCHITECTURE = re.compile(  # whatever names one
+    "|".join({*ARCHITECTURES, *plots.LOOKS, *models.SCALES["tiny"], "gpt_?neox", "pythia", "rnn"}),
+    re.IGNORECASE,
+)
+PARAMETERS = {"SCALE": str, "MODELS": tuple, "SEED": int, "DEVICE": str}
 TRACES = {"trace", "generate"}  # what nnsight opens a trace with
 LITERAL_PERCENTS = {95.0}  # the level of every interval
 DIFFICULTY = re.compile(r"^Difficulty [●○]{3} · Importance [●○]{3} · \d+ minutes$", flags=re.MULTILINE)
@@ -151,7 +157,7 @@ def sections(path: Path, notebook: dict) -> Problems:
 
 
 def setup(path: Path, notebook: dict) -> Problems:
-    """One setup cell, the same in every lesson; one parameters cell with the three names."""
+    """One setup cell, the same in every lesson; one parameters cell with the four names."""
     for tag in ("setup", "parameters"):
         if [cell["id"] for cell in cells(notebook, "code", tag)] != [tag]:
             yield tag, f"expected one code cell with this id and the tag '{tag}'; write it so"
@@ -161,16 +167,23 @@ def setup(path: Path, notebook: dict) -> Problems:
         yield "setup", f"it differs from that of {first.name}; copy it from there"
     if len(text.splitlines()) > SETUP_LINES:
         yield "setup", f"expected at most {SETUP_LINES} lines; shorten it"
-    body = ast.parse(source(notebook, "parameters")).body
-    names = [
-        target.id
-        for node in body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(node.value, ast.Constant)
-    ]
-    if names != ["SCALE", "SEED", "DEVICE"] or len(body) != 3:
-        yield "parameters", "expected SCALE, SEED and DEVICE and nothing else; write them so"
+    if list(set_by(source(notebook, "parameters")).items()) != list(PARAMETERS.items()):
+        form = ", ".join(f"{name} ({kind.__name__})" for name, kind in PARAMETERS.items())
+        yield "parameters", f"expected {form} and nothing else; write them so"
+
+
+def set_by(code: str) -> dict[str, type]:
+    """Name -> kind of its constant, where the code does nothing but set names; tuples hold strings."""
+    kinds = {}
+    for node in ast.parse(code).body:
+        try:
+            (name,), value = (target.id for target in node.targets), ast.literal_eval(node.value)
+        except (AttributeError, ValueError):
+            return {}
+        if isinstance(value, tuple) and not (value and all(isinstance(item, str) for item in value)):
+            return {}
+        kinds[name] = type(value)
+    return kinds
 
 
 def navigation(path: Path, notebook: dict) -> Problems:
@@ -472,7 +485,7 @@ def percents(notebook: dict, records: list[dict]) -> set[float]:
         for r in records
         for found in (r, r["control"] or {})
         for key in ("value", "low", "high", "expect")
-        if key in found
+        if found.get(key) is not None
     ]
     settings = [
         node.value

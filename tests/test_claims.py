@@ -61,6 +61,22 @@ def test_a_claim_out_of_tolerance_states_both_numbers_and_registers_nothing(show
     assert not shown
 
 
+def test_a_claim_that_expects_nothing_is_shown_and_recorded(shown):
+    claims.claim("a/b", FOUND, None, 0.05, **COMMON)
+    assert shown[0]["text/plain"] == "a/b: 0.9 [0.8, 0.95], n = 50"
+    assert shown[0][claims.MIME]["expect"] is None
+    assert '"expect": null' in claims.registry_text([shown[0][claims.MIME]])
+
+
+def test_a_reader_of_other_models_can_have_claims_shown_and_not_asserted(shown, monkeypatch):
+    monkeypatch.setenv("TFT_CLAIMS", "show")
+    claims.claim("a/b", FOUND, 0.1, 0.05, **COMMON)
+    assert shown[0][claims.MIME]["expect"] == 0.1
+    monkeypatch.setenv("TFT_CLAIMS", "assert")
+    with pytest.raises(AssertionError, match="expected 0.1"):
+        claims.claim("a/b", FOUND, 0.1, 0.05, **COMMON)
+
+
 def test_numbers_of_other_libraries_become_json(shown):
     odd = Estimate(np.float32(0.5), np.int64(9), np.float64(0.25), np.float32(0.75))
     claims.claim("a/b", odd, 0.5, 0.01, control=odd, **COMMON)

@@ -110,7 +110,11 @@ BREACHES = {  # what is broken -> how, and the problem it must give
     "two titles": (replaced("limits", "## Limits", "# Limits"), "cell limits: heading .* level 1"),
     "setup": (added("setup", "import os"), "cell setup: it differs from that of 00_start_here"),
     "setup long": (added("setup", "\n" * 9 + "1"), "cell setup: expected at most 8 lines"),
-    "parameters": (added("parameters", "N = 3"), "cell parameters: expected SCALE, SEED and DEV"),
+    "parameters": (added("parameters", "N = 3"), r"cell parameters: expected SCALE \(str\), MODELS"),
+    "one model": (replaced("parameters", '("transformer", "mamba")', '"mamba"'), "MODELS \\(tuple"),
+    "no models": (replaced("parameters", '"transformer", "mamba"', ""), "MODELS \\(tuple"),
+    "numbers": (replaced("parameters", '("transformer", "mamba")', "(1, 2)"), "MODELS \\(tuple"),
+    "a call": (replaced("parameters", '("transformer", "mamba")', "tuple(ab)"), "MODELS \\(tuple"),
     "no parameters": (tagged("parameters"), "cell parameters: expected one code cell"),
     "badge": (replaced("title", "main/notebooks/00", "main/notebooks/01"), "cell title: .*badge"),
     "map": (replaced("title", "README.md#the-lessons", "README.md"), "cell title: expected a link"),
@@ -211,7 +215,7 @@ def test_architectures_as_data_are_welcome():
 
 def test_a_percentage_is_bound_to_a_claim_or_a_setting():
     notebook = notebooks.read(START)
-    record(notebook).update(value=0.3721)
+    record(notebook).update(value=0.3721, expect=None)
     cell(notebook, "toy-run")["source"] += "\nshare = 0.1234"
     cell(notebook, "limits")["source"] += "37.2 %, 37 % and 12.3% with a 95 % interval, not `88 %`"
     assert not contract.problems(START, notebook, [contract.claimed])

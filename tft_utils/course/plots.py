@@ -37,6 +37,7 @@ LOOKS = {  # of the course's models: no two share a dash or a marker
 }
 OTHER_MARKERS = "p+dx1"  # of other models, and of seeds and variants
 GREY = "#5F5F5F"
+CONTROL = {"color": GREY, "linestyle": "-", "marker": "^"}  # what stands for no model
 RC = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
@@ -77,6 +78,22 @@ def band(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: s
     axis.plot(x, [e.value for e in estimates], label=label, **look)
     ends = [e.low for e in estimates], [e.high for e in estimates]
     axis.fill_between(x, *ends, color=look["color"], alpha=0.2, linewidth=0)
+
+
+def points(axis: Axes, at: Sequence[float], estimates: Sequence[Estimate], upright=False, **look) -> None:
+    """Estimates as markers with 95 % intervals: along x at the heights `at`; upright: along y."""
+    values = [e.value for e in estimates]
+    spread = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
+    where = (at, values) if upright else (values, at)
+    axis.errorbar(
+        *where, **{"yerr" if upright else "xerr": spread, "capsize": 3} | look | {"linestyle": ""}
+    )
+
+
+def side_by_side(n: int, gap: float = 0.18) -> list[float]:
+    """Shifts that set n series apart around one place, at most 0.7 in all."""
+    gap = min(gap, 0.7 / n)
+    return [gap * (i - (n - 1) / 2) for i in range(n)]
 
 
 def png(figure: Figure) -> bytes:
@@ -120,26 +137,22 @@ def unfit(figure: Figure, alt: str) -> str:
 
 
 def compared(
-    found: Mapping[str, Mapping[str, Estimate]], xlabel: str, xlim: tuple[float, float]
+    found: Mapping[str, Mapping[str, Estimate]],
+    xlabel: str,
+    xlim: tuple[float, float],
+    looks: Mapping[str, dict] | None = None,
 ) -> tuple[Figure, str]:
-    """Estimates with 95 % intervals: a row for each condition, a marker for each series."""
+    """Estimates with 95 % intervals: a row for each condition, a marker for each series.
+
+    A series is named by its model, or 'model, what'. looks: of series that stand for no model.
+    """
     conditions = list(next(iter(found.values())))
     with plt.rc_context(RC):
         figure, axis = plt.subplots(figsize=(8, 0.9 + 0.5 * len(conditions)))
-    looks = [*STYLES, {"color": GREY, "marker": "^"}]
-    for i, (look, (name, row)) in enumerate(zip(looks, found.items(), strict=False)):
-        y = [k + 0.18 * (i - (len(found) - 1) / 2) for k in range(len(conditions))]
-        values = [row[condition] for condition in conditions]
-        axis.errorbar(
-            [e.value for e in values],
-            y,
-            color=look["color"],
-            marker=look["marker"],
-            linestyle="",
-            capsize=3,
-            label=name,
-            xerr=[[e.value - e.low for e in values], [e.high - e.value for e in values]],
-        )
+    for shift, (name, row) in zip(side_by_side(len(found)), found.items(), strict=True):
+        look = (looks or {}).get(name) or style(name.partition(",")[0])
+        heights = [k + shift for k in range(len(conditions))]
+        points(axis, heights, [row[condition] for condition in conditions], label=name, **look)
     axis.set_yticks(range(len(conditions)), conditions)
     axis.set(xlabel=xlabel, xlim=xlim, ylim=(len(conditions) - 0.5, -0.5))
     axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
@@ -153,10 +166,10 @@ def compared(
 def next_words(guesses: Mapping[str, Sequence[tuple[str, float]]]) -> tuple[Figure, str]:
     """Each model's likeliest next words as bars; `guesses` maps model -> (word, probability)."""
     with plt.rc_context(RC):
-        figure, axes = plt.subplots(1, len(guesses), figsize=(9, 2.8), sharex=True)
-        for axis, style, (name, rows) in zip(axes, STYLES, guesses.items(), strict=True):
+        figure, axes = panels(1, len(guesses), (4.5 * len(guesses), 2.8), sharex=True)
+        for axis, (name, rows) in zip(axes[0], guesses.items(), strict=True):
             words, chances = zip(*reversed(rows), strict=True)
-            axis.barh(range(len(words)), chances, color=style["color"])
+            axis.barh(range(len(words)), chances, color=style(name)["color"])
             axis.set_yticks(range(len(words)), words)
             axis.set(title=name, xlabel="probability of the next word", xlim=(0, 1))
             axis.grid(axis="y", visible=False)
