@@ -22,6 +22,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 # In this process only: kernels inherit the environment and must keep their inline figures.
 matplotlib.use("Agg")
 os.environ.pop("MPLBACKEND", None)
+os.environ.pop("TFT_CLAIMS", None)  # claims are asserted here, in kernels too
 
 
 @pytest.fixture(scope="session")
