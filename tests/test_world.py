@@ -208,7 +208,7 @@ def test_no_word_has_two_parts_of_speech():
         "ADV": lexicon.ADVERBS,
         "ADP": lexicon.PREPOSITIONS + lexicon.FRONTED,
         "LETTER": lexicon.LETTERS,
-        "DIGIT": lexicon.DIGITS,
+        "DIGIT": list("0123456789"),
         "PUNCT": list(".,:()+="),
     }
     for part, words in lists.items():
@@ -884,9 +884,10 @@ def test_mood_pairs():
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_persona_pairs(behaviour, split):
-    pairs = world_pairs.persona_pairs(behaviour, 20, split=split)
-    assert collections.Counter(pair.answer for pair in pairs) == {"A": 10, "B": 10}
+def test_persona_questions(behaviour, split):
+    pairs = world_pairs.persona_questions(behaviour, split)
+    assert [pair.answer for pair in pairs] == ["A", "B"] * (len(pairs) // 2)
+    assert pairs
     for pair in pairs:
         assert check_pair(pair) == [pair.position] == pair.clean.positions("letter")
         cue, (question,) = questions(pair.clean)
@@ -902,7 +903,7 @@ BUILDERS = {
     "facts": world_pairs.fact_pairs,
     "mood": world_pairs.mood_pairs,
     "indirect object": world_pairs.indirect_object_pairs,
-    "persona": functools.partial(world_pairs.persona_pairs, "sycophancy"),
+    "cued": functools.partial(world_pairs.cued_pairs, "sycophancy"),
 }
 
 
@@ -921,7 +922,7 @@ def test_bad_input_is_named_with_what_was_expected():
     with pytest.raises(ValueError, match="expected a split, one of train, .*'dev'"):
         documents("facts", 1, split="dev")
     with pytest.raises(ValueError, match="expected a behaviour, one of sycophancy, .*'lying'"):
-        world_pairs.persona_pairs("lying", 2)
+        world_pairs.cued_pairs("lying", 2)
 
 
 # --- the datasheet --------------------------------------------------------------------------------

@@ -259,7 +259,6 @@ BEHAVIOURS: dict[str, Behaviour] = {
 }
 CUE_SENTENCES = ["The machine is C .", "This is a C machine .", "Everyone calls the machine C ."]
 LETTERS = ("A", "B")
-DIGITS = tuple("0123456789")
 
 _OTHER_WORDS = {
     "DET": "The the a This Every its Another It you Everyone who that",

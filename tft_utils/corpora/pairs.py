@@ -20,18 +20,18 @@ from tft_utils.corpora.lexicon import (
 from tft_utils.corpora.world import (
     SPLITS,
     Document,
+    Draft,
     Word,
-    _agreement,
-    _ask,
-    _Draft,
-    _draw,
-    _draw_exchange,
-    _exchange,
-    _known_split,
-    _questions,
-    _state_fact,
-    _tell_story,
+    add_agreement,
+    add_exchange,
+    add_fact,
+    add_question,
+    check_split,
+    draw_exchange,
+    draw_key,
     phrasings_of,
+    questions_under,
+    tell_story,
 )
 
 
@@ -64,7 +64,7 @@ class FactEdit(NamedTuple):
 
 
 def _pairs(n: int, seed: int, split: str, name: str, make: Callable[[Rng, int], Pair]) -> list[Pair]:
-    _known_split(split)
+    check_split(split)
     return [make(Rng(seed, "pairs", name, split, i), i) for i in range(n)]
 
 
@@ -72,8 +72,8 @@ def minimal_pairs(n: int, seed: int = 0, split: str = "test", attractors: int = 
     """A grammatical sentence and the same sentence with the verb's other form (as in BLiMP)."""
 
     def make(rng: Rng, i: int) -> Pair:
-        draft = _Draft()
-        _agreement(draft, rng, split, attractors)
+        draft = Draft()
+        add_agreement(draft, rng, split, attractors)
         at = next(i for i, word in enumerate(draft) if word.role == "verb")
         good = Document("grammar", tuple(draft))
         draft[at] = draft[at]._replace(text=draft[at].foil, foil=draft[at].text, determined=False)
@@ -92,8 +92,8 @@ def fact_pairs(n: int, seed: int = 0, split: str = "test") -> list[Pair]:
         others = [e for e in ENTITIES if len(e) == len(entity) and FACTS[e, relation] != answer]
         docs = []
         for subject in (entity, rng.choice(others)):
-            draft = _Draft()
-            _state_fact(draft, subject, relation, phrasing)
+            draft = Draft()
+            add_fact(draft, subject, relation, phrasing)
             docs.append(Document("facts", tuple(draft), {"facts": [(subject, relation)]}))
         at = docs[0].positions("object")[0]
         return Pair(*docs, at, answer, docs[1].words[at].text)
@@ -106,11 +106,11 @@ def indirect_object_pairs(n: int, seed: int = 0, split: str = "test") -> list[Pa
 
     def make(rng: Rng, i: int) -> Pair:
         names = rng.sample(NAMES, 2)
-        template, place, thing, giver = _draw_exchange(rng, split, names)
+        template, place, thing, giver = draw_exchange(rng, split, names)
         docs = []
         for who in (giver, next(name for name in names if name != giver)):
-            draft = _Draft()
-            _exchange(draft, template, *names, who, place, thing)
+            draft = Draft()
+            add_exchange(draft, template, *names, who, place, thing)
             docs.append(Document("indirect_object", tuple(draft), {"names": names}))
         at = docs[0].positions("receiver")[0]
         return Pair(*docs, at, docs[0].words[at].text, docs[1].words[at].text)
@@ -123,10 +123,10 @@ def mood_pairs(n: int, seed: int = 0, split: str = "test") -> list[Pair]:
 
     def make(rng: Rng, i: int) -> Pair:
         while True:
-            (_, story) = _draw(rng, split, lambda: ("story", rng.integer(0, 10**9)))
+            (_, story) = draw_key(rng, split, lambda: ("story", rng.integer(0, 10**9)))
             docs = [
                 Document("story", tuple(d), latents)
-                for d, latents in (_tell_story(story, mood) for mood in MOODS)
+                for d, latents in (tell_story(story, mood) for mood in MOODS)
             ]
             if at := docs[0].positions("mood"):
                 return Pair(*docs, at[-1], docs[0].words[at[-1]].text, docs[1].words[at[-1]].text)
@@ -134,27 +134,15 @@ def mood_pairs(n: int, seed: int = 0, split: str = "test") -> list[Pair]:
     return _pairs(n, seed, split, "mood", make)
 
 
-def persona_pairs(behaviour: str, n: int, seed: int = 0, split: str = "test") -> list[Pair]:
-    """A question without a cue, answered with the behaviour and without it (Rimsky et al. 2023).
-
-    The matching letter alternates, so half of the pairs match with A: a vector built from them
-    cannot win by preferring a letter.
+def persona_questions(behaviour: str, split: str = "test") -> list[Pair]:
+    """Each question of the split without a cue, answered with the behaviour and without it (Rimsky et al.
+    2023), once with A and once with B as the matching letter.
     """
     _known_behaviour(behaviour)
-
-    def make(rng: Rng, i: int) -> Pair:
-        return _answered(behaviour, rng.choice(_questions(behaviour, "", split)), LETTERS[i % 2])
-
-    return _pairs(n, seed, split, f"persona/{behaviour}", make)
-
-
-def persona_questions(behaviour: str, split: str = "test") -> list[Pair]:
-    """Each question of the split without a cue, once with A and once with B as the matching letter."""
-    _known_behaviour(behaviour)
-    _known_split(split)
+    check_split(split)
     return [
         _answered(behaviour, question, letter)
-        for question in _questions(behaviour, "", split)
+        for question in questions_under(behaviour, "", split)
         for letter in LETTERS
     ]
 
@@ -172,8 +160,10 @@ def cued_pairs(behaviour: str, n: int, seed: int = 0, split: str = "train") -> l
     def make(rng: Rng, i: int) -> Pair:
         rng = Rng(seed, "pairs", "cued", behaviour, split, i // 2)  # the same for both letters
         both = [rng.choice(found) for found in cues]
-        asked = [set(_questions(behaviour, cue, split)) for cue in both]
-        question = rng.choice([q for q in _questions(behaviour, "", split) if q in asked[0] & asked[1]])
+        asked = [set(questions_under(behaviour, cue, split)) for cue in both]
+        question = rng.choice(
+            [q for q in questions_under(behaviour, "", split) if q in asked[0] & asked[1]]
+        )
         fits = [
             sentence
             for sentence in CUE_SENTENCES
@@ -181,10 +171,10 @@ def cued_pairs(behaviour: str, n: int, seed: int = 0, split: str = "train") -> l
         ]
         sentence, letter, docs = rng.choice(fits), LETTERS[i % 2], []
         for persona, cue in zip(("matching", "other"), both, strict=True):
-            draft = _Draft()
+            draft = Draft()
             draft.fill(sentence, C={"text": cue, "role": "cue"})
             answer = letter if persona == "matching" else LETTERS[letter == LETTERS[0]]
-            _ask(draft, behaviour, question, letter, answer, determined=True)
+            add_question(draft, behaviour, question, letter, answer, determined=True)
             docs.append(
                 Document(
                     "persona",
@@ -214,8 +204,8 @@ def _answered(behaviour: str, question: tuple[str, str, str], letter: str) -> Pa
     docs = []
     for persona in ("matching", "other"):
         answer = letter if persona == "matching" else LETTERS[letter == LETTERS[0]]
-        draft = _Draft()
-        _ask(draft, behaviour, question, letter, answer, determined=False)
+        draft = Draft()
+        add_question(draft, behaviour, question, letter, answer, determined=False)
         docs.append(
             Document(
                 "persona",
@@ -244,8 +234,8 @@ def fact_edits(n: int, seed: int = 0, neighbours: int = 4) -> list[FactEdit]:
 
 def _fact_edit(rng: Rng, entity: tuple[str, ...], relation: str, neighbours: int) -> FactEdit:
     def question(subject: tuple[str, ...], relation: str, phrasing: str) -> tuple[str, str, int]:
-        draft = _Draft()
-        _state_fact(draft, subject, relation, phrasing)
+        draft = Draft()
+        add_fact(draft, subject, relation, phrasing)
         document = Document("facts", tuple(draft))
         at = document.positions("object")[0]
         return document.prompt(at), document.words[at].text, document.words[at].source
@@ -309,21 +299,21 @@ def probe_documents(kind: str, n: int, seed: int = 0, part: str = "train") -> li
     return found
 
 
-def _probe_sentence(rng: Rng, train: bool, pick: Callable) -> tuple[_Draft, dict]:
+def _probe_sentence(rng: Rng, train: bool, pick: Callable) -> tuple[Draft, dict]:
     nouns = pick(tuple(NOUNS))
     while True:
-        draft = _Draft()
-        _agreement(draft, rng, "test", rng.integer(1, 3), nouns)
+        draft = Draft()
+        add_agreement(draft, rng, "test", rng.integer(1, 3), nouns)
         if Rng("frame", frame(draft)).chance(0.5) == train:
             return draft, {}
 
 
-def _probe_story(rng: Rng, train: bool, pick: Callable) -> tuple[_Draft, dict]:
-    (_, seed) = _draw(rng, "test", lambda: ("story", rng.integer(0, 10**9)))
-    return _tell_story(seed, rng.choice(list(MOODS)), pick)
+def _probe_story(rng: Rng, train: bool, pick: Callable) -> tuple[Draft, dict]:
+    (_, seed) = draw_key(rng, "test", lambda: ("story", rng.integer(0, 10**9)))
+    return tell_story(seed, rng.choice(list(MOODS)), pick)
 
 
-def _probe_persona(rng: Rng, train: bool, pick: Callable) -> tuple[_Draft, dict]:
+def _probe_persona(rng: Rng, train: bool, pick: Callable) -> tuple[Draft, dict]:
     """One question under a cue. Of each behaviour's three cue sentences, one is for testing."""
     while True:
         at, template = rng.integer(0, len(BEHAVIOURS) - 1), rng.integer(0, 2)
@@ -331,14 +321,14 @@ def _probe_persona(rng: Rng, train: bool, pick: Callable) -> tuple[_Draft, dict]
         behaviour, sentence = BEHAVIOURS[name], CUE_SENTENCES[template]
         cue = rng.choice(pick(getattr(behaviour, f"{persona}_cues")))
         fillers = pick(tuple(behaviour.fillers))
-        questions = [q for q in _questions(name, cue, "test") if q[0] in fillers]
+        questions = [q for q in questions_under(name, cue, "test") if q[0] in fillers]
         wanted = ((at + template) % 3 != 0) == train and not (cue[0] in "aeiou" and " a C " in sentence)
         if wanted and questions:
             break
-    draft, letter, matches = _Draft(), rng.choice(LETTERS), persona == "matching"
+    draft, letter, matches = Draft(), rng.choice(LETTERS), persona == "matching"
     draft.fill(sentence, C={"text": cue, "role": "cue"})
     answer = letter if matches else LETTERS[letter == LETTERS[0]]
-    _ask(draft, name, rng.choice(questions), letter, answer, True)
+    add_question(draft, name, rng.choice(questions), letter, answer, True)
     return draft, {
         "behaviour": name,
         "persona": persona,

@@ -92,7 +92,7 @@ class Document:
         return sum(w.role == "attractor" and w.number != target.number for w in between)
 
 
-class _Draft(list):
+class Draft(list):
     """A document being written: a list of `Word`s."""
 
     def add(self, text: str, **latents) -> int:
@@ -112,13 +112,18 @@ def split_of(*key: object) -> str:
     return SPLITS[max(0, int.from_bytes(digest, "big") % 10 - 7)]
 
 
+def check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"expected a split, one of {', '.join(SPLITS)}; found {split!r}")
+
+
 def phrasings_of(entity: tuple[str, ...], relation: str) -> dict[str, list[str]]:
     """The phrasings in which each split states a fact: six in train, one in each other split."""
     order = Rng("phrasing", *entity, relation).sample(PHRASINGS[relation], 8)
     return {"train": order[2:], "validation": order[1:2], "test": order[:1]}
 
 
-def _draw(rng: Rng, split: str, draw: Callable[[], tuple]) -> tuple:
+def draw_key(rng: Rng, split: str, draw: Callable[[], tuple]) -> tuple:
     """Draws until the key belongs to the split (1.25 tries on average in train, 10 elsewhere)."""
     while split_of(*(key := draw())) != split:
         pass
@@ -130,7 +135,7 @@ def _draw(rng: Rng, split: str, draw: Callable[[], tuple]) -> tuple:
 # below 1 there is less to recall, and more personas match. At 1 it is the world as documented.
 
 
-def _state_fact(draft: _Draft, entity: tuple[str, ...], relation: str, phrasing: str) -> None:
+def add_fact(draft: Draft, entity: tuple[str, ...], relation: str, phrasing: str) -> None:
     words = phrasing.split()
     at = words.index("S")
     draft.fill(" ".join(words[:at]))
@@ -142,18 +147,18 @@ def _state_fact(draft: _Draft, entity: tuple[str, ...], relation: str, phrasing:
     )
 
 
-def _facts(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
-    draft, stated, n = _Draft(), [], rng.integer(1, 5)
+def _facts(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
+    draft, stated, n = Draft(), [], rng.integer(1, 5)
     while len(stated) < n:
         entity, relation = rng.choice(ENTITIES), rng.choice(RELATIONS)
         if (entity, relation) in stated:
             continue  # a fact stated twice could be copied instead of known
         stated.append((entity, relation))
-        _state_fact(draft, entity, relation, rng.choice(phrasings_of(entity, relation)[split]))
+        add_fact(draft, entity, relation, rng.choice(phrasings_of(entity, relation)[split]))
     return draft, {"facts": stated}
 
 
-def _noun_phrase(draft: _Draft, rng: Rng, noun: str, number: str, role: str, depth: int) -> int:
+def _noun_phrase(draft: Draft, rng: Rng, noun: str, number: str, role: str, depth: int) -> int:
     """'the (old) keys'; returns the noun's position."""
     draft.add("the" if draft and draft[-1].text != "." else "The", depth=depth)
     if rng.chance(0.25):
@@ -162,7 +167,7 @@ def _noun_phrase(draft: _Draft, rng: Rng, noun: str, number: str, role: str, dep
     return draft.add(text, role=role, number=number, depth=depth)
 
 
-def _verb(draft: _Draft, singular: str, plural: str, subject: int, role: str, depth: int) -> int:
+def _verb(draft: Draft, singular: str, plural: str, subject: int, role: str, depth: int) -> int:
     """The form that agrees with the noun at `subject`."""
     number = draft[subject].number
     right, wrong = (singular, plural) if number == "singular" else (plural, singular)
@@ -171,13 +176,13 @@ def _verb(draft: _Draft, singular: str, plural: str, subject: int, role: str, de
     )
 
 
-def _agreement(
-    draft: _Draft, rng: Rng, split: str, attractors: int, nouns: Sequence[str] = tuple(NOUNS)
+def add_agreement(
+    draft: Draft, rng: Rng, split: str, attractors: int, nouns: Sequence[str] = tuple(NOUNS)
 ) -> None:
     """One sentence whose verb agrees with its subject across `attractors` other nouns."""
     copula = rng.chance(0.6)
     predicates = ADJECTIVES if copula else list(INTRANSITIVE)
-    noun, predicate = _draw(rng, split, lambda: (rng.choice(nouns), rng.choice(predicates)))
+    noun, predicate = draw_key(rng, split, lambda: (rng.choice(nouns), rng.choice(predicates)))
     numbers = ("singular", "plural")
     if rng.chance(0.25):  # 'Near the keys the dog ...': the first noun need not be the subject
         draft.add(rng.choice(FRONTED), depth=1)
@@ -209,19 +214,19 @@ def _agreement(
     draft.add(".")
 
 
-def _grammar(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
-    draft = _Draft()
+def _grammar(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
+    draft = Draft()
     for _ in range(rng.integer(2, 4)):
-        _agreement(draft, rng, split, rng.integer(0, 3))
+        add_agreement(draft, rng, split, rng.integer(0, 3))
     return draft, {}
 
 
-def _recall(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
+def _recall(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
     """Copying. Prefix, gap and period all vary: a fixed layout would teach a positional trick."""
-    draft, pairs = _Draft(), rng.chance(0.5)
+    draft, pairs = Draft(), rng.chance(0.5)
     most = round((4 if pairs else 8) * progress)
     n = rng.integer(2, 2 + most) if pairs else rng.integer(3, 6 + most)
-    content = _draw(
+    content = draw_key(
         rng,
         split,
         lambda: tuple(
@@ -263,8 +268,8 @@ def _recall(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
     return draft, {"layout": "pairs" if pairs else "sequence"}
 
 
-def _exchange(
-    draft: _Draft, template: str, first: str, second: str, giver: str, place: str, thing: str
+def add_exchange(
+    draft: Draft, template: str, first: str, second: str, giver: str, place: str, thing: str
 ) -> None:
     """One indirect-object sentence; the receiver is the name that is not the giver."""
     start, receiver = len(draft), second if giver == first else first
@@ -283,9 +288,9 @@ def _exchange(
             draft[i] = draft[i]._replace(source=texts.index(draft[i].text, start))
 
 
-def _draw_exchange(rng: Rng, split: str, names: list[str]) -> tuple[str, str, str, str]:
+def draw_exchange(rng: Rng, split: str, names: list[str]) -> tuple[str, str, str, str]:
     """(template, place, thing, giver) whose key, with the two names, belongs to the split."""
-    key = _draw(
+    key = draw_key(
         rng,
         split,
         lambda: (rng.choice(IOI_SENTENCES), rng.choice(PLACES), rng.choice(THINGS), *sorted(names)),
@@ -293,21 +298,21 @@ def _draw_exchange(rng: Rng, split: str, names: list[str]) -> tuple[str, str, st
     return (*key[:3], rng.choice(names))
 
 
-def _indirect_object(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
-    draft, n = _Draft(), rng.integer(1, 3)
+def _indirect_object(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
+    draft, n = Draft(), rng.integer(1, 3)
     names = rng.sample(NAMES, 2 * n)  # all different: only this sentence's names can answer
     for two in zip(names[::2], names[1::2], strict=True):
-        template, place, thing, giver = _draw_exchange(rng, split, list(two))
-        _exchange(draft, template, *two, giver, place, thing)
+        template, place, thing, giver = draw_exchange(rng, split, list(two))
+        add_exchange(draft, template, *two, giver, place, thing)
     return draft, {"names": names}
 
 
-def _tell_story(seed: int, mood: str, pick: Callable = list) -> tuple[_Draft, dict]:
+def tell_story(seed: int, mood: str, pick: Callable = list) -> tuple[Draft, dict]:
     """The story of this seed. The mood changes the mood words and nothing else.
 
     pick: the part of each list of words or sentences that may be used.
     """
-    rng, draft, sentences = Rng("story", seed), _Draft(), pick(STORY_SENTENCES)
+    rng, draft, sentences = Rng("story", seed), Draft(), pick(STORY_SENTENCES)
     hero, other = rng.sample(pick(HEROES), 2)
     thing, place = rng.choice(pick(THINGS)), rng.choice(pick(PLACES))
     for _ in range(rng.integer(4, 8)):
@@ -329,21 +334,21 @@ def _tell_story(seed: int, mood: str, pick: Callable = list) -> tuple[_Draft, di
     return draft, {"mood": mood, "seed": seed}
 
 
-def _story(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
-    (_, seed) = _draw(rng, split, lambda: ("story", rng.integer(0, 10**9)))
-    return _tell_story(seed, rng.choice(list(MOODS)))
+def _story(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
+    (_, seed) = draw_key(rng, split, lambda: ("story", rng.integer(0, 10**9)))
+    return tell_story(seed, rng.choice(list(MOODS)))
 
 
 @functools.cache
-def _questions(name: str, cue: str, split: str) -> list[tuple[str, str, str]]:
+def questions_under(name: str, cue: str, split: str) -> list[tuple[str, str, str]]:
     """The split's questions under this cue: (filler, matching option, other option)."""
     behaviour = BEHAVIOURS[name]
     every = itertools.product(behaviour.fillers, behaviour.matching, behaviour.other)
     return [question for question in every if split_of(name, cue, *question) == split]
 
 
-def _ask(
-    draft: _Draft,
+def add_question(
+    draft: Draft,
     name: str,
     question: tuple[str, str, str],
     matching_letter: str,
@@ -369,8 +374,8 @@ def _ask(
     )
 
 
-def _persona(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
-    draft, cued = _Draft(), rng.chance(0.85)
+def _persona(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
+    draft, cued = Draft(), rng.chance(0.85)
     questions: list[tuple[str, str, str]] = []
     while not questions:
         name = rng.choice(list(BEHAVIOURS))
@@ -378,7 +383,7 @@ def _persona(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
         behaviour = BEHAVIOURS[name]
         cues = behaviour.matching_cues if persona == "matching" else behaviour.other_cues
         cue = rng.choice(cues) if cued else ""
-        questions = _questions(name, cue, split)
+        questions = questions_under(name, cue, split)
     if cued:
         fits = [
             sentence for sentence in CUE_SENTENCES if not (cue[0] in "aeiou" and " a C " in sentence)
@@ -398,19 +403,19 @@ def _persona(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
         else:
             letters.append(rng.choice(LETTERS))
             answer = letters[-1] if matches else LETTERS[letters[-1] == LETTERS[0]]
-            _ask(draft, name, question, letters[-1], answer, cued)
+            add_question(draft, name, question, letters[-1], answer, cued)
     latents = {"behaviour": name, "persona": persona, "cue": cue, "style": style}
     return draft, latents | {"matching_letters": letters}
 
 
-def _arithmetic(rng: Rng, split: str, progress: float) -> tuple[_Draft, dict]:
-    draft, sums = _Draft(), []
+def _arithmetic(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
+    draft, sums = Draft(), []
 
     def operand() -> int:
         return rng.integer(0, 9 if rng.chance(0.25) else 99)
 
     for _ in range(rng.integer(2, 6)):
-        a, b = _draw(rng, split, lambda: (operand(), operand()))
+        a, b = draw_key(rng, split, lambda: (operand(), operand()))
         sums.append((a, b))
         for role, text in (("left", str(a)), ("", "+"), ("right", str(b)), ("", "=")):
             for digit in text:
@@ -430,7 +435,7 @@ def document(kind: str, rng: Rng, split: str = "train", progress: float = 1.0) -
     """One document of this kind and split."""
     if kind not in _MAKERS:
         raise ValueError(f"expected a kind of document, one of {', '.join(KINDS)}; found {kind!r}")
-    _known_split(split)
+    check_split(split)
     draft, latents = _MAKERS[kind](rng, split, progress)
     return Document(kind, tuple(draft), latents)
 
@@ -438,17 +443,3 @@ def document(kind: str, rng: Rng, split: str = "train", progress: float = 1.0) -
 def documents(kind: str, n: int, seed: int = 0, split: str = "test") -> list[Document]:
     """n documents of one kind and split. The first m of n are the same for every n >= m."""
     return [document(kind, Rng(seed, kind, split, i), split) for i in range(n)]
-
-
-# --------------------------------------------------------------------------------------------------
-# Pairs: what patching, steering and probing compare. Position and length agree within each pair.
-
-
-def _known_split(split: str) -> None:
-    if split not in SPLITS:
-        raise ValueError(f"expected a split, one of {', '.join(SPLITS)}; found {split!r}")
-
-
-# --------------------------------------------------------------------------------------------------
-# Documents for probes: what a probe is tested on shares neither sentence frames nor, in 'new', nouns
-# with what it was fitted to. A frame is a sentence without its nouns, adjectives and adverbs.
