@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from tft_utils.course.exercises import Wrong
-from tft_utils.course.plots import GREY, RC, STYLES
+from tft_utils.course.plots import GREY, RC, panels, style
 from tft_utils.stats import Estimate
 
 
@@ -147,19 +147,15 @@ def known_and_said() -> tuple[Figure, str]:
     axis.axis("off")
     box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "linewidth": 1.8}
     arrow = {"arrowstyle": "-|>", "linewidth": 1.6, "color": GREY, "shrinkA": 0, "shrinkB": 2}
-    for y, name, said, style in ((2.5, "alice :", "true", STYLES[0]), (0.9, "bob :", "false", STYLES[1])):
+    colours = (style(name)["color"] for name in ("transformer", "mamba"))
+    for y, name, said, colour in zip(
+        (2.5, 0.9), ("alice :", "bob :"), ("true", "false"), colours, strict=True
+    ):
         axis.text(3.3, y, "a statement", ha="center", va="center", fontsize=12)
         axis.text(1.4, y, name, ha="center", va="center", fontsize=12, weight="bold")
-        axis.text(
-            6,
-            y,
-            "what the model\nholds here",
-            ha="center",
-            va="center",
-            fontsize=10,
-            bbox=box | {"edgecolor": style["color"]},
-        )
-        axis.text(9.2, y, f"says “{said}”", ha="center", va="center", fontsize=12, color=style["color"])
+        holds, edge = "what the model\nholds here", box | {"edgecolor": colour}
+        axis.text(6, y, holds, ha="center", va="center", fontsize=10, bbox=edge)
+        axis.text(9.2, y, f"says “{said}”", ha="center", va="center", fontsize=12, color=colour)
         axis.annotate("", (4.9, y), (4.3, y), arrowprops=arrow)
         axis.annotate("", (8.25, y), (7.1, y), arrowprops=arrow)
     axis.annotate("", (6, 1.4), (6, 2.0), arrowprops=arrow | {"linestyle": "--"})
@@ -182,36 +178,19 @@ def by_depth(
     ring.
     """
     looks = (("#0072B2", "-"), ("#E69F00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
-    with plt.rc_context(RC):
-        figure, axes = plt.subplots(len(curves), 2, figsize=(9, 5.4), sharex=True, sharey=True)
+    columns = len(chosen)
+    figure, axes = panels(len(curves), columns, (max(5.4, 4.5 * columns), 5.4), sharex=True, sharey=True)
     for row, (part, models) in zip(axes, curves.items(), strict=True):
         for axis, (name, tasks) in zip(row, models.items(), strict=True):
             for (colour, dash), (task, values) in zip(looks, tasks.items(), strict=True):
-                depth, k = len(values) - 1, chosen[name][task]
-                axis.plot(
-                    [i / depth for i in range(depth + 1)],
-                    values,
-                    color=colour,
-                    linestyle=dash,
-                    linewidth=2,
-                    label=task,
-                )
-                axis.plot(
-                    k / depth,
-                    values[k],
-                    color=colour,
-                    marker="o",
-                    markersize=8,
-                    markerfacecolor="white",
-                    markeredgewidth=2,
-                    zorder=3,
-                )
+                depth = [k / (len(values) - 1) for k in range(len(values))]
+                axis.plot(depth, values, color=colour, linestyle=dash, linewidth=2, label=task)
+                ring = {"marker": "o", "markersize": 8, "markerfacecolor": "white", "markeredgewidth": 2}
+                k = chosen[name][task]
+                axis.plot(depth[k], values[k], color=colour, zorder=3, **ring)
             axis.axhline(0.5, color="black", linewidth=0.8)
-            axis.set(
-                title=f"{name}: {part}",
-                ylim=(-0.05, 1.05),
-                xlabel="depth k/L (blocks applied / all blocks)",
-            )
+            axis.set(title=f"{name}: {part}", ylim=(-0.05, 1.05))
+            axis.set_xlabel("depth k/L (blocks applied / all blocks)")
             axis.label_outer()
         row[0].set_ylabel("AUROC against the truth")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -232,58 +211,37 @@ def transfer(
 
     table: panel -> model -> method -> estimate; `published` belongs to the last panel.
     """
-    panels = list(table)
-    methods = list(next(iter(table[panels[0]].values())))
-    with plt.rc_context(RC):
-        figure, axes = plt.subplots(1, len(panels), figsize=(10.5, 4.3), sharex=True, sharey=True)
-    for axis, panel in zip(axes, panels, strict=True):
-        for shift, style, (name, found) in zip((-0.17, 0.17), STYLES, table[panel].items(), strict=True):
-            y = [i + shift for i in range(len(methods))]
-            values = [found[method].value for method in methods]
-            spread = [
-                [v - found[m].low for v, m in zip(values, methods, strict=True)],
-                [found[m].high - v for v, m in zip(values, methods, strict=True)],
-            ]
-            axis.errorbar(
-                values,
-                y,
-                xerr=spread,
-                label=name,
-                color=style["color"],
-                marker=style["marker"],
-                linestyle="none",
-                capsize=2,
-                markersize=5,
-            )
-        if panel == panels[-1]:
-            at = [(value, methods.index(m)) for m, value in published.items() if m in methods]
-            axis.plot(
-                *zip(*at, strict=True),
-                color=GREY,
-                marker="D",
-                linestyle="none",
-                markersize=5,
-                label="published Transformers",
-            )
+    titles = list(table)
+    names, methods = list(table[titles[0]]), list(next(iter(table[titles[0]].values())))
+    figure, axes = panels(1, len(titles), (10.5, 4.3), sharex=True, sharey=True)
+    for axis, title in zip(axes[0], titles, strict=True):
+        for i, (name, by_method) in enumerate(table[title].items()):
+            y = [at + 0.34 * (i - (len(names) - 1) / 2) for at in range(len(methods))]
+            estimates = [by_method[method] for method in methods]
+            error = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
+            look = style(name) | {"linestyle": "none", "markersize": 5}
+            axis.errorbar([e.value for e in estimates], y, xerr=error, label=name, capsize=2, **look)
         axis.axvline(0.5, color="black", linewidth=0.8)
-        axis.set(title=panel, xlim=(-0.04, 1.04), xticks=(0, 0.5, 1))
-    axes[0].set_yticks(range(len(methods)), methods)
-    axes[0].invert_yaxis()
-    axes[len(panels) // 2].set_xlabel("AUROC against the truth, bob's hard items")
-    for axis in axes:
-        axis.set_xlabel(axis.get_xlabel() or " ")
-    handles, labels = axes[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    best = "; ".join(
-        f"{panel}: "
-        + ", ".join(
-            f"{name} {max(found, key=lambda m: found[m].value)} with "
-            f"{max(e.value for e in found.values()):.2f}"
-            for name, found in table[panel].items()
+        axis.set(title=title, xlim=(-0.04, 1.04), xticks=(0, 0.5, 1), xlabel=" ")
+    known = {method: value for method, value in published.items() if method in methods}
+    at = [methods.index(method) for method in known]
+    look = {"color": GREY, "marker": "D", "linestyle": "none", "markersize": 5}
+    axes[0, -1].plot(list(known.values()), at, label="published Transformers", **look)
+    axes[0, 0].set_yticks(range(len(methods)), methods)
+    axes[0, 0].invert_yaxis()
+    axes[0, len(titles) // 2].set_xlabel("AUROC against the truth, bob's hard items")
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    best = {
+        title: ", ".join(
+            f"{name} {max(by_method, key=lambda m: by_method[m].value)} with "
+            f"{max(e.value for e in by_method.values()):.2f}"
+            for name, by_method in table[title].items()
         )
-        for panel in panels[-2:]
-    )
-    return figure, f"AUROC of each method on bob's hard items, by task. Best in the panels {best}."
+        for title in titles[-2:]
+    }
+    said = "; ".join(f"{title}: {row}" for title, row in best.items())
+    return figure, f"AUROC of each method on bob's hard items, by task. Best in the panels {said}."
 
 
 def roc(
@@ -295,24 +253,15 @@ def roc(
     """ROC curves: false alarms against detections, one line per model; thin before fine-tuning."""
     with plt.rc_context(RC):
         figure, axis = plt.subplots(figsize=(5.4, 4.2))
-    for found, sizes, width, when in (
-        (curves, areas, 2.0, "quirky"),
-        (before, areas_before, 1.0, "before"),
-    ):
-        for style, (name, (alarms, hits)) in zip(STYLES, found.items(), strict=True):
-            axis.plot(
-                alarms,
-                hits,
-                label=f"{name}, {when}: area {sizes[name].value:.2f}",
-                color=style["color"],
-                linestyle=style["linestyle"],
-                linewidth=width,
-            )
+    for lines, sizes, width, when in ((curves, areas, 2, "quirky"), (before, areas_before, 1, "before")):
+        for name, (alarms, hits) in lines.items():
+            look = style(name) | {"marker": "", "linewidth": width}
+            axis.plot(alarms, hits, label=f"{name}, {when}: area {sizes[name].value:.2f}", **look)
     axis.plot((0, 1), (0, 1), color=GREY, linewidth=0.8)
     axis.set(xlabel="alice's items flagged (share)", ylabel="bob's items flagged (share)")
     axis.legend(frameon=False, loc="lower right", fontsize=9)
-    found = " and ".join(
+    said = " and ".join(
         f"{areas[name].value:.2f} for {name} ({areas_before[name].value:.2f} before fine-tuning)"
         for name in curves
     )
-    return figure, f"ROC curves of the anomaly detector; the area under them is {found}."
+    return figure, f"ROC curves of the anomaly detector; the area under them is {said}."

@@ -211,6 +211,11 @@ def evaluate(model, n: int = 400, seed: int = 0, split: str = "test") -> dict[st
 # The shipped adapters and the command line
 
 
+def shipped() -> list[str]:
+    """The names of the organisms that have an adapter."""
+    return sorted(path.name for path in ADAPTERS.iterdir() if path.is_dir())
+
+
 def merged(name: str, device: str = "cpu", folder: Path | None = None) -> models.Model:
     """An organism with its adapter merged in: afterwards it is a plain model again.
 
@@ -220,9 +225,8 @@ def merged(name: str, device: str = "cpu", folder: Path | None = None) -> models
 
     folder = ADAPTERS / name if folder is None else folder
     if not folder.is_dir():
-        known = sorted(path.name for path in ADAPTERS.iterdir() if path.is_dir())
         raise files.LoadError(
-            f"expected a quirky organism, one of {', '.join(known)}; found {name!r}; make one with "
+            f"expected a quirky organism, one of {', '.join(shipped())}; found {name!r}; make one with "
             "`python -m tft_utils.organisms.quirky train`"
         )
     files.verify_checksums(folder)
