@@ -594,37 +594,52 @@ def curve(*values: float) -> list[stats.Estimate]:
     return [stats.Estimate(v, 10, v - 0.1, v + 0.1) for v in values]
 
 
-def drawn():
+def drawn(names: tuple[str, ...] = models.PAIR):
+    """Every figure, for these models."""
     chances = torch.tensor([[0.2, 0.9], [0.4, 1.0]])
-    two = {"logit": curve(3, 2, 1), "tuned": curve(2, 1.5, 1), "control": curve(4, 4, 1)}
+    guesses = {name: [["a", "db"[i % 2 == 0]], ["c", "d"]] for i, name in enumerate(names)}
+    said = {name: lenses.Trajectory(["x", "y"], rows, chances) for name, rows in guesses.items()}
+    three = {"logit": curve(3, 2, 1), "tuned": curve(2, 1.5, 1), "control": curve(4, 4, 1)}
     yield figures.early_exits()
-    panels = {"A": ([["a", "b"], ["c", "d"]], chances), "B": ([["a", "d"], ["c", "d"]], chances)}
-    yield figures.trajectories(panels, ["x", "y"])
-    yield figures.lens_curves({"A": two, "B": two}, "cross-entropy (nats per word)")
-    yield figures.transfer_maps({"A": torch.eye(4), "B": torch.eye(5)}, "nats per word")
-    lines = {"A": curve(0.2, 0.6), "B": curve(0, 1), "control": curve(0, 0)}
+    yield figures.trajectories(said)
+    yield figures.lens_curves(dict.fromkeys(names, three), "cross-entropy (nats per word)")
+    yield figures.transfer_maps({name: torch.eye(4) for name in names}, "nats per word")
+    lines = {name: curve(0.2, 0.6) for name in names} | {f"{names[-1]}, control": curve(0, 0)}
     yield figures.knowing({"fact": lines, "agreement": lines})
     line = {"logit lens": ([0, 0.5], [4.0, 1.0]), "tuned lens": ([0, 0.5], [2.0, 1.0])}
-    yield figures.beside_published({"theirs": dict.fromkeys("ABC", line), "ours": {"A": line}})
+    theirs = dict.fromkeys(figures.PUBLISHED, line)
+    yield figures.beside_published({"theirs": theirs, "ours": dict.fromkeys(names, line)})
 
 
-def test_figures_are_fit_for_a_page_and_the_same_on_every_run():
-    known = {*(style["color"] for style in plots.STYLES), plots.GREY}
+@pytest.mark.parametrize("names", [("mamba",), models.PAIR, ("mamba-tied", "mamba", "transformer", "x")])
+def test_figures_are_fit_for_a_page_and_the_same_on_every_run(names):
+    known = {*(plots.style(name)["color"] for name in (*models.PAIR, *names)), plots.GREY}
     first = []
-    for figure, alt in drawn():
+    for figure, alt in drawn(names):
         assert not plots.unfit(figure, alt)
         for axis in figure.axes:
             assert {line.get_color() for line in axis.lines} <= known
         first.append(plots.png(figure))
-    second = [plots.png(figure) for figure, _ in drawn()]
+    second = [plots.png(figure) for figure, _ in drawn(names)]
     assert first == second
+    plt.close("all")
+
+
+def test_a_model_looks_the_same_wherever_it_stands():
+    figure, _ = figures.knowing({"fact": {"mamba": curve(0, 1), "transformer": curve(0, 1)}})
+    for line in figure.axes[0].lines:
+        look = plots.style(line.get_label())
+        assert (line.get_color(), line.get_linestyle()) == (look["color"], look["linestyle"])
     plt.close("all")
 
 
 def test_alt_texts_state_the_numbers():
     alts = [alt for _, alt in drawn()]
-    assert "A says 'd' from k = 1 of 1 on and B says 'd' from k = 0 of 1 on" in alts[1]
-    assert "A, logit: 3.00 at k = 0, 2.00 half-way" in alts[2]
-    assert "fact, A 60%; fact, B 100%" in alts[4]
-    assert "ours, A: 4.0 then 2.0" in alts[5]
+    assert "transformer says 'd' from k = 1 of 1 on and mamba says 'd' from k = 0 of 1 on" in alts[1]
+    assert "mamba, logit: 3.00 at k = 0, 2.00 half-way" in alts[2]
+    assert alts[4].endswith(
+        "half-way: fact, transformer 60%; fact, mamba 60%; agreement, transformer 60%; "
+        "agreement, mamba 60%."
+    )
+    assert "ours, mamba: 4.0 then 2.0" in alts[5]
     plt.close("all")

@@ -58,7 +58,7 @@ WRONG = {
         (
             "def settled(right):  # the first time\n"
             "    return right.index(True) if True in right else None\n",
-            r"the first time it is right; it must also stay right",
+            r"the first time it is right; it must also stay so",
         ),
         (
             "def settled(right):  # never None\n"
