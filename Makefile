@@ -9,13 +9,13 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench notebooks organisms clean
+.PHONY: help lab test test-fast bench notebooks organisms clean
 
 # A backend chosen outside would replace the inline figures of notebook kernels.
 unexport MPLBACKEND
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "Variables: PYTHON=python3.12 (interpreter), PIP_ARGS, LAB_ARGS, PYTEST_ARGS (extra flags)."
 
@@ -31,13 +31,18 @@ lab: $(STAMP) ## set up, then open the first lesson in JupyterLab
 	$(PY) -m jupyterlab --ServerApp.root_dir='$(CURDIR)' \
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
 
-test: export HF_HUB_OFFLINE := 1
-test: export TRANSFORMERS_OFFLINE := 1
+test test-fast: export HF_HUB_OFFLINE := 1
+test test-fast: export TRANSFORMERS_OFFLINE := 1
 # One worker a core and one thread a worker; the slowest tests, run times of notebooks among them, are listed.
-test: export OMP_NUM_THREADS := 1
+test test-fast: export OMP_NUM_THREADS := 1
 test: $(STAMP) ## set up, then run every test and every notebook, without a network
 	$(PY) -m pytest --nbmake --nbmake-timeout=300 -n logical --maxprocesses=4 --dist worksteal \
 	  --durations=12 $(PYTEST_ARGS)
+
+LESSONS := test_every_solution_is_right test_every_wrong_answer_is_refused_with_its_hint
+test-fast: $(STAMP) ## set up, then run the tests that execute no lesson
+	$(PY) -m pytest tests $(LESSONS:%=--deselect=tests/test_exercises.py::%) -n logical --maxprocesses=4 \
+	  --dist worksteal $(PYTEST_ARGS)
 
 bench: $(STAMP) ## measure our implementations against others, table to build/bench.json
 	$(PY) -m tests.benchmarks

@@ -133,6 +133,109 @@ def test_every_imported_package_is_declared(folder):
         )
 
 
+# --- the house -----------------------------------------------------------------------------------
+
+# A module imports from its own room and from those below it, and nothing that begins with a _.
+ROOMS = (  # from the ground up; what shares a floor does not know each other
+    ("files", "stats", "linear"),
+    ("architectures",),
+    ("models",),
+    ("course",),  # draws, claims and runs; it finds a lesson by name when an exercise is checked
+    ("corpora",),
+    ("reading",),
+    ("techniques", "organisms"),
+    ("lessons",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+BY_NAME = {("course", "lessons")}  # who looks up whom with importlib, because it may not import it
+LIMITS = {"architectures": 200, "techniques": 450}  # lines of a file
+LONGER = {"architectures/mamba_kernels.py", "architectures/mamba_scan.py", "architectures/recurrent.py"}
+SOURCES = sorted((ROOT / "tft_utils").rglob("*.py"))
+EACH_SOURCE = pytest.mark.parametrize(
+    "path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "tft_utils"))
+)
+
+
+def room_of(module: str) -> str:
+    """tft_utils.corpora.world -> corpora."""
+    return module.split(".")[1]
+
+
+def taken(tree: ast.Module) -> dict[str, str]:
+    """Name in the file -> what of tft_utils it stands for, dotted."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("tft_utils") for alias in node.names), (
+                "expected `from tft_utils ... import ...`, which names what is taken"
+            )
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tft_utils"):
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@EACH_SOURCE
+def test_imports_run_down_through_the_house_and_take_nothing_private(path):
+    own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = taken(tree)
+    for name, what in names.items():
+        room = room_of(what)
+        assert room == own or FLOOR[room] < FLOOR[own], (
+            f"expected {own} to import from itself or from below, found {what}: move what both need down"
+        )
+        assert not what.rpartition(".")[2].startswith("_"), f"found {what}: make {name} public"
+    for node in ast.walk(tree):
+        by_name = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+        if by_name.startswith("tft_utils.") and (own, room_of(by_name)) not in BY_NAME:
+            assert FLOOR[room_of(by_name)] <= FLOOR[own], f"found {by_name!r}, which stands above {own}"
+    modules = {name for name, what in names.items() if module_exists(what)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            private = node.value.id in modules and re.match("_[^_]", node.attr)
+            assert not private, f"found {node.value.id}.{node.attr} in line {node.lineno}: make it public"
+
+
+def module_exists(dotted: str) -> bool:
+    path = ROOT.joinpath(*dotted.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def test_every_room_has_its_floor():
+    found = {path.stem for path in (ROOT / "tft_utils").iterdir() if path.name[0] not in "_."}
+    assert found == FLOOR.keys(), (
+        f"expected the rooms {sorted(FLOOR)}, found {sorted(found)}: give a new one its floor in ROOMS"
+    )
+
+
+@EACH_SOURCE
+def test_files_stay_short(path):
+    name = str(path.relative_to(ROOT / "tft_utils"))
+    limit = LIMITS.get(name.split("/")[0])
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert limit is None or name in LONGER or lines <= limit, (
+        f"expected at most {limit} lines in {name}, found {lines}: delete, or say things once"
+    )
+
+
+@pytest.mark.parametrize("command", [["format", "--check"], ["check"]], ids=" ".join)
+def test_ruff_is_content(command):
+    ruff = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
+    )
+    assert not ruff.returncode, f"run `ruff {command[0]}`: {ruff.stdout[-2000:]}{ruff.stderr[-500:]}"
+
+
+def test_layout_is_rarely_kept_by_hand():
+    mark = "# fmt" + ": skip"
+    files = [*SOURCES, *(ROOT / "tests").rglob("*.py"), *NOTEBOOKS]
+    counts = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8").count(mark) for p in files}
+    assert sum(counts.values()) <= 10, (
+        f"expected '{mark}' at most ten times, found { ({k: n for k, n in counts.items() if n}) }: "
+        "let ruff decide; it leaves notebooks alone"
+    )
+
+
 # --- addresses and links -----------------------------------------------------------------------
 
 
@@ -291,8 +394,8 @@ def test_continuous_integration_runs_make_test():
 
 def test_makefile_has_its_targets():
     makefile = read("Makefile")
-    found = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
-    wanted = {"lab", "test", "bench", "notebooks", "organisms", "clean", "help"}
+    found = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    wanted = {"lab", "test", "test-fast", "bench", "notebooks", "organisms", "clean", "help"}
     assert wanted <= found, (
         f"expected the targets {sorted(wanted)}, found {sorted(found)}: restore the missing ones"
     )
