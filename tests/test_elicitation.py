@@ -337,26 +337,6 @@ def test_recovered_gap_refuses_a_gap_that_is_noise():
         generalisation.recovered_gap(0.8, 0.5, 0.55)  # E11
 
 
-def test_anomaly_is_the_mahalanobis_distance():
-    usual, some = normal(4, 500), normal(4, 30, seed=1)
-    S, mean = np.cov(usual), usual.mean(1).numpy()
-    by_hand = [(x - mean) @ np.linalg.inv(S) @ (x - mean) for x in some.T.numpy()]
-    assert np.allclose(generalisation.anomaly(usual, some), by_hand, rtol=1e-3)
-    alone = [((x - mean) ** 2 / np.diag(S)).sum() for x in some.T.numpy()]
-    found = generalisation.anomaly(usual, some, diagonal=True)
-    assert np.allclose(found, np.subtract(by_hand, alone), rtol=1e-2, atol=1e-2)
-
-
-def test_anomaly_sees_depths_that_fall_apart():
-    """Each depth alone is as usual; only that they agree with each other has changed."""
-    shared = normal(1, 1000)
-    usual = shared + 0.3 * normal(5, 1000, seed=1)
-    apart = (1 + 0.3**2) ** 0.5 * normal(5, 200, seed=2)
-    fresh = normal(1, 200, seed=3) + 0.3 * normal(5, 200, seed=4)
-    score = torch.cat((generalisation.anomaly(usual, fresh), generalisation.anomaly(usual, apart)))
-    assert generalisation.auroc(score, torch.arange(400) >= 200) > 0.95
-
-
 # --------------------------------------------------------------------------------------------------
 # Parts, bad input
 

@@ -26,7 +26,11 @@ def every_figure():
     yield figures.by_depth({"number": CURVES, "mood": CURVES, "depth": CURVES}, "accuracy")
     yield figures.by_depth({"tree": CURVES}, "share of right edges")
     yield figures.travelling(
-        {"A": {0: ALL, 3: HALF}, "B": {0: ALL, 3: MOST}, "B, state": {0: ALL, 3: ALL}}
+        {
+            ("A", "stream"): {0: ALL, 3: HALF},
+            ("B", "stream"): {0: ALL, 3: MOST},
+            ("B", "state"): {0: ALL, 3: ALL},
+        }
     )
     conditions = {"same": [HALF, MOST], "other": [HALF, ALL], "wrong": [MOST, MOST]}
     yield figures.word_by_word(["The", "verb"], {"A": conditions, "B": conditions})
@@ -57,10 +61,12 @@ def test_alt_texts_state_the_numbers():
 
 
 def test_curves_differ_by_more_than_colour():
-    figure, _ = figures.travelling({"A": {0: ALL}, "B": {0: ALL}, "C": {0: ALL}})
-    lines = figure.axes[0].get_lines()[:3]
-    assert len({line.get_marker() for line in lines}) == 3
-    assert len({line.get_linestyle() for line in lines}) == 3
+    lines = {(name, "stream"): {0: ALL} for name in ("transformer", "mamba", "mamba-tied")}
+    figure, _ = figures.travelling(lines | {("mamba", "state"): {0: ALL}})
+    drawn = figure.axes[0].get_lines()[:4]
+    looks = [(line.get_marker(), line.get_linestyle(), line.get_markerfacecolor()) for line in drawn]
+    assert len({marker for marker, _, _ in looks[:3]}) == len({dash for _, dash, _ in looks[:3]}) == 3
+    assert looks[3][2] != looks[1][2]  # the state's marker is hollow
 
 
 def test_the_reference_eraser_is_leace():

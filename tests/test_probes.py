@@ -154,7 +154,7 @@ def test_the_state_is_that_of_a_run_that_ends_there(model):
     documents = world_pairs.probe_documents("grammar", 4, 0, "new")
     at = [4, 6, 5, 3]
     found = reading.read_state(model, documents, at, range(model.n_layers))
-    assert set(found) == set(model.architecture.COMPRESSED)
+    assert set(found) == set(model.kind(0).compressed)
     for name, held in found.items():
         ids = torch.tensor([[evaluation.TOKEN_ID[w.text] for w in documents[1].words[:7]]])
         cache = model.hf(input_ids=ids, use_cache=True)[model.architecture.CACHE]
@@ -313,7 +313,7 @@ def test_every_task_is_collected_with_its_parts(model):
 def test_what_travels_is_the_subjects_number_a_word_later(model):
     found = probes.travelled(model, [0, 1], 2, {"train": 120, "known": 30, "new": 60})
     for distance, parts in found.items():
-        assert set(parts["train"].x) == {"residual", *model.architecture.COMPRESSED}
+        assert set(parts["train"].x) == {"residual", *model.kind(0).compressed}
         assert len(parts["train"].label) == 120
         assert all(x.shape[-1] <= 200 for x in parts["new"].x.values())
         for site in {"ssm"} & set(parts["new"].x):

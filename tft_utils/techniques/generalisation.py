@@ -4,7 +4,7 @@
     mean_auroc([run.scored(run.far.apart)], seed=0)     # where the two characters' labels differ
 
 Mallen, Brumley, Kharchenko & Belrose (2023, arXiv 2312.01037): the earliest informative depth, the
-performance gap recovered, anomalies. Scores come from the probes of `tft_utils.techniques.elicitation`.
+performance gap recovered. Scores come from the probes of `tft_utils.techniques.elicitation`.
 """
 
 import functools
@@ -163,19 +163,3 @@ def recovered_gap(probe: float, floor: float, ceiling: float) -> float:
             "there is no gap to recover; compare the AUROCs themselves"
         )
     return (probe - floor) / (ceiling - floor)
-
-
-def anomaly(usual: Tensor, some: Tensor, diagonal: bool = False) -> Tensor:
-    """How unlike the usual items some are: squared Mahalanobis distance [item].
-
-    usual, some: a probe's scores [depth item]. diagonal: less the distance that ignores how depths
-    go together, so that only broken relations between depths count.
-    """
-    mean = usual.mean(1, keepdim=True)
-    covariance = torch.cov(usual.double())
-    covariance += 1e-6 * covariance.diagonal().mean() * torch.eye(len(usual))
-    away = (some - mean).double()
-    distance = (away * torch.linalg.solve(covariance, away)).sum(0)
-    if diagonal:
-        distance = distance - (away.square() / covariance.diagonal()[:, None]).sum(0)
-    return distance
