@@ -1,6 +1,12 @@
 """The selective scan against a float64 reference, transformers, its cache and nnsight."""
 
 import contextlib
+import gc
+import json
+import shutil
+import subprocess
+import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -26,11 +32,10 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 SHAPES = [(2, 6, 1, 16), (1, 5, 2, 3), (2, 19, 37, 5), (1, 300, 128, 16)]  # 300 > BLOCK
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def nothing_installed():
     """Models that earlier tests loaded keep their scan installed; here it starts from nothing."""
-    for handle in list(scan._installed):
-        handle.remove()
+    scan._remove(list(scan._shared().hooks))
 
 
 @pytest.fixture(params=["numba", "plain", "loop"])
@@ -350,7 +355,7 @@ def test_state_does_not_leak_between_calls():
         assert torch.equal(model(ids, use_cache=False).logits, expected)
         with pytest.raises(RuntimeError):  # a forward that fails half way
             model.backbone.layers[0].mixer(torch.zeros(2, 3, 7), cache_params=past)
-        assert not vars(scan._running)
+        assert not vars(scan._shared().running)
 
 
 def test_backward_through_a_continued_cache():
@@ -426,6 +431,102 @@ def test_install_and_remove_restore_everything():
             assert not layer.mixer._forward_hooks
     with torch.no_grad():
         assert torch.equal(model(ids).logits, expected)
+
+
+def test_a_second_install_replaces_the_first():
+    model, originals = small_model(), scan._shared().originals
+    first, second = install(model), install(model, fast=False)
+    wrapped = NNsight(model)
+    with wrapped.trace(tokens()):
+        state = tap(wrapped.backbone.layers[0].mixer, "state").output.save()
+    assert state.shape == (2, 32, 4), "the loop, whose states can be read, came second"
+    assert [len(layer.mixer._forward_hooks) for layer in model.backbone.layers] == [1, 1]
+    second.remove()
+    first.remove()
+    assert {name: getattr(modeling_mamba, name) for name in scan.KERNELS} == originals
+
+
+def test_nothing_grows_with_loads():
+    def load_and_run():
+        model = small_model()
+        install(model)
+        model(tokens())
+        return weakref.ref(model)
+
+    models = [load_and_run() for _ in range(3)]
+    gc.collect()
+    assert [model() for model in models] == [None] * 3
+    assert not scan._shared().hooks
+
+
+RELOADS = {
+    "reload": "importlib.reload(scan)",
+    # What %autoreload does. It stops half way, at the classes that refer to each other behind every
+    # autograd.Function, and reports that.
+    "autoreload": "with contextlib.suppress(RecursionError): superreload(scan)",
+    "import": "del sys.modules[scan.__name__]; scan = importlib.import_module(scan.__name__)",
+}
+AFTER_RELOADS = """
+import contextlib, importlib, json, sys
+sys.modules["numba"] = None  # the copied kernels would be compiled again
+import torch
+from IPython.extensions.autoreload import superreload
+from transformers import MambaConfig, MambaForCausalLM
+from transformers.models.mamba import modeling_mamba
+from tft_utils.architectures import mamba_scan as scan
+
+def originals():
+    return [getattr(modeling_mamba, name) for name in scan.KERNELS]
+
+def model():
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, state_size=4)
+    return MambaForCausalLM(config).double().eval()
+
+@torch.no_grad()
+def error(model):
+    "Of logits that continue from a cache; a scan that restarts from zero is far off."
+    ids = torch.arange(12)[None]
+    past = model(ids[:, :6], use_cache=True).cache_params
+    return (model(ids[:, 6:], cache_params=past).logits - model(ids).logits[:, 6:]).abs().max().item()
+
+before, found, kept = originals(), {}, [model()]
+without = error(kept[0])
+handles = [scan.install(kept[0])]
+for name, reload in json.loads(sys.argv[1]).items():
+    there = scan.__dict__["_dispatch"]
+    exec(reload)
+    found[name] = {"reloaded": scan.__dict__["_dispatch"] is not there, "old": error(kept[-1])}
+    kept.append(model())
+    handles.append(scan.install(kept[-1]))
+    found[name] |= {"new": error(kept[-1]), "oldest": error(kept[0])}
+for handle in handles[:-1]:
+    handle.remove()
+found["last"] = error(kept[-1])
+handles[-1].remove()
+print(json.dumps(found | {"without": without, "restored": originals() == before}))
+"""
+
+
+def test_reloading_forgets_nothing(tmp_path):
+    """Old models keep their scan, new ones get it, the last one removed restores transformers."""
+    package = models.files.ROOT / "tft_utils"
+    shutil.copytree(package, tmp_path / "tft_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    run = subprocess.run(
+        [sys.executable, "-c", AFTER_RELOADS, json.dumps(RELOADS)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert found.pop("restored")
+    assert found.pop("without") > 1e-6
+    assert found.pop("last") < 1e-12
+    for name in RELOADS:
+        assert found[name].pop("reloaded"), name
+        assert max(found[name].values()) < 1e-12, name
 
 
 def test_each_model_keeps_its_own_scan(monkeypatch):

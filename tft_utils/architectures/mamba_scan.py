@@ -39,15 +39,16 @@ Two cores do this arithmetic: plain PyTorch on any device (it leaves the convolu
 transformers) and, on CPU, `mamba_kernels`, compiled by numba, when it is there. Neither can be
 differentiated twice, so a backward with `create_graph` runs through readable PyTorch (`_again`).
 `selective_scan_loop` is the readable version, whose named lines nnsight reads and edits (`TAPS`).
-`install` puts either into a transformers Mamba; call it before nnsight wraps the model, because
-nnsight keeps the functions it found then.
+`install` puts either into a transformers Mamba.
 """
 
 import importlib
 import threading
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
 from operator import attrgetter
+from types import SimpleNamespace
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -82,21 +83,14 @@ def selective_scan(
     D, delta_bias [d_inner]; initial_state [batch d_inner d_state], zeros if None.
     Returns y [batch d_inner pos], or (y, last_state [batch d_inner d_state]).
     """
-    dtype = _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    if initial_state is None:
-        initial_state = u.new_zeros(u.shape[0], *A.shape, dtype=dtype)
+    h0 = _first_state(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    D, bias = (h0.new_zeros(len(A)) if x is None else x.to(h0.dtype) for x in (D, delta_bias))
     # Channels last from here on, so that every loop below runs over contiguous memory.
-    out_dtype = u.dtype
-    u, delta, A, B, C, initial_state = (
-        x.to(dtype).transpose(-1, -2).contiguous() for x in (u, delta, A, B, C, initial_state)
-    )
-    z = None if z is None else z.to(dtype).transpose(1, 2)
-    D, delta_bias = (A.new_zeros(A.shape[1]) if x is None else x.to(dtype) for x in (D, delta_bias))
-    y, last_state = _Scan.apply(
-        u, delta, A, B, C, D.contiguous(), z, delta_bias.contiguous(), initial_state, delta_softplus
-    )
-    y = y.transpose(1, 2).to(out_dtype)
-    return (y, last_state.transpose(1, 2)) if return_last_state else y
+    *inputs, h0 = (x.to(h0.dtype).mT.contiguous() for x in (u, delta, A, B, C, h0))
+    z = None if z is None else z.to(h0.dtype).mT
+    y, last = _Scan.apply(*inputs, D.contiguous(), z, bias.contiguous(), h0, delta_softplus)
+    y = y.mT.to(u.dtype)
+    return (y, last.mT) if return_last_state else y
 
 
 def selective_scan_loop(
@@ -113,22 +107,17 @@ def selective_scan_loop(
     initial_state=None,
 ):
     """Readable scan: same arguments and result as `selective_scan`, one named line each (TAPS)."""
-    dtype = _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    bias = None if delta_bias is None else delta_bias[:, None]
+    state = _first_state(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    dtype, bias = state.dtype, None if delta_bias is None else delta_bias[:, None]
     delta = _step_size(delta.to(dtype), bias, delta_softplus)  # [batch d_inner pos]
     discrete_A = torch.exp(delta[..., None] * A[:, None])  # [batch d_inner pos d_state]
     write = B.to(dtype).transpose(1, 2)  # [batch pos d_state]
     discrete_B = delta[..., None] * write[:, None]  # [batch d_inner pos d_state]
     deltaB_u = discrete_B * u[..., None]  # [batch d_inner pos d_state]
     read = C.to(dtype).transpose(1, 2)  # [batch pos d_state]
-    if initial_state is None:
-        initial_state = u.new_zeros(u.shape[0], *A.shape, dtype=dtype)
-
-    state = initial_state.to(dtype)
     outputs = []
     # Unbind once: for a slice inside the loop, autograd would fill a full-size tensor every step.
-    steps = zip(discrete_A.unbind(2), deltaB_u.unbind(2), read.unbind(1), strict=True)
-    for a_t, x_t, C_t in steps:
+    for a_t, x_t, C_t in zip(discrete_A.unbind(2), deltaB_u.unbind(2), read.unbind(1), strict=True):
         state = a_t * state + x_t  # [batch d_inner d_state]
         y_t = (state @ C_t[..., None])[..., 0]  # [batch d_inner]
         outputs.append(y_t)
@@ -150,39 +139,32 @@ def _step_size(delta, delta_bias, delta_softplus):
     return F.softplus(delta) if delta_softplus else delta
 
 
-def _check(u, delta, A, B, C, D, z, delta_bias, initial_state):
-    """Raise one clear sentence on inconsistent shapes; return the dtype to compute in."""
+INPUTS = "u delta A B C D z delta_bias initial_state".split()
+AXES = "bet bet en bnt bnt e bet e ben".split()  # of each: batch, d_inner, pos, d_state as above
+
+
+def _first_state(*inputs):
+    """The state to start from, of the dtype to compute in; one clear sentence on a wrong shape."""
+    u, _, A, *_ = inputs
     if u.dim() != 3 or A.dim() != 2 or u.shape[2] == 0:
         raise ValueError(
             f"selective_scan expected u [batch d_inner pos] with pos >= 1 and A [d_inner d_state], "
             f"found {list(u.shape)} and {list(A.shape)}; transpose or reshape them first."
         )
-    (batch, d_inner, pos), d_state = u.shape, A.shape[1]
-    expected = {
-        "u": (u, [batch, d_inner, pos]),
-        "delta": (delta, [batch, d_inner, pos]),
-        "A": (A, [d_inner, d_state]),
-        "B": (B, [batch, d_state, pos]),
-        "C": (C, [batch, d_state, pos]),
-        "D": (D, [d_inner]),
-        "z": (z, [batch, d_inner, pos]),
-        "delta_bias": (delta_bias, [d_inner]),
-        "initial_state": (initial_state, [batch, d_inner, d_state]),
-    }
-    given = {name: (x, shape) for name, (x, shape) in expected.items() if x is not None}
-    for name, (x, shape) in given.items():
-        if list(x.shape) != shape:
+    size = dict(zip("betn", (*u.shape, A.shape[1]), strict=True))
+    for name, x, axes in zip(INPUTS, inputs, AXES, strict=True):
+        if x is not None and x.shape != (shape := tuple(size[axis] for axis in axes)):
             raise ValueError(
-                f"selective_scan expected {name} of shape {shape} to go with u {list(u.shape)} and "
-                f"d_state {d_state}, found {list(x.shape)}; check the order of its axes."
+                f"selective_scan expected {name} of shape {list(shape)} to go with u {list(u.shape)} "
+                f"and d_state {size['n']}, found {list(x.shape)}; check the order of its axes."
             )
-    is_double = any(x.dtype == torch.float64 for x, _ in given.values())
-    return torch.float64 if is_double else torch.float32
+    dtype = reduce(torch.promote_types, (x.dtype for x in inputs if x is not None), torch.float32)
+    return u.new_zeros(len(u), *A.shape, dtype=dtype) if inputs[-1] is None else inputs[-1].to(dtype)
 
 
 # What nnsight can read and edit below a mixer's `.source` after `install(model, fast=False)`: SiLU
 # behind the convolution, and the lines of the loop.
-_LOOP = "mamba_selective_scan_0.source._running_scan_0.source."
+_LOOP = "mamba_selective_scan_0.source.running_scan_0.source."
 TAPS = {
     "silu": "causal_conv1d_fn_0.source.reference_1.source.ACT2FN_0",  # u [batch d_inner pos]
     "delta": _LOOP + "delta_0",  # [batch d_inner pos], after bias and softplus
@@ -219,10 +201,9 @@ def _again(function, inputs, grads):
     # Views: where one input is made from another, the path between them is not this function's.
     inputs = [x if x is None else x.view_as(x) for x in inputs]
     total = sum((y * g).sum() for y, g in zip(function(*inputs), grads, strict=True))
-    wanted = [i for i, x in enumerate(inputs) if x is not None and x.requires_grad]
-    found = torch.autograd.grad(total, [inputs[i] for i in wanted], create_graph=True, allow_unused=True)
-    found = dict(zip(wanted, found, strict=True))
-    return tuple(found.get(i) for i in range(len(inputs)))
+    wanted = {i: x for i, x in enumerate(inputs) if x is not None and x.requires_grad}
+    gradients = torch.autograd.grad(total, [*wanted.values()], create_graph=True, allow_unused=True)
+    return tuple(map(dict(zip(wanted, gradients, strict=True)).get, range(len(inputs))))
 
 
 class _Scan(torch.autograd.Function):
@@ -246,6 +227,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def readable(softplus, *inputs):
+        """The same, by plain PyTorch."""
         *inputs, h0 = (x if x is None or x.dim() == 1 else x.mT for x in inputs)
         y, last = selective_scan_loop(*inputs, softplus, True, h0)
         return y.mT, last.mT
@@ -267,6 +249,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def readable(x, weight, bias):
+        """The same, by plain PyTorch, in a list."""
         c = F.conv1d(x.mT, weight[:, None], bias, padding=weight.shape[1] - 1, groups=len(weight))
         return [F.silu(c[..., : x.shape[1]]).mT]
 
@@ -292,7 +275,7 @@ def _forward_torch(u, raw, A, B, C, D, z, bias, h0, softplus):
 
 def _backward_torch(u, raw, A, B, C, D, z, bias, checkpoints, r, g_last, softplus):
     delta = _step_size(raw, bias, softplus)
-    dz = None if z is None else torch.empty_like(u)
+    dz = None
     if z is not None:
         s = torch.sigmoid(z)
         dz = r * s * (1 + z * (1 - s))  # still to be multiplied by y before the gate
@@ -342,24 +325,29 @@ KERNELS = (
     "mamba_selective_scan",
 )
 
-_running = threading.local()  # the scan and the state of the mixer that this thread is running
-_originals = {}  # transformers' own functions while ours are in place
-_installed = set()  # live handles
+
+def _shared():
+    """What a reload of this module must find again, so it is kept beside the patches: transformers'
+    own functions, the hooks of each mixer, and the scan and state of the one a thread is running."""
+    modeling = importlib.import_module("transformers.models.mamba.modeling_mamba")
+    if not hasattr(modeling, "_our_scan"):
+        modeling._our_scan = SimpleNamespace(
+            modeling=modeling,
+            originals={name: getattr(modeling, name) for name in KERNELS},
+            hooks=WeakKeyDictionary(),
+            running=threading.local(),
+        )
+    return modeling._our_scan
 
 
-class Installed:
-    """What `install` returns. The last one removed restores transformers' functions."""
-
-    def __init__(self, hooks):
-        self._hooks = hooks
-
-    def remove(self):
-        for hook in self._hooks:
+def _remove(mixers):
+    """Take our scan out of these mixers, and with the last of all out of transformers."""
+    shared = _shared()
+    for mixer in mixers:
+        for hook in shared.hooks.pop(mixer, ()):
             hook.remove()
-        _installed.discard(self)
-        if not _installed:
-            _bind(_originals)
-            _originals.clear()
+    if not shared.hooks:
+        vars(shared.modeling).update(shared.originals)
 
 
 def install(model, fast=True):
@@ -368,78 +356,55 @@ def install(model, fast=True):
     It continues from the cache for any number of tokens, where transformers' own restarts from
     zero, and on CPU our convolution with the fast scan. All other kernels become transformers'
     PyTorch reference, on any device; so they do for models without `install`, scan included. Call
-    before nnsight wraps the model. Returns a handle with `remove()`.
+    before nnsight wraps the model, because nnsight keeps the functions it found then. A second call
+    replaces the first. Returns a handle with `remove()`.
     """
-    modeling = _modeling()
+    shared, modeling = _shared(), _shared().modeling
     mixers = [module for module in model.modules() if isinstance(module, modeling.MambaMixer)]
     if not mixers:
         raise ValueError(
             "install expected a transformers Mamba model, found no MambaMixer in "
             f"{type(model).__name__}; load one with MambaForCausalLM.from_pretrained."
         )
-    if not _installed:
-        _originals.update({name: getattr(modeling, name) for name in KERNELS})
-        references = {name: original.__wrapped__ for name, original in _originals.items()}
-        _bind(references | {"mamba_selective_scan": _dispatch, "causal_conv1d_fn": _dispatch_convolution})
-    scan = selective_scan if fast else selective_scan_loop
 
     def before(mixer, args, kwargs):
         past = kwargs.get("cache_params", args[1] if len(args) > 1 else None)
-        _running.scan = scan
-        _running.state = None if past is None else past.get_recurrent_state(mixer.layer_idx)
+        shared.running.scan = selective_scan if fast else selective_scan_loop
+        shared.running.state = None if past is None else past.get_recurrent_state(mixer.layer_idx)
 
     def after(mixer, args, output):
-        _running.__dict__.clear()
+        vars(shared.running).clear()
 
-    handle = Installed(
-        [mixer.register_forward_pre_hook(before, with_kwargs=True) for mixer in mixers]
-        + [mixer.register_forward_hook(after, always_call=True) for mixer in mixers]
-    )
-    _installed.add(handle)
-    return handle
+    _remove(mixers)
+    for mixer in mixers:
+        first = mixer.register_forward_pre_hook(before, with_kwargs=True)
+        shared.hooks[mixer] = first, mixer.register_forward_hook(after, always_call=True)
+    vars(modeling).update({name: original.__wrapped__ for name, original in shared.originals.items()})
+    modeling.mamba_selective_scan = _dispatch
+    modeling.causal_conv1d_fn = _dispatch_convolution
+    return SimpleNamespace(remove=partial(_remove, mixers))
 
 
 def _dispatch(
-    hidden_states,
-    dt,
-    A,
-    B,
-    C,
-    D=None,
-    z=None,
-    delta_bias=None,
-    delta_softplus=False,
-    return_last_state=False,
-    **unused,
+    *args, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False, **unused
 ):
     """Stands in for transformers' `mamba_selective_scan`, which is not told the mixer's state."""
-    if not hasattr(_running, "scan"):  # a model without `install`
-        reference = _originals["mamba_selective_scan"].__wrapped__
-        return reference(
-            hidden_states, dt, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, **unused
-        )
+    running = _shared().running
+    args = *args, D, z, delta_bias, delta_softplus, return_last_state
+    if not hasattr(running, "scan"):  # a model without `install`
+        return _shared().originals["mamba_selective_scan"].__wrapped__(*args, **unused)
     # a copy, because the mixer then overwrites its cache in place and the backward needs this state
-    state = None if _running.state is None else _running.state.clone()
-    return _running.scan(
-        hidden_states, dt, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, state
-    )
+    state = None if running.state is None else running.state.clone()
+    return running.scan(*args, state)
 
 
-def _dispatch_convolution(hidden_states, weight, bias=None, activation=None, **unused):
+def _dispatch_convolution(x, weight, bias=None, activation=None, **unused):
     """Stands in for transformers' `causal_conv1d_fn`."""
-    x = hidden_states
-    ours = (
-        getattr(_running, "scan", None) is selective_scan
-        and _compiled(x)
-        and activation == "silu"
-        and bias is not None
-        and weight.shape[1] == kernels.TAPS
-        and x.dtype == weight.dtype
-        and x.dtype in (torch.float32, torch.float64)
-    )
-    if ours:
+    fast = getattr(_shared().running, "scan", None) is selective_scan and _compiled(x)
+    known = x.dtype == weight.dtype in (torch.float32, torch.float64) and activation == "silu"
+    if fast and known and bias is not None and weight.shape[1] == kernels.TAPS:
         return _Convolution.apply(x.transpose(1, 2), weight.contiguous(), bias).transpose(1, 2)
-    reference = _originals["causal_conv1d_fn"].__wrapped__
+    reference = _shared().originals["causal_conv1d_fn"].__wrapped__
     return reference(x, weight, bias, activation, **unused)
 
 
@@ -461,18 +426,10 @@ def use_cuda_kernels():
             f"{' and no '.join(missing)}; install the [cuda] extra on a machine with CUDA, or "
             "leave this switch out for the same results."
         )
-    ours = {name: getattr(_modeling(), name) for name in KERNELS}
-    _bind(_originals)
+    modeling = _shared().modeling
+    ours = {name: getattr(modeling, name) for name in KERNELS}
+    vars(modeling).update(_shared().originals)
     try:
         yield
     finally:
-        _bind(ours)
-
-
-def _modeling():
-    return importlib.import_module("transformers.models.mamba.modeling_mamba")
-
-
-def _bind(functions):
-    for name, function in functions.items():
-        setattr(_modeling(), name, function)
+        vars(modeling).update(ours)
