@@ -11,11 +11,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from tft_utils import models
+from tft_utils import models, reading
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora import world
 from tft_utils.course.exercises import Wrong
-from tft_utils.course.plots import GREY, RC, STYLES
+from tft_utils.course.plots import GREY, RC, band, points, side_by_side, style
 from tft_utils.stats import Estimate
 
 
@@ -38,33 +38,23 @@ def transplant_at(model, source, target, k, positions):
 
 @functools.cache
 def _pair() -> dict[str, models.Model]:
-    return dict(zip(models.PAIR, models.load_pair(), strict=True))
+    return models.load_models()
 
 
 @torch.no_grad()
 def _run(model, prompt: str, k: int = 0, edit=None) -> tuple[Tensor, Tensor, Tensor]:
     """Residual streams [k pos d_model], mixer outputs [layer pos d_model] and logits [vocab] of a
     run in which `edit`, when given, changes the stream [1 pos d_model] after k blocks in place."""
-    parts, streams, mixers = model.architecture, [], []
+    values: dict[str, list[Tensor]] = {"residual": [], "mixer": []}
 
-    def keep(module, inputs, output):
-        if edit and len(streams) == k:
-            edit(output)
-        streams.append(output[0].clone())
+    def note(site: str, depth: int, value: Tensor) -> None:
+        if edit and (site, depth) == ("residual", k):
+            edit(value)
+        values[site].append(value[0].clone())
 
-    def keep_mixer(module, inputs, output):
-        mixers.append((output[0] if isinstance(output, tuple) else output)[0].clone())
-
-    blocks = list(parts.blocks(model.hf))
-    hooks = [m.register_forward_hook(keep) for m in (parts.embedding(model.hf), *blocks)]
-    hooks += [parts.mixer(block).register_forward_hook(keep_mixer) for block in blocks]
-    try:
-        ids = model.tokenizer(prompt, return_tensors="pt").input_ids
-        logits = model.hf(input_ids=ids, use_cache=False).logits[0, -1]
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(streams), torch.stack(mixers), logits
+    with reading.watch(model, note):
+        logits = model.hf(input_ids=reading.tokens(model, prompt).ids, use_cache=False).logits[0, -1]
+    return torch.stack(values["residual"]), torch.stack(values["mixer"]), logits
 
 
 def _expect_shape(found: object, shape: tuple[int, ...], names: str, hint: str) -> Tensor:
@@ -84,52 +74,44 @@ def check_last_word(attempt) -> None:
     for name, model in _pair().items():
         streams, mixers, _ = _run(model, prompt)
         truth = streams[:, -1]
-        found = _expect_shape(
+        vectors = _expect_shape(
             attempt(model, prompt),
             tuple(truth.shape),
             "[k d_model]",
             f"{name} has {model.n_layers} blocks, so {model.n_layers + 1} depths, and you keep one "
             "vector for each of them: that of the first prompt of the batch and its last word",
         )
-        if _same(found, truth):
+        if _same(vectors, truth):
             continue
-        if _same(found, streams[:, 0]):
+        if _same(vectors, streams[:, 0]):
             raise Wrong("these are the vectors of the first word; the last word stands at index -1")
-        if _same(found[1:], mixers[:, -1]):
+        if _same(vectors[1:], mixers[:, -1]):
             raise Wrong("this is what each block's mixer adds; read the stream itself, `residual`")
-        k = next(k for k in range(len(truth)) if not _same(found[k], truth[k]))
+        k = next(k for k in range(len(truth)) if not _same(vectors[k], truth[k]))
         raise Wrong(f"on {name}, your vector at depth k = {k} is not the last word's residual stream")
 
 
 def check_transplant_at(attempt) -> None:
     pair = world_pairs.fact_pairs(1, seed=1)[0]
     source, target = pair.corrupt.prompt(pair.position), pair.clean.prompt(pair.position)
-    subject = pair.clean.positions("subject")
+    subject, whole = pair.clean.positions("subject"), slice(None)
     mistakes = {
         "your edit changes nothing: assign to the positions of `model.residual(k)` itself, not to "
         "a copy": (target, target, subject),
         "the roles are exchanged: the donor's vectors come from `source`, and you return what "
         "`target` says with them": (target, source, subject),
         "you replace the last word; replace the words at `positions`": (source, target, [-1]),
-        "you replace the whole stream; replace only the words at `positions`": (
-            source,
-            target,
-            slice(None),
-        ),
+        "you replace the whole stream; replace only the words at `positions`": (source, target, whole),
     }
     for name, model in _pair().items():
         depths = (0, model.n_layers // 2, model.n_layers)
         hint = "return the logits after the last word of the first prompt: `logits[0, -1]`"
-        found = [
-            _expect_shape(
-                attempt(model, source, target, k, subject), (model.config.vocab_size,), "[vocab]", hint
-            )
-            for k in depths
-        ]
-        if _all_same(found, model, depths, source, target, subject):
+        attempts = [attempt(model, source, target, k, subject) for k in depths]
+        logits = [_expect_shape(x, (model.config.vocab_size,), "[vocab]", hint) for x in attempts]
+        if _all_same(logits, model, depths, source, target, subject):
             continue
         for mistake, arguments in mistakes.items():
-            if _all_same(found, model, depths, *arguments):
+            if _all_same(logits, model, depths, *arguments):
                 raise Wrong(mistake)
         raise Wrong(
             f"on {name}, your logits differ from those of an edit at `positions` after k blocks; "
@@ -137,63 +119,48 @@ def check_transplant_at(attempt) -> None:
         )
 
 
-def _all_same(found: list[Tensor], model, depths, source: str, target: str, where) -> bool:
+def _all_same(logits: list[Tensor], model, depths, source: str, target: str, where) -> bool:
     """Are these the logits of transplants from `source` into `target` at each of the depths?"""
     donors, _, _ = _run(model, source)
 
-    def logits(k: int) -> Tensor:
+    def expected(k: int) -> Tensor:
         def edit(stream: Tensor) -> None:
             stream[:, where] = donors[k, where]
 
         return _run(model, target, k, edit)[2]
 
-    return all(_same(f, logits(k)) for f, k in zip(found, depths, strict=True))
+    return all(_same(x, expected(k)) for x, k in zip(logits, depths, strict=True))
 
 
 def how_the_past_arrives() -> tuple[Figure, str]:
     """A picture of the one difference that the course is about."""
-    words = ["The", "keys", "near", "it", "are"]
+    left, right = style("transformer")["color"], style("mamba")["color"]
+    arrow = {"arrowstyle": "-|>", "linewidth": 1.8, "shrinkA": 2, "shrinkB": 2}
     with plt.rc_context(RC | {"axes.grid": False}):
         figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
-    for axis, title in zip(
-        axes,
-        ("Transformer: look back at every word", "Mamba: carry one state of fixed size"),
-        strict=True,
-    ):
+    titles = ("Transformer: look back at every word", "Mamba: carry one state of fixed size")
+    for axis, title in zip(axes, titles, strict=True):
         axis.set(xlim=(-0.6, 4.6), ylim=(-0.35, 2.2), title=title)
         axis.axis("off")
-        for x, word in enumerate(words):
+        for x, word in enumerate(("The", "keys", "near", "it", "are")):
             axis.text(x, 0, word, ha="center", va="center", fontsize=13)
-    arrow = {"arrowstyle": "-|>", "linewidth": 1.8, "shrinkA": 2, "shrinkB": 2}
-    for x in range(4):
-        axes[0].annotate(
-            "",
-            (4, 1.45),
-            (x, 0.2),
-            arrowprops=arrow | {"color": STYLES[0]["color"], "connectionstyle": "arc3,rad=-0.15"},
-        )
-    axes[0].text(4, 1.6, "reads all\nof the past", ha="center", color=STYLES[0]["color"])
+
+    def draw(axis, start, end, colour: str, **options) -> None:
+        axis.annotate("", end, start, arrowprops=arrow | {"color": colour} | options)
+
+    box = {"boxstyle": "round", "facecolor": "#FBE3D3", "edgecolor": right}
     for x in range(5):
-        axes[1].annotate("", (x, 1.0), (x, 0.2), arrowprops=arrow | {"color": GREY})
-        axes[1].text(
-            x,
-            1.2,
-            "state",
-            ha="center",
-            va="center",
-            fontsize=10,
-            bbox={"boxstyle": "round", "facecolor": "#FBE3D3", "edgecolor": STYLES[1]["color"]},
-        )
-        if x < 4:
-            axes[1].annotate(
-                "", (x + 0.68, 1.2), (x + 0.32, 1.2), arrowprops=arrow | {"color": STYLES[1]["color"]}
-            )
-    axes[1].text(4, 1.6, "reads only\nthe state", ha="center", color=STYLES[1]["color"])
-    alt = (
+        draw(axes[1], (x, 0.2), (x, 1.0), GREY)
+        axes[1].text(x, 1.2, "state", ha="center", va="center", fontsize=10, bbox=box)
+    for x in range(4):
+        draw(axes[0], (x, 0.2), (4, 1.45), left, connectionstyle="arc3,rad=-0.15")
+        draw(axes[1], (x + 0.32, 1.2), (x + 0.68, 1.2), right)
+    axes[0].text(4, 1.6, "reads all\nof the past", ha="center", color=left)
+    axes[1].text(4, 1.6, "reads only\nthe state", ha="center", color=right)
+    return figure, (
         "Left: in a Transformer the last word has an arrow from every earlier word. "
         "Right: in Mamba each word updates one state that is handed from word to word."
     )
-    return figure, alt
 
 
 def capabilities(
@@ -203,23 +170,9 @@ def capabilities(
     kinds = list(bars)
     with plt.rc_context(RC):
         figure, axis = plt.subplots(figsize=(8, 4.2))
-        for shift, style, (name, found) in zip((-0.14, 0.14), STYLES, live.items(), strict=True):
-            y = [i + shift for i in range(len(kinds))]
-            values = [found[kind].value for kind in kinds]
-            spread = [
-                [v - found[k].low for v, k in zip(values, kinds, strict=True)],
-                [found[k].high - v for v, k in zip(values, kinds, strict=True)],
-            ]
-            axis.errorbar(
-                values,
-                y,
-                xerr=spread,
-                label=name,
-                color=style["color"],
-                marker=style["marker"],
-                linestyle="none",
-                capsize=3,
-            )
+        for shift, (name, measured) in zip(side_by_side(len(live), 0.28), live.items(), strict=True):
+            heights = [i + shift for i in range(len(kinds))]
+            points(axis, heights, [measured[kind] for kind in kinds], label=name, **style(name))
         for i, bar in enumerate(bars.values()):
             for edge in bar if isinstance(bar, tuple) else (bar,):
                 axis.plot([edge, edge], [i - 0.35, i + 0.35], color=GREY, linewidth=2)
@@ -228,8 +181,8 @@ def capabilities(
         axis.set(xlabel="accuracy (for 'persona uncued': mean probability)", xlim=(0.3, 1.02))
         axis.legend(frameon=False, loc="lower left")
     least = {
-        name: min(e.value for kind, e in found.items() if kind != "persona_uncued")
-        for name, found in live.items()
+        name: min(e.value for kind, e in measured.items() if kind != "persona_uncued")
+        for name, measured in live.items()
     }
     lowest = "; ".join(f"{name}'s lowest accuracy is {value:.0%}" for name, value in least.items())
     return figure, f"Accuracy on held-out questions with intervals beside each bar: {lowest}."
@@ -239,25 +192,14 @@ def depth_curves(
     curves: Mapping[str, Sequence[Estimate]], controls: Mapping[str, Sequence[Estimate]], ylabel: str
 ) -> tuple[Figure, str]:
     """One estimate per depth k and model, with 95 % bands, over k/L; controls are thin and grey."""
+    thin = {"color": GREY, "linewidth": 1, "markersize": 3}
     with plt.rc_context(RC):
         figure, axis = plt.subplots(figsize=(7, 3.6))
-        for style, (name, estimates) in zip(STYLES, curves.items(), strict=True):
+        for name, estimates in curves.items():
             x = [k / (len(estimates) - 1) for k in range(len(estimates))]
-            axis.plot(x, [e.value for e in estimates], label=name, **style)
-            axis.fill_between(
-                x,
-                [e.low for e in estimates],
-                [e.high for e in estimates],
-                color=style["color"],
-                alpha=0.2,
-                linewidth=0,
-            )
-            axis.plot(
-                x,
-                [e.value for e in controls[name]],
-                label=f"{name}, control",
-                **style | {"color": GREY, "linewidth": 1, "markersize": 3},
-            )
+            band(axis, x, estimates, name, **style(name))
+            control = [e.value for e in controls[name]]
+            axis.plot(x, control, label=f"{name}, control", **style(name) | thin)
         axis.set(xlabel="depth k/L (blocks applied / all blocks)", ylabel=ylabel, ylim=(-0.03, 1.03))
         axis.legend(frameon=False)
     ends = " and ".join(
