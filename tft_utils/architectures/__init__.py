@@ -76,4 +76,4 @@ class _Registry(Mapping):
         return len(self._files)
 
 
-ARCHITECTURES = _Registry({"gpt_neox": "gpt_neox", "mamba": "mamba"})
+ARCHITECTURES = _Registry({"gpt_neox": "gpt_neox", "mamba": "mamba", "mamba2": "mamba2"})
