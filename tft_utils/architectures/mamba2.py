@@ -1,4 +1,4 @@
-"""Mamba-2 (Dao & Gu 2024, arXiv 2405.21060): heads with one decay each behind a short convolution, no MLP.
+"""Mamba-2 (Dao & Gu 2024, arXiv 2405.21060): heads with one decay each behind a convolution, no MLP.
 
     u_t  input of a head [head_dim]        S_t  its state [d_state head_dim]
     d_t  its step size, > 0                a    its decay rate, < 0: one number a head

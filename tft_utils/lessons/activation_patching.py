@@ -1,17 +1,14 @@
-"""Lesson 07, activation_patching: the effect of a patch, a knockout in the scan, a rank-one edit.
+"""Lesson 07, activation_patching: its exercises, and figures of patches, knockouts and edits."""
 
-Figures of lesson 07: results in, a figure and its alt text out. Styles are those of `plots`.
-"""
-
+import math
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from tft_utils.course.exercises import Wrong
-from tft_utils.course.plots import GREY, RC, STYLES
+from tft_utils.course.plots import BLUE, GREY, VERMILION, band, panels, style
 from tft_utils.stats import Estimate
 
 
@@ -62,72 +59,49 @@ def check_effect(attempt) -> None:
     clean, corrupt = torch.tensor([4.0, 2.0, 3.0]), torch.tensor([-4.0, -6.0, 1.0])
     patched = torch.tensor([0.0, -4.0, 4.0])
     found = _tensor(attempt(patched, clean, corrupt), (3,), "one effect for each prompt")
-    if torch.allclose(found, torch.tensor([0.5, 0.25, 1.5])):
-        return
+    right = effect(patched, clean, corrupt)  # 0.5, 0.25, 1.5
     mistakes = {
         "a patch that does nothing gets 1 and one that restores the clean run gets 0; measure from the "
-        "corrupt run": (clean - patched) / (clean - corrupt),
+        "corrupt run": 1 - right,
         "you do not divide by the distance between both runs, so effects of two prompts cannot be "
         "compared": patched - corrupt,
         "you divide by the clean run's m; divide by its distance from the corrupt run's": (
-            patched - corrupt
-        )
-        / clean,
-        "an effect beyond 1 or below 0 is possible and says something; do not clip it": torch.tensor(
-            [0.5, 0.25, 1.0]
+            (patched - corrupt) / clean
         ),
+        "an effect beyond 1 or below 0 is possible and says something; do not clip it": right.clamp(0, 1),
     }
     for mistake, wrong in mistakes.items():
         if torch.allclose(found, wrong):
             raise Wrong(mistake)
-    raise Wrong("the effect is the patched run's distance from the corrupt one, over the clean run's")
-
-
-def _scan_case() -> tuple[Tensor, ...]:
-    draw = torch.Generator().manual_seed(0)
-    u, B, C = (torch.randn(6, n, generator=draw) for n in (3, 2, 2))
-    delta = 0.2 + torch.rand(6, 3, generator=draw)
-    return u, delta, -0.2 - torch.rand(3, 2, generator=draw), B, C
-
-
-def _masked(u, delta, A, B, C, sources, queries, decays: bool = True) -> Tensor:
-    """The same by the matrix alpha[t,s] = d_s sum_n C_t B_s exp(A (S_t - S_s)), entries set to 0."""
-    steps = delta.clone()
-    if not decays:
-        steps[list(sources)] = 0
-    S = steps.cumsum(0)
-    gap = (S[:, None] - S[None, :])[..., None] * A  # [query source channel n]
-    alpha = (torch.exp(gap.clamp(max=0)) * C[:, None, None] * B[None, :, None]).sum(-1) * delta[None]
-    alpha *= torch.ones(len(u), len(u)).tril()[..., None]
-    whole = torch.einsum("tse,se->te", alpha, u)
-    for q in queries:
-        for s in sources:
-            alpha[q, s] = 0
-    y = torch.einsum("tse,se->te", alpha, u)
-    if not decays:  # only the queries read the other state
-        y = torch.where(torch.tensor([t in queries for t in range(len(u))])[:, None], y, whole)
-    return y
+    if not torch.allclose(found, right):
+        raise Wrong("the effect is the patched run's distance from the corrupt one, over the clean run's")
 
 
 def check_dual_state(attempt) -> None:
-    case, sources, queries = _scan_case(), {1, 2}, {4}
-    u, delta, A, B, C = case
-    found = _tensor(attempt(*case, sources, queries), (6, 3), "y")
-    if torch.allclose(found, _masked(*case, sources, queries), atol=1e-4):
-        if not torch.allclose(attempt(*case, set(), {4}), _masked(*case, set(), set()), atol=1e-4):
+    draw = torch.Generator().manual_seed(0)
+    u, B, C = (torch.randn(6, n, generator=draw) for n in (3, 2, 2))
+    delta = 0.2 + torch.rand(6, 3, generator=draw)
+    A, sources, query = -0.2 - torch.rand(3, 2, generator=draw), {1, 2}, 4
+    found = _tensor(attempt(u, delta, A, B, C, sources, {query}), (6, 3), "y")
+
+    def like(
+        u: Tensor, delta: Tensor, sources: set, queries: set, at: list | slice = slice(None)
+    ) -> bool:
+        return torch.allclose(found[at], dual_state(u, delta, A, B, C, sources, queries)[at], atol=1e-4)
+
+    if like(u, delta, sources, {query}):
+        plain = dual_state(u, delta, A, B, C, set(), set())
+        if not torch.allclose(attempt(u, delta, A, B, C, set(), {query}), plain, atol=1e-4):
             raise Wrong("with no source blocked, y must be that of the plain scan")
         return
-    silent = u.clone()
-    silent[list(sources)] = 0
-    if torch.allclose(found, _masked(silent, *case[1:], set(), set()), atol=1e-4):
+    without = torch.ones(6, 1).index_fill(0, torch.tensor(list(sources)), 0)
+    if like(u * without, delta, set(), set()):
         raise Wrong("every position loses the sources; only the queries may: keep two states")
-    if torch.allclose(found, _masked(*case, set(), set()), atol=1e-4):
+    if like(u, delta, set(), set()):
         raise Wrong("nothing is blocked: at a query, read the state that never took in the sources")
-    frozen = _masked(*case, sources, queries, decays=False)
-    if torch.allclose(found[4], frozen[4], atol=1e-4):
+    if like(u, delta * without, set(), set(), [query]):
         raise Wrong("the second state stands still at a source; it must decay there, and take in nothing")
-    others = [t for t in range(6) if t not in queries]
-    if not torch.allclose(found[others], _masked(*case, set(), set())[others], atol=1e-4):
+    if not like(u, delta, set(), set(), [t for t in range(6) if t != query]):
         raise Wrong("positions that are no queries must read the whole state, as ever")
     raise Wrong(
         "the query's y is not C times a state that decays like the other and skips the sources' writes"
@@ -157,44 +131,29 @@ def check_rank_one(attempt) -> None:
 
 
 DEPTH = "depth k/L (blocks applied / all blocks)"
-LINES = ("-", "--", ":", "-.")
-MARKS = ("o", "s", "^", "v")
+LINES, MARKS = ("-", "--", ":", "-."), ("o", "s", "^", "v")
 
 
 def two_runs() -> tuple[Figure, str]:
     """A sketch: two runs over the same places, and one activation carried over."""
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axis = plt.subplots(figsize=(9, 3.2))
+    figure, ((axis,),) = panels(1, 1, (9, 3.2))
     axis.set(xlim=(-2.3, 10.4), ylim=(-0.7, 2.9))
     axis.axis("off")
-    for left, subject, ink, answer in (
-        (0, "Lesor", STYLES[0]["color"], "lentils"),
-        (6, "Kutor", STYLES[1]["color"], "cotton"),
-    ):
-        for x, word in enumerate(("in", subject, "grow")):
-            axis.text(left + 1.2 * x, -0.45, word, ha="center", color=ink if x == 1 else "black")
-            for y in range(3):
-                axis.plot(
-                    left + 1.2 * x,
-                    y,
-                    "o",
-                    markersize=13,
-                    markerfacecolor="white",
-                    markeredgecolor=ink,
-                    markeredgewidth=1.6,
-                )
+    ring = {"marker": "o", "markersize": 13, "markerfacecolor": "white", "linestyle": ""}
+    for left, subject, ink, answer in ((0, "Lesor", BLUE, "lentils"), (6, "Kutor", VERMILION, "cotton")):
+        for i, word in enumerate(("in", subject, "grow")):
+            x = left + 1.2 * i
+            axis.text(x, -0.45, word, ha="center", color=ink if i == 1 else "black")
+            axis.plot([x] * 3, range(3), markeredgecolor=ink, markeredgewidth=1.6, **ring)
         axis.text(left + 1.2, 2.55, f"says {answer}", ha="center", color=ink)
-    axis.plot(1.2, 1, "o", markersize=13, color=STYLES[0]["color"])
-    axis.annotate(
-        "",
-        (7.0, 1),
-        (1.45, 1),
-        arrowprops={"arrowstyle": "-|>", "linewidth": 2, "color": STYLES[0]["color"]},
-    )
-    axis.text(4.2, 1.14, "put it in, run on", ha="center", color=STYLES[0]["color"])
+    axis.plot(1.2, 1, **ring | {"markerfacecolor": BLUE, "markeredgecolor": BLUE})
+    arrow = {"arrowstyle": "-|>", "linewidth": 2, "color": BLUE}
+    axis.annotate("", (7.0, 1), (1.45, 1), arrowprops=arrow)
+    axis.text(4.2, 1.14, "put it in, run on", ha="center", color=BLUE)
+    small = {"va": "center", "color": GREY, "fontsize": 10}
     for y, label in enumerate(("words", "after block 1", "after block 2")):
-        axis.text(-0.5, y, label, ha="right", va="center", color=GREY, fontsize=10)
-    axis.text(9.3, 2.0, "what does it\nsay now?", ha="left", va="center", color=GREY, fontsize=10)
+        axis.text(-0.5, y, label, ha="right", **small)
+    axis.text(9.3, 2.0, "what does it\nsay now?", ha="left", **small)
     alt = (
         "Two runs on prompts that differ in the subject; one activation of the clean run is put at "
         "the same place of the corrupt run, which then continues."
@@ -203,64 +162,48 @@ def two_runs() -> tuple[Figure, str]:
 
 
 def routes(
-    found: Mapping[str, Mapping[str, Tensor]], rows: Mapping[str, Sequence[str]]
+    maps: Mapping[str, Mapping[str, Tensor]], roles: Mapping[str, Sequence[str]]
 ) -> tuple[Figure, str]:
-    """Mean effect of a residual patch: per kind (row of panels) and model (column) a map [role depth]."""
-    models = list(next(iter(found.values())))
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axes = plt.subplots(
-            len(found), len(models), figsize=(9.2, 0.8 + 2.2 * len(found)), sharex=True, squeeze=False
-        )
+    """Mean effect of a residual patch: per kind (row of panels) and model (column) a map [role depth].
+
+    roles: kind -> the names of its maps' rows.
+    """
+    n = len(next(iter(maps.values())))
+    figure, axes = panels(len(maps), n, (4.6 * n, 0.8 + 2.2 * len(maps)), sharex=True)
     said = []
-    for line, (kind, maps) in zip(axes, found.items(), strict=True):
-        for axis, (name, each) in zip(line, maps.items(), strict=True):
-            last = each.shape[1] - 1
-            image = axis.imshow(
-                each.tolist(),
-                vmin=0,
-                vmax=1,
-                cmap="viridis",
-                aspect="auto",
-                extent=(-0.5 / last, 1 + 0.5 / last, len(each) - 0.5, -0.5),
-            )
+    for line, (kind, of_kind) in zip(axes, maps.items(), strict=True):
+        for axis, (name, effects) in zip(line, of_kind.items(), strict=True):
+            rows, last = effects.tolist(), effects.shape[1] - 1
+            extent = (-0.5 / last, 1 + 0.5 / last, len(rows) - 0.5, -0.5)
+            image = axis.imshow(rows, vmin=0, vmax=1, cmap="viridis", aspect="auto", extent=extent)
             axis.set_title(f"{name}: {kind}", fontsize=11)
-            axis.set_yticks(range(len(each)), rows[kind] if axis is line[0] else [""] * len(each))
-            arrives = int((each[-1] > 0.5).float().argmax())
+            axis.set_yticks(range(len(rows)), roles[kind] if axis is line[0] else [""] * len(rows))
+            axis.grid(visible=False)
+            arrives = next((str(k) for k, value in enumerate(rows[-1]) if value > 0.5), "none")
             said.append(f"{kind}, {name}: k = {arrives} of {last}")
     for axis in axes[-1]:
         axis.set_xlabel(DEPTH)
     figure.colorbar(image, ax=axes, label="effect of the patch")
-    return (
-        figure,
-        f"The last word holds more than half of the answer from a depth on. {'; '.join(said)}.",
-    )
+    alt = f"The last word holds more than half of the answer from a depth on. {'; '.join(said)}."
+    return figure, alt
 
 
-def parts(panels: Mapping[str, Mapping[str, Tensor]], title: str) -> tuple[Figure, str]:
-    """Effect of each component in each block: per panel a map [component block]."""
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axes = plt.subplots(1, len(panels), figsize=(9.4, 3.6))
+def parts(maps: Mapping[str, Mapping[str, Tensor]], title: str) -> tuple[Figure, str]:
+    """Effect of each component in each block: per model a map, component -> effects [block]."""
+    figure, axes = panels(1, len(maps), (4.7 * len(maps), 3.6))
     said = []
-    for axis, (name, found) in zip(axes, panels.items(), strict=True):
-        values = [each.tolist() for each in found.values()]
-        image = axis.imshow(values, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
-        for y, line in enumerate(values):
-            for x, value in enumerate(line):
-                if abs(value) >= 0.05:
-                    axis.text(
-                        x,
-                        y,
-                        f"{value:.1f}",
-                        ha="center",
-                        va="center",
-                        fontsize=8.5,
-                        color="white" if abs(value) > 0.6 else "black",
-                    )
-        axis.set_xticks(range(len(values[0])))
-        axis.set_yticks(range(len(found)), found, fontsize=9)
+    for axis, (name, effects) in zip(axes[0], maps.items(), strict=True):
+        rows = torch.stack(list(effects.values())).cpu()
+        image = axis.imshow(rows, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
+        for y, x in (rows.abs() >= 0.05).nonzero().tolist():
+            ink = "white" if rows[y, x].abs() > 0.6 else "black"
+            axis.text(x, y, f"{rows[y, x]:.1f}", ha="center", va="center", fontsize=8.5, color=ink)
+        axis.set_xticks(range(rows.shape[1]))
+        axis.set_yticks(range(len(rows)), effects, fontsize=9)
         axis.set(title=name, xlabel="block")
-        top = max(found, key=lambda part: float(found[part].max()))
-        said.append(f"{name}: {top}, block {int(found[top].argmax())}, {float(found[top].max()):.2f}")
+        axis.grid(visible=False)
+        top, block = divmod(int(rows.nan_to_num(-math.inf).argmax()), rows.shape[1])
+        said.append(f"{name}: {list(effects)[top]}, block {block}, {rows[top, block]:.2f}")
     figure.colorbar(image, ax=axes, label="effect of the patch")
     return figure, f"{title}: the strongest component. {'; '.join(said)}."
 
@@ -268,25 +211,17 @@ def parts(panels: Mapping[str, Mapping[str, Tensor]], title: str) -> tuple[Figur
 Clouds = Mapping[str, tuple[Tensor, Tensor]]  # an estimate -> exact and estimated effects [cell]
 
 
-def estimates(found: Mapping[str, Mapping[str, Clouds]]) -> tuple[Figure, str]:
-    """Estimated effects over exact ones [cell]: per kind (row of panels) and model (column) the named
+def estimates(clouds: Mapping[str, Mapping[str, Clouds]]) -> tuple[Figure, str]:
+    """Estimated effects over exact ones [cell]: per kind (row of panels) and model (column) two named
     estimates, all on the same axes."""
-    models = list(next(iter(found.values())))
-    with plt.rc_context(RC):
-        figure, axes = plt.subplots(
-            len(found),
-            len(models),
-            figsize=(9, 0.6 + 3.2 * len(found)),
-            sharex=True,
-            sharey=True,
-            squeeze=False,
-        )
-    looks = ({"color": GREY, "marker": "^"}, {"color": STYLES[0]["color"], "marker": "o"})
-    said = []
-    for line, (kind, panels) in zip(axes, found.items(), strict=True):
-        for axis, (name, clouds) in zip(line, panels.items(), strict=True):
+    n = len(next(iter(clouds.values())))
+    size = (4.5 * n, 0.6 + 3.2 * len(clouds))
+    figure, axes = panels(len(clouds), n, size, sharex=True, sharey=True)
+    looks, said = ({"color": GREY, "marker": "^"}, {"color": BLUE, "marker": "o"}), []
+    for line, (kind, of_kind) in zip(axes, clouds.items(), strict=True):
+        for axis, (name, by_label) in zip(line, of_kind.items(), strict=True):
             axis.plot([0, 1], [0, 1], color="black", linewidth=1)
-            for look, (label, (exact, estimate)) in zip(looks, clouds.items(), strict=True):
+            for look, (label, (exact, estimate)) in zip(looks, by_label.items(), strict=True):
                 axis.scatter(exact.tolist(), estimate.tolist(), s=12, alpha=0.5, label=label, **look)
                 error = float((exact - estimate).abs().mean())
                 said.append(f"{kind}, {name}, {label}: {error:.2f}")
@@ -299,64 +234,51 @@ def estimates(found: Mapping[str, Mapping[str, Clouds]]) -> tuple[Figure, str]:
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, Sequence[Estimate]]],
+    lines: Mapping[str, Mapping[str, Sequence[Estimate]]],
     x: Mapping[str, Sequence[float]],
     xlabel: str,
     ylabel: str,
 ) -> tuple[Figure, str]:
     """Lines with 95 % bands, a panel a model on the same axes; the first in the model's style."""
-    with plt.rc_context(RC):
-        figure, axes = plt.subplots(1, len(panels), figsize=(9.2, 3.5), sharex=True, sharey=True)
+    figure, axes = panels(1, len(lines), (4.6 * len(lines), 3.5), sharex=True, sharey=True)
     said = []
-    for axis, style, (name, lines) in zip(axes, STYLES, panels.items(), strict=True):
-        for i, (label, found) in enumerate(lines.items()):
-            look = style if i == 0 else {"color": GREY, "linestyle": LINES[i], "marker": MARKS[i]}
-            axis.plot(x[name], [e.value for e in found], label=label, markersize=5, **look)
-            axis.fill_between(
-                x[name],
-                [e.low for e in found],
-                [e.high for e in found],
-                color=look["color"],
-                alpha=0.15,
-                linewidth=0,
-            )
-            said.append(
-                f"{name}, {label}: {found[0].value:.2f} to {found[-1].value:.2f}, "
-                f"lowest {min(e.value for e in found):.2f}"
-            )
+    for axis, (name, by_label) in zip(axes[0], lines.items(), strict=True):
+        for i, (label, estimates) in enumerate(by_label.items()):
+            look = style(name) if i == 0 else {"color": GREY, "linestyle": LINES[i], "marker": MARKS[i]}
+            band(axis, x[name], estimates, label, markersize=5, **look)
+            values = [e.value for e in estimates if e.n]
+            if values:
+                ends = f"{values[0]:.2f} to {values[-1]:.2f}, lowest {min(values):.2f}"
+                said.append(f"{name}, {label}: {ends}")
         axis.set(title=name, xlabel=xlabel, ylim=(-0.05, 1.05))
-        if all(isinstance(each, int) for each in x[name]):
+        if all(isinstance(place, int) for place in x[name]):
             axis.set_xticks(x[name])
         axis.legend(frameon=False, fontsize=9)
-    axes[0].set_ylabel(ylabel)
+    axes[0, 0].set_ylabel(ylabel)
     return figure, f"{ylabel[0].upper() + ylabel[1:]}, first to last point. {'; '.join(said)}."
 
 
+Points = tuple[Sequence[float], Sequence[float]]  # relative depths, scores
+
+
 def sweep(
-    panels: Mapping[str, Mapping[str, Sequence[float]]],
-    published: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    scores: Mapping[str, Mapping[str, Sequence[float]]], published: Mapping[str, Mapping[str, Points]]
 ) -> tuple[Figure, str]:
-    """An edit's score by layer: per panel both models over relative depth, and in grey the published
-    sweeps of another model (label -> relative depths and scores)."""
-    with plt.rc_context(RC):
-        figure, axes = plt.subplots(1, len(panels), figsize=(9.2, 3.6), sharex=True, sharey=True)
-    said = []
-    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-        for style, (name, values) in zip(STYLES, lines.items(), strict=True):
+    """An edit's score by layer: per panel the models over relative depth, and in grey the published
+    sweeps of another model (label -> its points)."""
+    figure, axes = panels(1, len(scores), (9.2, 3.6), sharex=True, sharey=True)
+    said, known = [], {}
+    for axis, (title, by_model) in zip(axes[0], scores.items(), strict=True):
+        for name, values in by_model.items():
             x = [i / (len(values) - 1) for i in range(len(values))]
-            axis.plot(x, values, label=name, **style)
+            axis.plot(x, values, label=name, **style(name))
             best = max(range(len(values)), key=values.__getitem__)
             said.append(f"{title}, {name}: block {best} with {values[best]:.2f}")
         for marker, (label, points) in zip("^v", published[title].items(), strict=False):
             axis.plot(*points, color=GREY, linestyle=":", marker=marker, label=label)
         axis.set(title=title, xlabel="block / last block", ylim=(-0.03, 1.03))
-    axes[0].set_ylabel("score (harmonic mean)")
-    known = {
-        label: line
-        for axis in axes
-        for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        known.values(), known.keys(), frameon=False, loc="outside upper center", ncols=len(known)
-    )
+        lines, labels = axis.get_legend_handles_labels()
+        known |= dict(zip(labels, lines, strict=True))
+    axes[0, 0].set_ylabel("score (harmonic mean)")
+    figure.legend(known.values(), known, frameon=False, loc="outside upper center", ncols=len(known))
     return figure, f"The best block for an edit: {'; '.join(said)}."

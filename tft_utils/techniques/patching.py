@@ -9,157 +9,114 @@ normalised effect of a patch is
 
 0: the patch did nothing; 1: it alone moved the whole answer (Vig et al. 2020; Meng et al. 2022; Zhang
 & Nanda 2024 on the logit difference). A denoising patch finds what suffices, a noising one what is
-needed. Which components a block has stands in the architecture's file.
+needed. Which components a block has stands in its `Kind`; `components` lists those of a model.
 
-    asked = ask(model, world.fact_pairs(32))
-    found = grid(model, asked)                      # every depth x position, all prompts
+    asked = asked_of(model, pairs.fact_pairs(32))
+    effects = grid(model, asked)                    # every depth x position, all prompts
     attribution(model, asked, steps=5)              # an estimate of all of it, by gradients
     knockout(model, asked, sources, queries, 2)     # who must not reach whom, window by window
     transplant(model, asked, at)                    # what a run carries past a position
 
 Cells of a grid are batched: all that patch the same depth run side by side, from the residual stream
-at that depth on. `model` may be a `models.Model`, or anything with its `hf` and `architecture`.
+at that depth on.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tft_utils import stats
-from tft_utils.corpora import pairs as world_pairs
+from tft_utils import reading, stats
+from tft_utils.corpora.pairs import Pair
+from tft_utils.reading import Asked, at_positions
 from tft_utils.techniques import attention
 
 WORDS = 1024  # words that run side by side
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Pairs of prompts as a model reads them, padded on the right, and the two answers."""
+def asked_of(model, pairs: Sequence[Pair]) -> Asked:
+    """Pairs for a run of the model: `ids` are the clean prompts, `corrupt` the others.
 
-    clean: Tensor  # token ids [pair pos]
-    corrupt: Tensor  # token ids [pair pos]
-    last: Tensor  # position of the word that asks [pair]
-    answers: Tensor  # token ids [pair]
-    foils: Tensor  # token ids [pair]
-
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    def __getitem__(self, rows: Tensor) -> "Asked":
-        return Asked(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
-
-    def cells(self) -> Tensor:
-        """Mask [pair pos] of where a patch can matter: from the first different word to the last."""
-        pos = torch.arange(self.clean.shape[1], device=self.clean.device)
-        first = (self.clean != self.corrupt).float().argmax(1)
-        return (pos >= first[:, None]) & (pos <= self.last[:, None])
-
-    def difference(self, logits: Tensor) -> Tensor:
-        """m from the logits after the last word [pair vocab]: [pair]."""
-        of_answer, of_foil = (logits.gather(1, ids[:, None]) for ids in (self.answers, self.foils))
-        return (of_answer - of_foil)[:, 0]
-
-
-def ask(model, pairs: Sequence[world_pairs.Pair]) -> Asked:
-    """Pairs for a run of the model, whose tokenizer must give one token per word."""
-    clean, lengths = attention.tokens(model, [pair.clean.prompt(pair.position) for pair in pairs])
-    corrupt, others = attention.tokens(model, [p.corrupt.prompt(p.position) for p in pairs])
-    wanted = torch.tensor([pair.position for pair in pairs], device=lengths.device)
-    if not (torch.equal(lengths, wanted) and torch.equal(others, wanted)):
+    Errors: `ValueError` for a tokenizer that splits words, whose positions are not the pairs'.
+    """
+    clean = [pair.clean.prompt(pair.position) for pair in pairs]
+    if reading.tokens(model, clean).lengths.tolist() != [pair.position for pair in pairs]:
         raise ValueError(
-            "expected one token per word, found prompts of other lengths; pairs are about the "
-            "organisms' world: use scale='tiny'"
+            "expected a tokenizer with one token per word, found prompts of other lengths; pairs are "
+            "about the organisms' world: use scale='tiny'"
         )
-    if same := int((clean == corrupt).all(1).sum()):
-        raise ValueError(
-            f"expected pairs whose prompts differ, found {same} with two equal prompts; in a minimal "
-            "pair only the answer differs: use pairs that change the cause"
-        )
-    answers, foils = (
-        torch.tensor(model.tokenizer.convert_tokens_to_ids(list(words)), device=clean.device)
-        for words in zip(*((pair.answer, pair.foil) for pair in pairs), strict=True)
-    )
-    return Asked(clean, corrupt, lengths - 1, answers, foils)
+    corrupt = [pair.corrupt.prompt(pair.position) for pair in pairs]
+    answers, foils = zip(*((pair.answer, pair.foil) for pair in pairs), strict=True)
+    return reading.ask(model, clean, answers, foils, corrupt)
 
 
-def at_positions(asked: Asked, *positions: Tensor) -> Tensor:
-    """Mask [pair pos] that is true at each of the positions [pair]."""
-    mask = torch.zeros_like(asked.clean, dtype=torch.bool)
-    for each in positions:
-        mask[torch.arange(len(asked), device=each.device), each] = True
-    return mask
+def cells(asked: Asked) -> Tensor:
+    """Mask [pair pos] of where a patch can matter: from the first different word to the last."""
+    pos = torch.arange(asked.ids.shape[1], device=asked.ids.device)
+    return asked.mask & (pos >= (asked.ids != asked.corrupt).float().argmax(1)[:, None])
 
 
-# ---- runs ----------------------------------------------------------------------------------------
+# ---- one component -------------------------------------------------------------------------------
 
 
-def keep(name: str, value: Tensor, t: int | None = None) -> Tensor:
-    """The `put` that changes nothing."""
-    return value
+def components(model) -> list[str]:
+    """What a block reads, 'residual', and all that some block of the model lets one replace."""
+    kinds = [model.kind(layer) for layer in range(model.n_layers)]
+    names = [name for kind in kinds for name in (*kind.components, *kind.stepwise)]
+    return list(dict.fromkeys(["residual", *names]))
 
 
-@torch.no_grad()
-def streams(model, ids: Tensor, k: int | None = None) -> Tensor:
-    """The residual stream of a run [depth batch pos d_model], after 0 ... k blocks (None: all)."""
-    parts = model.architecture
-    found = [parts.embedding(model.hf)(ids)]
-    for layer in range(len(parts.blocks(model.hf)) if k is None else k):
-        found.append(parts.run_block(model.hf, layer, found[-1], keep))
-    return torch.stack(found)
+def _depths(model, component: str) -> list[int]:
+    """Where a model has a component: k = 0 ... L for the residual stream, else some of its layers."""
+    if component not in components(model):
+        known = ", ".join(components(model))
+        raise ValueError(f"expected a component, one of {known}; found {component!r}")
+    if component == "residual":
+        return list(range(model.n_layers + 1))
+    kinds = [model.kind(layer) for layer in range(model.n_layers)]
+    return [k for k, kind in enumerate(kinds) if component in kind.components + kind.stepwise]
 
 
-def finish(
-    model,
-    x: Tensor,
-    k: int,
-    last: Tensor,
-    puts: Mapping[int, Callable] | None = None,
-    stepwise: bool = False,
-) -> Tensor:
-    """Logits after the word at `last` [batch vocab] of a run that has the residual stream
-    x [batch pos d_model] after k blocks. puts: layer -> what its components become (`run_block`)."""
-    parts, puts = model.architecture, puts or {}
-    for layer in range(k, len(parts.blocks(model.hf))):
-        x = parts.run_block(model.hf, layer, x, puts.get(layer, keep), stepwise and layer in puts)
-    x = parts.final_norm(model.hf)(x[torch.arange(len(x), device=x.device), last])
-    return parts.unembedding(model.hf)(x)
+def _recorder(component: str, stepwise: bool = False) -> tuple[Callable, list[Tensor]]:
+    """A `put` that changes nothing, and the list that it fills with a component's values."""
+    values = []
+
+    def put(name: str, value, t: int | None = None):
+        if name == component:
+            values.append(value)
+        return value
+
+    put.stepwise = stepwise
+    return put, values
 
 
 def held(model, x: Tensor, layer: int, component: str) -> Tensor:
     """What a component of block `layer` holds when the block reads x: [batch pos ...]."""
-    found = []
-
-    def record(name: str, value: Tensor, t: int | None = None) -> Tensor:
-        if name == component:
-            found.append(value)
-        return value
-
-    stepwise = component in model.architecture.STEPWISE
-    model.architecture.run_block(model.hf, layer, x, record, stepwise)
-    return torch.stack(found, 1) if stepwise else found[0]
+    if component == "residual":
+        return x
+    if layer not in _depths(model, component):
+        raise ValueError(f"expected a component of block {layer}, found {component!r}, which it lacks")
+    stepwise = component in model.kind(layer).stepwise
+    put, values = _recorder(component, stepwise)
+    model.block(layer, x, put)
+    return torch.stack(values, 1) if stepwise else values[0]
 
 
-def replace(component: str, where: Tensor, value: Tensor) -> Callable:
-    """A `put` that gives a component other values [batch pos ...] where the mask [batch pos] says so;
-    of heads the mask may be [batch pos head]."""
+def replace(model, layer: int, component: str, where: Tensor, value: Tensor) -> Callable:
+    """A `put` for block `layer` that gives a component other values [batch pos ...] where the mask
+    [batch pos] says so; of heads the mask may be [batch pos head]."""
 
-    def put(name: str, old: Tensor, t: int | None = None) -> Tensor:
+    def put(name: str, old, t: int | None = None):
         if name != component:
             return old
         mask, new = (where, value) if t is None else (where[:, t], value[:, t])
         return torch.where(mask[(...,) + (None,) * (old.dim() - mask.dim())], new, old)
 
+    put.stepwise = component in model.kind(layer).stepwise
     return put
-
-
-def _check_component(model, component: str) -> None:
-    known = ("residual", *model.architecture.COMPONENTS, *model.architecture.STEPWISE)
-    if component not in known:
-        raise ValueError(f"expected a component, one of {', '.join(known)}; found {component!r}")
 
 
 # ---- grids ---------------------------------------------------------------------------------------
@@ -170,7 +127,8 @@ class Effects:
     """Normalised effects of patches, one for each depth, prompt and position.
 
     depth is k = 0 ... L for the residual stream, the layer 0 ... L-1 for a component (of a window its
-    first layer). Positions after a prompt's last word hold nan, those before the first difference 0.
+    first layer). Positions after a prompt's last word hold nan, those before the first difference 0;
+    where no block has the component, all is nan.
     """
 
     values: Tensor  # [depth pair pos]
@@ -202,39 +160,43 @@ def grid(
     window: patch the component in this many layers at once, from each layer on. where [pair pos]: only
     at these positions, the others hold nan.
     """
-    _check_component(model, component)
-    ids = (asked.corrupt, asked.clean) if noising else (asked.clean, asked.corrupt)
-    donor, base = (streams(model, each) for each in ids)
-    where = torch.ones_like(asked.clean, dtype=torch.bool) if where is None else where
-    row, at = (asked.cells() & where).nonzero().T
+    depths, of_stream = _depths(model, component), component == "residual"
+    ids = (asked.corrupt, asked.ids) if noising else (asked.ids, asked.corrupt)
+    donor, base = (reading.streams(model, run) for run in ids)
+    where = torch.ones_like(asked.ids, dtype=torch.bool) if where is None else where
+    row, at = (cells(asked) & where).nonzero().T
     order = asked.last[row].argsort()  # prompts of like length run side by side, without their padding
     row, at = row[order], at[order]
-    n_layers, stepwise = len(donor) - 1, component in model.architecture.STEPWISE
-    depths = n_layers + (component == "residual")
-    found = donor.new_zeros(depths, *asked.clean.shape)
-    step = max(1, WORDS // asked.clean.shape[1])
-    for k in range(depths):
-        layers = range(k, min(k + window, n_layers)) if component != "residual" else ()
+    before = _m(model, asked, base)
+    change = donor.new_full((model.n_layers + of_stream, *asked.ids.shape), torch.nan)
+    step = max(1, WORDS // asked.ids.shape[1])
+    for k in range(len(change)):
+        layers = [i for i in depths if k <= i < k + (1 if of_stream else window)]
+        if not layers:
+            continue
+        change[k] = 0
         values = {layer: held(model, donor[layer], layer, component) for layer in layers}
         for r, p in zip(row.split(step), at.split(step), strict=True):
-            some, end = asked[r], int(asked.last[r].max()) + 1
-            x, here = base[k][r, :end], at_positions(some, p)[:, :end]
-            if component == "residual":
+            few, end = asked[r], int(asked.last[r].max()) + 1
+            x, here, puts = base[k][r, :end], at_positions(few, p)[:, :end], {}
+            if of_stream:
                 x = torch.where(here[..., None], donor[k][r, :end], x)
-            puts = {layer: replace(component, here, value[r, :end]) for layer, value in values.items()}
-            found[k, r, p] = some.difference(finish(model, x, k, some.last, puts, stepwise))
-    before = asked.difference(finish(model, base[-1], n_layers, asked.last))
-    return _effects(model, asked, donor, base, (found - before[:, None]).masked_fill(~where, torch.nan))
+            else:
+                puts = {i: replace(model, i, component, here, new[r, :end]) for i, new in values.items()}
+            change[k, r, p] = few.score(reading.finish(model, x, k, few.last, puts)) - before[r]
+    return _effects(model, asked, donor, base, change.masked_fill(~where, torch.nan))
+
+
+def _m(model, asked: Asked, run: Tensor) -> Tensor:
+    """m [pair] of a run with these streams [depth pair pos d_model]."""
+    return asked.score(reading.finish(model, run[-1], model.n_layers, asked.last))
 
 
 def _effects(model, asked: Asked, donor: Tensor, base: Tensor, change: Tensor) -> Effects:
     """Effects from the change of m by each cell [depth pair pos], and the streams of both runs."""
-    of_donor, of_base = (
-        asked.difference(finish(model, run[-1], len(run) - 1, asked.last)) for run in (donor, base)
-    )
-    values = torch.where(asked.cells(), change / (of_donor - of_base)[:, None], 0 * change)
-    beyond = torch.arange(change.shape[-1], device=change.device) > asked.last[:, None]
-    return Effects(values.masked_fill(beyond, torch.nan), asked.last)
+    whole = _m(model, asked, donor) - _m(model, asked, base)
+    values = torch.where(cells(asked), change / whole[:, None], 0 * change)
+    return Effects(values.masked_fill(~asked.mask, torch.nan), asked.last)
 
 
 # ---- attribution patching ------------------------------------------------------------------------
@@ -247,26 +209,36 @@ def attribution(model, asked: Asked, component: str = "residual", steps: int = 1
     takes the gradient at the corrupt run; more steps average it over the midpoints of a straight
     line between the embeddings of both runs (Hanna et al. 2024), where norms and softmax have bent.
     """
-    _check_component(model, component)
-    if component in model.architecture.STEPWISE:
+    depths = _depths(model, component)
+    if component != "residual" and any(component in model.kind(k).stepwise for k in depths):
         raise ValueError(
             f"expected a component that exists for all positions at once, found {component!r}; its "
             "steps have no common gradient: use grid"
         )
     with torch.no_grad():
-        runs = [streams(model, ids) for ids in (asked.clean, asked.corrupt)]
-        clean, corrupt = (_all_held(model, run, component) for run in runs)
-    slope = [torch.zeros_like(each) for each in clean]
+        clean, corrupt = runs = [reading.streams(model, ids) for ids in (asked.ids, asked.corrupt)]
+        gaps = [
+            held(model, clean[k], k, component) - held(model, corrupt[k], k, component) for k in depths
+        ]
+    change = clean.new_full((model.n_layers + (component == "residual"), *asked.ids.shape), torch.nan)
+    change[depths] = 0
     for i in range(steps):
-        share = 0 if steps == 1 else (i + 0.5) / steps
-        start = runs[1][0] + share * (runs[0][0] - runs[1][0])
-        for total, gradient in zip(slope, _gradients(model, asked, start, component), strict=True):
-            total += gradient / steps
-    found = torch.stack(
-        [((a - b) * g).flatten(2).sum(-1) for a, b, g in zip(clean, corrupt, slope, strict=True)]
-    )
+        start = torch.lerp(corrupt[0], clean[0], 0 if steps == 1 else (i + 0.5) / steps)
+        for k, gap, slope in zip(depths, gaps, _slopes(model, asked, start, component), strict=True):
+            change[k] += (gap * slope).flatten(2).sum(-1) / steps
     with torch.no_grad():
-        return _effects(model, asked, *runs, found)
+        return _effects(model, asked, *runs, change)
+
+
+@torch.enable_grad()
+def _slopes(model, asked: Asked, x: Tensor, component: str, k: int = 0) -> tuple[Tensor, ...]:
+    """dm/da of a component at each depth that has it, in the run whose stream after k blocks is x."""
+    put, values = _recorder(component)
+    x = put("residual", x.detach().requires_grad_())
+    for layer in range(k, model.n_layers):
+        x = put("residual", model.block(layer, x, put))
+    m = asked.score(reading.finish(model, x, model.n_layers, asked.last))
+    return torch.autograd.grad(m.sum(), values)
 
 
 def attribution_by_depth(model, asked: Asked, steps: int = 5) -> Effects:
@@ -277,47 +249,14 @@ def attribution_by_depth(model, asked: Asked, steps: int = 5) -> Effects:
     passes for each depth in place of `steps` in all.
     """
     with torch.no_grad():
-        clean, corrupt = runs = [streams(model, ids) for ids in (asked.clean, asked.corrupt)]
-    found = []
+        clean, corrupt = runs = [reading.streams(model, ids) for ids in (asked.ids, asked.corrupt)]
+    change = []
     for k, (a, b) in enumerate(zip(clean, corrupt, strict=True)):
         shares = ((i + 0.5) / steps for i in range(steps))
-        slope = sum(_slope(model, asked, torch.lerp(b, a, share), k) for share in shares) / steps
-        found.append(((a - b) * slope).sum(-1))
+        lines = (_slopes(model, asked, torch.lerp(b, a, share), "residual", k)[0] for share in shares)
+        change.append(((a - b) * sum(lines) / steps).sum(-1))
     with torch.no_grad():
-        return _effects(model, asked, *runs, torch.stack(found))
-
-
-@torch.enable_grad()
-def _slope(model, asked: Asked, x: Tensor, k: int) -> Tensor:
-    """dm/dx where the run's stream after k blocks is x."""
-    x = x.detach().requires_grad_()
-    return torch.autograd.grad(asked.difference(finish(model, x, k, asked.last)).sum(), x)[0]
-
-
-def _all_held(model, run: Tensor, component: str) -> list[Tensor]:
-    """What a component holds at each depth of a run with these streams [depth batch pos d_model]."""
-    if component == "residual":
-        return list(run)
-    return [held(model, x, layer, component) for layer, x in enumerate(run[:-1])]
-
-
-@torch.enable_grad()
-def _gradients(model, asked: Asked, x: Tensor, component: str) -> tuple[Tensor, ...]:
-    """dm/da of each depth's component in the run from the embeddings x."""
-    found, parts = [], model.architecture
-
-    def record(name: str, value: Tensor, t: int | None = None) -> Tensor:
-        if name == component:
-            found.append(value)
-        return value
-
-    x = x.detach().requires_grad_()
-    for layer in range(len(parts.blocks(model.hf))):
-        record("residual", x)
-        x = parts.run_block(model.hf, layer, x, record)
-    record("residual", x)
-    logits = finish(model, x, len(parts.blocks(model.hf)), asked.last)
-    return torch.autograd.grad(asked.difference(logits).sum(), found)
+        return _effects(model, asked, *runs, torch.stack(change))
 
 
 # ---- what is carried, and who reads it -----------------------------------------------------------
@@ -334,67 +273,70 @@ def transplant(
     """Normalised effect [pair] when all words up to the one at `at` [pair] are read in the clean run,
     and the corrupt run goes on from what was carried.
 
-    parts: what is handed over, names of the architecture's `state` (None: all of it); layers: of
-    these layers (None: all). The rest stays as the corrupt run had it.
+    parts: what is handed over, names of the model's `state` (None: all of it); layers: of these
+    layers (None: all). The rest stays as the corrupt run had it.
     """
+    model.requires("continuation")
+    at = at.to(asked.last.device)
     if ((at < 0) | (at >= asked.last)).any():
         raise ValueError(
             f"expected each cut before the last word, found {at.tolist()} with last words "
             f"{asked.last.tolist()}; what comes after the cut must be read"
         )
-    n_layers = len(model.architecture.blocks(model.hf))
-    layers = range(n_layers) if layers is None else layers
-    whole, before = (
-        asked.difference(finish(model, streams(model, ids)[-1], n_layers, asked.last))
-        for ids in (asked.clean, asked.corrupt)
-    )
-    found = torch.empty_like(whole)
+    layers = range(model.n_layers) if layers is None else layers
+    whole, before = (_m(model, asked, reading.streams(model, ids)) for ids in (asked.ids, asked.corrupt))
+    m = torch.empty_like(whole)
     for cut in at.unique():
         rows = (at == cut).nonzero()[:, 0]
-        found[rows] = _transplanted(model, asked[rows], int(cut) + 1, parts, layers)
-    return (found - before) / (whole - before)
+        m[rows] = _transplanted(model, asked[rows], int(cut) + 1, parts, layers)
+    return (m - before) / (whole - before)
 
 
 def _transplanted(
     model, asked: Asked, cut: int, parts: Sequence[str] | None, layers: Sequence[int]
 ) -> Tensor:
     """m of each corrupt prompt that goes on from what the clean one carried."""
-    architecture = model.architecture
-
-    def carried(ids: Tensor):
-        return model.hf(input_ids=ids[:, :cut], use_cache=True)[architecture.CACHE]
-
-    donor, mixed = carried(asked.clean), carried(asked.corrupt)
-    for layer in layers:
-        source, target = (architecture.state(cache, layer) for cache in (donor, mixed))
-        if unknown := set(parts or ()) - set(target):
-            raise ValueError(f"expected parts among {', '.join(target)}; found {sorted(unknown)}")
-        for name in target if parts is None else parts:
+    donor, mixed = (reading.run(model, ids[:, :cut])[0] for ids in (asked.ids, asked.corrupt))
+    states = [[model.state(cache, layer) for cache in (donor, mixed)] for layer in layers]
+    known = dict.fromkeys(name for _, target in states for name in target)
+    if unknown := set(parts or ()) - set(known):
+        raise ValueError(f"expected parts among {', '.join(known)}; found {sorted(unknown)}")
+    for source, target in states:
+        for name in target.keys() & set(known if parts is None else parts):
             target[name].copy_(source[name])
-    out = model.hf(input_ids=asked.corrupt[:, cut:], use_cache=True, **{architecture.CACHE: mixed})
-    rows = torch.arange(len(asked), device=asked.last.device)
-    return asked.difference(out.logits[rows, asked.last - cut])
+    keyword = {model.architecture.CACHE: mixed}
+    logits = model.hf(input_ids=asked.corrupt[:, cut:], use_cache=True, **keyword).logits
+    return asked.score(logits[torch.arange(len(asked)), asked.last - cut])
 
 
 @torch.no_grad()
 def knockout(
     model, asked: Asked, sources: Tensor, queries: Tensor, window: int, spread: bool = True
 ) -> Tensor:
-    """Whether the answer is still the likeliest word when no source reaches any query: [window pair].
+    """Whether the answer is still the likeliest word when no source reaches any query [window pair]:
+    1, 0, or nan where softmax attention would have nothing left to read.
 
     sources, queries: masks [pair pos]. Window i blocks them in layers i ... i + window - 1, in the
     clean run (Geva et al. 2023; Endy et al. 2025 for the scan's dual state). spread: as in
     `attention.block`, which does the blocking.
     """
-    n_layers = len(model.architecture.blocks(model.hf))
-    if not 1 <= window <= n_layers:
-        raise ValueError(f"expected a window of 1 to {n_layers} layers; found {window}")
-    at, found = torch.arange(len(asked), device=asked.last.device), []
-    for first in range(n_layers - window + 1):
-        layers = range(first, first + window)
-        logits = attention.block(model, asked.clean, layers, sources, queries, spread)
-        found.append(logits[at, asked.last].argmax(-1) == asked.answers)
-    return torch.stack(found)
+    model.requires("hidden attention")
+    if not 1 <= window <= model.n_layers:
+        raise ValueError(f"expected a window of 1 to {model.n_layers} layers; found {window}")
+
+    def right(layers: range, rows: Tensor) -> Tensor:
+        ids, last = asked.ids[rows], asked.last[rows]
+        try:
+            logits = attention.block(model, ids, layers, sources[rows], queries[rows], spread)
+        except ValueError:  # some query reads nothing but sources: find its prompt
+            if len(rows) == 1:
+                return torch.full_like(rows, torch.nan, dtype=torch.float32)
+            return torch.cat([right(layers, half) for half in rows.tensor_split(2)])
+        return asked[rows].right(logits[torch.arange(len(rows)), last]).float()
+
+    rows = torch.arange(len(asked), device=asked.last.device)
+    firsts = range(model.n_layers - window + 1)
+    return torch.stack([right(range(first, first + window), rows) for first in firsts])
 
 
 # ---- comparing two estimates ---------------------------------------------------------------------
@@ -406,14 +348,15 @@ def rank_agreement(exact: Effects, estimate: Effects, floor: float, seed: int = 
     Over the cells whose exact effect is larger than `floor` in size: where a patch does nothing, ranks
     are noise.
     """
-    kept = (exact.values.abs() > floor) & estimate.values.isfinite()  # nan is not larger than anything
+    effects = [one.values.cpu() for one in (exact, estimate)]
+    kept = (effects[0].abs() > floor) & effects[1].isfinite()  # nan is not larger than anything
     pair = kept.nonzero()[:, 1].numpy()
-    places = [each.values[kept].unique(return_inverse=True)[1].numpy() for each in (exact, estimate)]
+    places = [values[kept].unique(return_inverse=True)[1].numpy() for values in effects]
 
     def correlation(rows: np.ndarray) -> float:
         times = np.bincount(rows, minlength=kept.shape[1])[pair]  # how often each cell was drawn
         a, b = (_ranks(place, times) for place in places)
-        a, b = (each - np.average(each, weights=times) for each in (a, b))
+        a, b = (ranks - np.average(ranks, weights=times) for ranks in (a, b))
         return (times * a * b).sum() / math.sqrt((times * a * a).sum() * (times * b * b).sum())
 
     return stats.bootstrap(range(kept.shape[1]), correlation, seed)
