@@ -310,33 +310,34 @@ def _transplanted(
 
 
 @torch.no_grad()
+def blocked(
+    model, asked: Asked, layers: Sequence[int], sources: Tensor, queries: Tensor, spread: bool = True
+) -> Tensor:
+    """Whether the answer is still the likeliest word when in these layers no source reaches any query
+    [pair]: 1, 0, or nan where softmax attention would have nothing left to read.
+
+    sources, queries: masks [pair pos], in the clean run. spread: as in `attention.block`.
+    """
+    try:
+        logits = attention.block(model, asked.ids, layers, sources, queries, spread)
+    except ValueError:  # somewhere a query reads nothing but sources: find its prompt
+        if len(asked) == 1:
+            return torch.full_like(asked.last, torch.nan, dtype=torch.float32)
+        halves = torch.arange(len(asked)).tensor_split(2)
+        rights = (blocked(model, asked[i], layers, sources[i], queries[i], spread) for i in halves)
+        return torch.cat(list(rights))
+    return asked.right(logits[torch.arange(len(asked)), asked.last]).float()
+
+
 def knockout(
     model, asked: Asked, sources: Tensor, queries: Tensor, window: int, spread: bool = True
 ) -> Tensor:
-    """Whether the answer is still the likeliest word when no source reaches any query [window pair]:
-    1, 0, or nan where softmax attention would have nothing left to read.
-
-    sources, queries: masks [pair pos]. Window i blocks them in layers i ... i + window - 1, in the
-    clean run (Geva et al. 2023; Endy et al. 2025 for the scan's dual state). spread: as in
-    `attention.block`, which does the blocking.
-    """
-    model.requires("hidden attention")
+    """`blocked` window by window: in layers i ... i + window - 1 for each i [window pair] (Geva et al.
+    2023; Endy et al. 2025 for the scan's dual state)."""
     if not 1 <= window <= model.n_layers:
         raise ValueError(f"expected a window of 1 to {model.n_layers} layers; found {window}")
-
-    def right(layers: range, rows: Tensor) -> Tensor:
-        ids, last = asked.ids[rows], asked.last[rows]
-        try:
-            logits = attention.block(model, ids, layers, sources[rows], queries[rows], spread)
-        except ValueError:  # some query reads nothing but sources: find its prompt
-            if len(rows) == 1:
-                return torch.full_like(rows, torch.nan, dtype=torch.float32)
-            return torch.cat([right(layers, half) for half in rows.tensor_split(2)])
-        return asked[rows].right(logits[torch.arange(len(rows)), last]).float()
-
-    rows = torch.arange(len(asked), device=asked.last.device)
-    firsts = range(model.n_layers - window + 1)
-    return torch.stack([right(range(first, first + window), rows) for first in firsts])
+    windows = (range(i, i + window) for i in range(model.n_layers - window + 1))
+    return torch.stack([blocked(model, asked, w, sources, queries, spread) for w in windows])
 
 
 # ---- comparing two estimates ---------------------------------------------------------------------
