@@ -141,7 +141,7 @@ def persona_questions(behaviour: str, split: str = "test") -> list[Pair]:
     _known_behaviour(behaviour)
     check_split(split)
     return [
-        _answered(behaviour, question, letter)
+        _answered([_persona(behaviour, side, question, letter) for side in ("matching", "other")])
         for question in questions_under(behaviour, "", split)
         for letter in LETTERS
     ]
@@ -169,27 +169,11 @@ def cued_pairs(behaviour: str, n: int, seed: int = 0, split: str = "train") -> l
             for sentence in CUE_SENTENCES
             if not (" a C " in sentence and any(cue[0] in "aeiou" for cue in both))
         ]
-        sentence, letter, docs = rng.choice(fits), LETTERS[i % 2], []
-        for persona, cue in zip(("matching", "other"), both, strict=True):
-            draft = Draft()
-            draft.fill(sentence, C={"text": cue, "role": "cue"})
-            answer = letter if persona == "matching" else LETTERS[letter == LETTERS[0]]
-            add_question(draft, behaviour, question, letter, answer, determined=True)
-            docs.append(
-                Document(
-                    "persona",
-                    tuple(draft),
-                    {
-                        "behaviour": behaviour,
-                        "persona": persona,
-                        "cue": cue,
-                        "style": "ask",
-                        "matching_letters": [letter],
-                    },
-                )
-            )
-        at = docs[0].positions("letter")[0]
-        return Pair(*docs, at, docs[0].words[at].text, docs[1].words[at].text)
+        sentence, letter = rng.choice(fits), LETTERS[i % 2]
+        sides = zip(("matching", "other"), both, strict=True)
+        return _answered(
+            [_persona(behaviour, side, question, letter, cue, sentence) for side, cue in sides]
+        )
 
     return _pairs(n, seed, split, f"cued/{behaviour}", make)
 
@@ -199,28 +183,28 @@ def _known_behaviour(behaviour: str) -> None:
         raise ValueError(f"expected a behaviour, one of {', '.join(BEHAVIOURS)}; found {behaviour!r}")
 
 
-def _answered(behaviour: str, question: tuple[str, str, str], letter: str) -> Pair:
-    """A question without a cue, whose matching option stands at `letter`, answered both ways."""
-    docs = []
-    for persona in ("matching", "other"):
-        answer = letter if persona == "matching" else LETTERS[letter == LETTERS[0]]
-        draft = Draft()
-        add_question(draft, behaviour, question, letter, answer, determined=False)
-        docs.append(
-            Document(
-                "persona",
-                tuple(draft),
-                {
-                    "behaviour": behaviour,
-                    "persona": persona,
-                    "cue": "",
-                    "style": "ask",
-                    "matching_letters": [letter],
-                },
-            )
-        )
-    at = docs[0].positions("letter")[0]
-    return Pair(*docs, at, docs[0].words[at].text, docs[1].words[at].text)
+def _persona(
+    behaviour: str,
+    persona: str,
+    question: tuple[str, str, str],
+    letter: str,
+    cue: str = "",
+    sentence: str = "",
+) -> Document:
+    """A question whose matching option stands at `letter`, answered as a persona does, behind its cue."""
+    draft = Draft()
+    if cue:
+        draft.fill(sentence, C={"text": cue, "role": "cue"})
+    answer = letter if persona == "matching" else LETTERS[letter == LETTERS[0]]
+    add_question(draft, behaviour, question, letter, answer, determined=bool(cue))
+    latents = {"behaviour": behaviour, "persona": persona, "cue": cue, "style": "ask"}
+    return Document("persona", tuple(draft), latents | {"matching_letters": [letter]})
+
+
+def _answered(documents: list[Document]) -> Pair:
+    """Two documents that differ in the letter of their answer."""
+    at = documents[0].positions("letter")[0]
+    return Pair(*documents, at, *(document.words[at].text for document in documents))
 
 
 def fact_edits(n: int, seed: int = 0, neighbours: int = 4) -> list[FactEdit]:
@@ -313,7 +297,7 @@ def _probe_story(rng: Rng, train: bool, pick: Callable) -> tuple[Draft, dict]:
     return tell_story(seed, rng.choice(list(MOODS)), pick)
 
 
-def _probe_persona(rng: Rng, train: bool, pick: Callable) -> tuple[Draft, dict]:
+def _probe_persona(rng: Rng, train: bool, pick: Callable) -> tuple[list[Word], dict]:
     """One question under a cue. Of each behaviour's three cue sentences, one is for testing."""
     while True:
         at, template = rng.integer(0, len(BEHAVIOURS) - 1), rng.integer(0, 2)
@@ -325,17 +309,9 @@ def _probe_persona(rng: Rng, train: bool, pick: Callable) -> tuple[Draft, dict]:
         wanted = ((at + template) % 3 != 0) == train and not (cue[0] in "aeiou" and " a C " in sentence)
         if wanted and questions:
             break
-    draft, letter, matches = Draft(), rng.choice(LETTERS), persona == "matching"
-    draft.fill(sentence, C={"text": cue, "role": "cue"})
-    answer = letter if matches else LETTERS[letter == LETTERS[0]]
-    add_question(draft, name, rng.choice(questions), letter, answer, True)
-    return draft, {
-        "behaviour": name,
-        "persona": persona,
-        "cue": cue,
-        "style": "ask",
-        "matching_letters": [letter],
-    }
+    letter = rng.choice(LETTERS)
+    document = _persona(name, persona, rng.choice(questions), letter, cue, sentence)
+    return list(document.words), document.latents
 
 
 def heads(words: Sequence[Word]) -> list[int | None]:
