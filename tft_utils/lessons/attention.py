@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import pad
 
 from tft_utils.course.exercises import Wrong
-from tft_utils.course.plots import GREY, RC, STYLES
+from tft_utils.course.plots import CONTROL, GREY, panels, style
 
 
 def unroll(delta, A, B, C):
@@ -50,14 +52,21 @@ def to_words(alpha, D, sigma, taps, gate):
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-4, atol=1e-5)
+    return torch.allclose(a.float(), b.float(), rtol=1e-4, atol=1e-5)
 
 
-def _expect_shape(found, shape: tuple[int, ...], what: str) -> None:
-    if not torch.is_tensor(found):
-        raise Wrong(f"expected one tensor, found {type(found).__name__}; return {what}")
-    if tuple(found.shape) != shape:
-        raise Wrong(f"expected {what} of shape {list(shape)}, found {list(found.shape)}")
+def _right(answer, truth: Tensor, what: str) -> bool:
+    """Whether an answer, which must be a tensor of the right shape, is right."""
+    if not torch.is_tensor(answer):
+        raise Wrong(f"expected one tensor, found {type(answer).__name__}; return {what}")
+    if answer.shape != truth.shape:
+        raise Wrong(f"expected {what} of shape {list(truth.shape)}, found {list(answer.shape)}")
+    return _close(answer, truth)
+
+
+def _refuse(answer: Tensor, mistakes: Mapping[str, Tensor], otherwise: str) -> None:
+    """Says which known mistake gives this answer."""
+    raise Wrong(next((said for said, wrong in mistakes.items() if _close(answer, wrong)), otherwise))
 
 
 def _random(*shapes: tuple[int, ...]) -> list[Tensor]:
@@ -66,14 +75,10 @@ def _random(*shapes: tuple[int, ...]) -> list[Tensor]:
 
 
 def check_unroll(attempt) -> None:
-    draws = torch.Generator().manual_seed(1)
-    delta = 0.3 + torch.rand(5, 3, generator=draws)
-    A = -0.3 - torch.rand(3, 2, generator=draws)
-    B, C = _random((5, 2), (5, 2))
-    found = attempt(delta, A, B, C)
-    _expect_shape(found, (3, 5, 5), "weights [channel query source]")
-    truth = unroll(delta, A, B, C)
-    if _close(found, truth):
+    delta, A, B, C = _random((5, 3), (3, 2), (5, 2), (5, 2))
+    delta, A = 0.3 + delta.abs() / 2, -0.3 - A.abs() / 2
+    weights = attempt(delta, A, B, C)
+    if _right(weights, unroll(delta, A, B, C), "weights [channel query source]"):
         long = torch.full((200, 1), 5.0)  # gaps of up to 1,000: exp of them is infinite
         if not attempt(long, torch.tensor([[-1.0]]), *torch.ones(2, 200, 1)).isfinite().all():
             raise Wrong(
@@ -81,174 +86,133 @@ def check_unroll(attempt) -> None:
                 "negative and its exponential explodes; cut the gap off at 0 before exp"
             )
         return
-    if found.triu(1).abs().max() > 1e-6:
+    if weights.triu(1).abs().max() > 1e-6:
         raise Wrong("a word reads words after it; sources after the query get weight 0")
-    written = delta.T[:, :, None] * B
-    passed = delta.cumsum(0).T
+    passed, own = delta.cumsum(0).T, delta.T[:, :, None]
     gap = (passed[:, :, None] - passed[:, None, :]).clamp(min=0)
 
-    def with_gap(gap: Tensor, written: Tensor = written) -> Tensor:
+    def with_gap(gap: Tensor, written: Tensor = own * B, read: Tensor = C) -> Tensor:
         kept = torch.exp(gap[..., None] * A[:, None, None])
-        return torch.einsum("tn,ctsn,csn->cts", C, kept, written).tril()
+        return torch.einsum("tn,ctsn,csn->cts", read, kept, written).tril()
 
+    early, late = with_gap(gap + own.mT), with_gap((gap - own).clamp(min=0))
+    exchanged = with_gap(gap, own * C, B)
     mistakes = {
-        "the source's own step fades it already: what is written at s fades from s + 1 on": with_gap(
-            gap + delta.T[:, None, :]
-        ),
-        "the last step is missing: what is written at s also fades at the query itself": with_gap(
-            (gap - delta.T[:, :, None]).clamp(min=0)
-        ),
+        "the source's own step fades it already: what is written at s fades from s + 1 on": early,
+        "the last step is missing: what is written at s also fades at the query itself": late,
         "the step size is missing from what is written: delta times B": with_gap(gap, B.expand(3, 5, 2)),
         "nothing fades: each later word keeps exp(delta A) of it": with_gap(torch.zeros_like(gap)),
-        "B and C are exchanged: the source writes with B, the query reads with C": torch.einsum(
-            "sn,ctsn,tn,cs->cts", C, torch.exp(gap[..., None] * A[:, None, None]), B, delta.T
-        ).tril(),
+        "B and C are exchanged: the source writes with B, the query reads with C": exchanged,
     }
-    for mistake, wrong in mistakes.items():
-        if _close(found, wrong):
-            raise Wrong(mistake)
-    raise Wrong(
+    otherwise = (
         "expected weight [c, t, s] to be the sum over n of C_t exp(A (delta_{s+1} + ... + delta_t)) "
         "delta_s B_s; try one channel with one entry on paper"
     )
+    _refuse(weights, mistakes, otherwise)
 
 
 def check_lag_profile(attempt) -> None:
-    queries = torch.tensor([4, 5, 7])
+    queries, rows = torch.tensor([4, 5, 7]), torch.arange(3)
     (weights,) = _random((2, 3, 9))
-    found = attempt(weights, queries, 4)
-    _expect_shape(found, (2, 4), "profiles [head lag]")
-    truth = lag_profile(weights, queries, 4)
-    if _close(found, truth):
+    profiles, truth = attempt(weights, queries, 4), lag_profile(weights, queries, 4)
+    if _right(profiles, truth, "profiles [head lag]"):
         return
-    rows = torch.arange(3)
     ahead = [weights[:, rows, (queries + k).clamp(max=8)].mean(1) for k in range(4)]
+    by_row = lag_profile(weights, rows, 4)
     mistakes = {
+        "you look ahead: k words back from t is t - k": torch.stack(ahead, 1),
         "you add the weights up; take their mean over the queries": 3 * truth,
         "your lag 0 is the word before; lag 0 is the query itself": lag_profile(weights, queries - 1, 4),
         "your lags are in reverse order: k = 0 comes first": truth.flip(1),
-        "the source of row i is queries[i] - k, not i - k: rows start at the first query": lag_profile(
-            weights, rows, 4
-        ),
+        "the source of row i is queries[i] - k, not i - k: rows start at the first query": by_row,
     }
-    if _close(found[:, 0], torch.stack(ahead, 1)[:, 0]) and _close(found[:, 1], ahead[1]):
-        raise Wrong("you look ahead: k words back from t is t - k")
-    for mistake, wrong in mistakes.items():
-        if _close(found, wrong):
-            raise Wrong(mistake)
-    raise Wrong("expected entry [h, k] to be the mean over i of weights[h, i, queries[i] - k]")
+    otherwise = "expected entry [h, k] to be the mean over i of weights[h, i, queries[i] - k]"
+    _refuse(profiles, mistakes, otherwise)
 
 
 def check_to_words(attempt) -> None:
     alpha, D, sigma, taps, gate = _random((2, 6, 6), (2,), (6, 2), (3, 2), (6, 2))
     alpha = alpha.tril()
-    before = alpha.clone()
-    found = attempt(alpha, D, sigma, taps, gate)
-    if not torch.equal(alpha, before):
-        raise Wrong("you change alpha in place; build a new tensor instead")
-    _expect_shape(found, (2, 6, 6), "weights [channel query source]")
-    truth = to_words(alpha, D, sigma, taps, gate)
-    if _close(found, truth):
+    by, one = partial(to_words, alpha), torch.ones(6, 2)
+    weights, truth = attempt(alpha.clone(), D, sigma, taps, gate), by(D, sigma, taps, gate)
+    if _right(weights, truth, "weights [channel query source]"):
         return
-    if found.triu(1).abs().max() > 1e-6:
+    if weights.triu(1).abs().max() > 1e-6:
         raise Wrong(
             "a word reads words after it: tap j takes column s to column s - j, and the first j "
             "columns fall off; they do not come back at the other end"
         )
-    on_c = (alpha + D[:, None, None] * torch.eye(6)) * sigma.T[:, None]
-    forward = torch.zeros_like(on_c)
-    for j, tap in enumerate(taps):
-        forward[..., j:] += tap[:, None, None] * on_c[..., : 6 - j]
+    on_c = by(D, sigma, torch.ones(1, 2), gate)  # a single tap: nothing moves yet
+    ahead = sum(t[:, None, None] * pad(on_c, (j, 0))[..., :6].tril() for j, t in enumerate(taps))
+    by_source = by(D, sigma, taps, one) * gate.T[:, None]
     mistakes = {
-        "the skip is missing: D u_t also goes into the output": to_words(alpha, 0 * D, sigma, taps, gate),
-        "u is not c: the activation's factor sigma_s belongs to each column": to_words(
-            alpha, D, torch.ones_like(sigma), taps, gate
-        ),
-        "the gate is missing: each row is multiplied by its query's gate": to_words(
-            alpha, D, sigma, taps, torch.ones_like(gate)
-        ),
-        "the gate belongs to the query, so to rows; you multiplied columns": to_words(
-            alpha, D, sigma, taps, torch.ones_like(gate)
-        )
-        * gate.T[:, None],
-        "you move columns the wrong way: tap j brings x_k into u_{k+j}, so column k + j counts for k": gate.T[
-            :, :, None
-        ]
-        * forward.tril(),
-        "the taps are in reverse order: taps[0] meets the word itself": to_words(
-            alpha, D, sigma, taps.flip(0), gate
-        ),
-        "only the first tap arrives: add up all of them": to_words(alpha, D, sigma, taps[:1], gate),
+        "the skip is missing: D u_t also goes into the output": by(0 * D, sigma, taps, gate),
+        "u is not c: the activation's factor sigma_s belongs to each column": by(D, one, taps, gate),
+        "the gate is missing: each row is multiplied by its query's gate": by(D, sigma, taps, one),
+        "the gate belongs to the query, so to rows; you multiplied columns": by_source,
+        "you move columns the wrong way: tap j brings x_k into u_{k+j}, so column k + j is for k": ahead,
+        "the taps are in reverse order: taps[0] meets the word itself": by(D, sigma, taps.flip(0), gate),
+        "only the first tap arrives: add up all of them": by(D, sigma, taps[:1], gate),
     }
-    for mistake, wrong in mistakes.items():
-        if _close(found, wrong):
-            raise Wrong(mistake)
-    scale = math.sqrt(float((found**2).sum() / (truth**2).sum()))
-    raise Wrong(
+    scale = math.sqrt(float((weights**2).sum() / (truth**2).sum()))
+    otherwise = (
         "expected gate_t (alpha + D on the diagonal)[t, k + j] sigma_{k+j} taps[j], summed over j; "
         f"yours is {scale:.2g} times as large"
     )
+    _refuse(weights, mistakes, otherwise)
 
 
 def two_ways_to_read() -> tuple[Figure, str]:
     """A weight in each machine: one score there, a path through the state here."""
-    words = ["mila", "red", ".", "mila"]
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.2), sharey=True)
-    for axis, title in zip(
-        axes, ("Transformer: a weight is a score", "Mamba: a weight is a path"), strict=True
-    ):
-        axis.set(xlim=(-0.6, 3.9), ylim=(-0.4, 2.6), title=title)
-        axis.axis("off")
-        for x, word in enumerate(words):
-            axis.text(x, 0, word, ha="center", va="center", fontsize=13)
+    figure, ((scores, path),) = panels(1, 2, (9.2, 3.2), sharey=True)
     arrow = {"arrowstyle": "-|>", "linewidth": 1.2, "color": GREY, "shrinkA": 3, "shrinkB": 3}
+    of_score, of_path = ({"color": style(name)["color"]} for name in ("transformer", "mamba"))
+    scores.set_title("Transformer: a weight is a score")
+    path.set_title("Mamba: a weight is a path")
+    for axis, colour in ((scores, of_score), (path, of_path)):
+        axis.set(xlim=(-0.6, 3.9), ylim=(-0.4, 2.6))
+        axis.axis("off")
+        for x, word in enumerate(("mila", "red", ".", "mila")):
+            axis.text(x, 0, word, ha="center", va="center", fontsize=13)
+            bold = colour | {"linewidth": 2.6} if x == 1 else {}
+            end = (3, 1.6) if axis is scores else (x, 0.95)
+            axis.annotate("", end, (x, 0.2), arrowprops=arrow | bold)
+    scores.text(3, 1.8, "softmax(q · k) times v", ha="center", **of_score)
+    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": of_path["color"]}
+    bold = arrow | of_path | {"linewidth": 2.6}
     for x in range(4):
-        bold = {"color": STYLES[0]["color"], "linewidth": 2.6} if x == 1 else {}
-        axes[0].annotate("", (3, 1.6), (x, 0.2), arrowprops=arrow | bold)
-    axes[0].text(3, 1.8, "softmax(q · k) times v", ha="center", color=STYLES[0]["color"])
-    bold = {"color": STYLES[1]["color"], "linewidth": 2.6}
-    for x in range(4):
-        axes[1].annotate("", (x, 0.95), (x, 0.2), arrowprops=arrow | (bold if x == 1 else {}))
-        axes[1].text(
-            x,
-            1.2,
-            "state",
-            ha="center",
-            va="center",
-            fontsize=10,
-            bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": STYLES[1]["color"]},
-        )
+        path.text(x, 1.2, "state", ha="center", va="center", fontsize=10, bbox=box)
         if x < 3:
-            axes[1].annotate("", (x + 0.68, 1.2), (x + 0.32, 1.2), arrowprops=arrow | (bold if x else {}))
-            if x:
-                axes[1].text(x + 0.5, 1.36, "keep", ha="center", fontsize=10, color=bold["color"])
-    axes[1].annotate("", (3, 2.15), (3, 1.45), arrowprops=arrow | bold)
-    axes[1].text(1.08, 0.55, "write B", fontsize=10, color=bold["color"])
-    axes[1].text(3.08, 1.75, "read C", fontsize=10, color=bold["color"])
-    axes[1].text(3.8, 2.3, "write · keep · keep · read, times u", ha="right", color=bold["color"])
-    alt = (
+            path.annotate("", (x + 0.68, 1.2), (x + 0.32, 1.2), arrowprops=bold if x else arrow)
+    path.annotate("", (3, 2.15), (3, 1.45), arrowprops=bold)
+    for x, y, said in ((1.08, 0.55, "write B"), (1.33, 1.36, "keep"), (2.33, 1.36, "keep")):
+        path.text(x, y, said, fontsize=10, **of_path)
+    path.text(3.08, 1.75, "read C", fontsize=10, **of_path)
+    path.text(3.8, 2.3, "write · keep · keep · read, times u", ha="right", **of_path)
+    return figure, (
         "Left: the last word has an arrow from each word, weighed by a score. Right: from the second "
         "word a path leads through write, keep, keep and read to the last word."
     )
-    return figure, alt
+
+
+def _heat(axis, weights: Tensor, title: str, xlabel: str, low: float = 0, most: float = 1, **options):
+    axis.set(title=title, xlabel=xlabel)
+    axis.grid(False)
+    return axis.imshow(weights, **{"cmap": "viridis", "vmin": low, "vmax": most} | options)
 
 
 def head_maps(maps: Sequence[Tensor], n_words: int) -> tuple[Figure, str]:
     """A small map [query source] for each head of each layer; maps: [head query source] a layer."""
-    heads = len(maps[0])
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axes = plt.subplots(heads, len(maps), figsize=(9.2, 6.4), sharex=True, sharey=True)
-    for layer, column in enumerate(axes.T):
-        for head, axis in enumerate(column):
-            image = axis.imshow(maps[layer][head], vmin=0, vmax=1, cmap="viridis")
-            axis.set_title(f"block {layer}, head {head}", fontsize=9)
-            axis.tick_params(labelsize=8)
-        column[-1].set_xlabel("source word", fontsize=9)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("query word", fontsize=9)
+    figure, axes = panels(len(maps[0]), len(maps), (9.2, 6.4), sharex=True, sharey=True)
+    for (head, layer), axis in np.ndenumerate(axes):
+        image = _heat(axis, maps[layer][head], f"block {layer}, head {head}", "source word")
+        axis.set_ylabel("query word")
+        axis.label_outer()
+        axis.tick_params(labelsize=8)
+        for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
+            text.set_fontsize(9)
     figure.colorbar(image, ax=axes, label="attention weight", shrink=0.6)
-    back = [float(each.diagonal(-1).mean()) for layer in maps for each in layer]
+    back = [float(head.diagonal(-1).mean()) for layer in maps for head in layer]
     return figure, (
         f"Maps of {len(back)} heads on a text of {n_words} words. Number of heads with most "
         f"weight on the word before: {sum(b > 0.5 for b in back)}."
@@ -257,11 +221,10 @@ def head_maps(maps: Sequence[Tensor], n_words: int) -> tuple[Figure, str]:
 
 def lag_maps(profiles: Tensor, periods: Sequence[int], labels: Sequence[str]) -> tuple[Figure, str]:
     """Profiles [period unit lag] as one map a period, rows labelled, the same scale for all."""
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axes = plt.subplots(1, len(periods), figsize=(9.2, 5.6), sharey=True)
+    figure, (axes,) = panels(1, len(periods), (9.2, 5.6), sharey=True)
     for axis, period, profile in zip(axes, periods, profiles, strict=True):
-        image = axis.imshow(profile, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-        axis.set(title=f"text repeats after {period} words", xlabel="lag (words back)")
+        title = f"text repeats after {period} words"
+        image = _heat(axis, profile, title, "lag (words back)", aspect="auto")
         axis.set_xticks(range(0, profile.shape[-1], 2))
         axis.set_yticks(range(len(labels)), labels, fontsize=8)
     axes[0].set_ylabel("block, head")
@@ -276,19 +239,17 @@ def lag_maps(profiles: Tensor, periods: Sequence[int], labels: Sequence[str]) ->
 
 
 def around(
-    panels: Mapping[str, Mapping[str, Sequence[float]]], offsets: Sequence[int]
+    models: Mapping[str, Mapping[str, Sequence[float]]], offsets: Sequence[int]
 ) -> tuple[Figure, str]:
-    """Per panel the mean weight at positions around the match: a raw map, then a better one."""
-    with plt.rc_context(RC):
-        figure, axes = plt.subplots(1, len(panels), figsize=(9.2, 3.4), sharex=True, sharey=True)
+    """Per model the mean weight at positions around the match: a raw map, then a better one."""
+    figure, (axes,) = panels(1, len(models), (4.6 * len(models), 3.4), sharex=True, sharey=True)
     said = []
-    raw = {"color": GREY, "linestyle": ":", "marker": "^"}
-    for axis, better, (name, lines) in zip(axes, STYLES, panels.items(), strict=True):
+    for axis, (name, lines) in zip(axes, models.items(), strict=True):
         axis.axvline(0, color="#BBBBBB", linewidth=1.5)
-        for style, (kind, values) in zip((raw, better), lines.items(), strict=True):
-            axis.plot(offsets, values, label=kind, **style)
-            peak = offsets[max(range(len(offsets)), key=values.__getitem__)]
-            said.append(f"{name}, {kind}: {peak:+d}")
+        looks = CONTROL | {"linestyle": ":"}, style(name)
+        for look, (kind, shares) in zip(looks, lines.items(), strict=True):
+            axis.plot(offsets, shares, label=kind, **look)
+            said.append(f"{name}, {kind}: {offsets[int(np.argmax(shares))]:+d}")
         axis.set(title=name, xlabel="source, words after the match", xticks=offsets, ylim=(0, None))
         axis.legend(frameon=False, fontsize=9, loc="upper left")
     axes[0].set_ylabel("share of the row")
@@ -296,48 +257,36 @@ def around(
 
 
 def by_block(
-    found: Mapping[str, Sequence[float]], controls: Mapping[str, Sequence[float]], ylabel: str
+    models: Mapping[str, Sequence[float]], controls: Mapping[str, Sequence[float]], ylabel: str
 ) -> tuple[Figure, str]:
     """A value per block and model over relative depth; controls are thin and grey."""
-    with plt.rc_context(RC):
-        figure, axis = plt.subplots(figsize=(7.4, 3.6))
-    for style, (name, values) in zip(STYLES, found.items(), strict=True):
-        x = [i / (len(values) - 1) for i in range(len(values))]
-        axis.plot(x, values, label=name, **style)
-        axis.plot(
-            x,
-            controls[name],
-            label=f"{name}, control",
-            **style | {"color": GREY, "linewidth": 1, "markersize": 3},
-        )
+    (figure, ((axis,),)), peaks = panels(1, 1, (7.4, 3.6)), []
+    for name, shares in models.items():
+        depths = np.linspace(0, 1, len(shares))
+        axis.plot(depths, shares, label=name, **style(name))
+        peaks.append(f"{name} at block {int(np.argmax(shares))} with {max(shares):.0%}")
+        thin = style(name) | {"color": GREY, "linewidth": 1, "markersize": 3}
+        axis.plot(depths, controls[name], label=f"{name}, control", **thin)
     axis.set(xlabel="block / last block", ylabel=ylabel, ylim=(-0.03, 1.03))
     axis.legend(frameon=False)
-    peaks = " and ".join(
-        f"{name} at block {max(range(len(v)), key=v.__getitem__)} with {max(v):.0%}"
-        for name, v in found.items()
-    )
-    top = max(value for values in controls.values() for value in values)
-    return figure, f"{ylabel} peaks for {peaks}; the control stays at or below {top:.0%}."
+    top = max(map(max, controls.values()))
+    return figure, f"{ylabel} peaks for {' and '.join(peaks)}; the control stays at or below {top:.0%}."
 
 
 def word_maps(words: Sequence[str], maps: Mapping[str, Tensor], label: str) -> tuple[Figure, str]:
     """Maps [query source] over the same words, side by side: non-negative ones on one scale from 0,
     signed ones on one scale around 0. The first word has one source only and may exceed the scale."""
-    most = max(float(each[1:].abs().max()) for each in maps.values())
-    signed = any(bool((each < 0).any()) for each in maps.values())
+    most = max(float(weights[1:].abs().max()) for weights in maps.values())
+    signed = any(bool((weights < 0).any()) for weights in maps.values())
     colours, low = ("RdBu_r", -most) if signed else ("viridis", 0)
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axes = plt.subplots(
-            1, len(maps), figsize=(4.6 * len(maps) + 0.6, 4.6), sharey=True, squeeze=False
-        )
+    figure, (axes,) = panels(1, len(maps), (4.6 * len(maps) + 0.6, 4.6), sharey=True)
     said = []
-    for axis, (name, each) in zip(axes[0], maps.items(), strict=True):
-        image = axis.imshow(each, cmap=colours, vmin=low, vmax=most)
+    for axis, (name, weights) in zip(axes, maps.items(), strict=True):
+        image = _heat(axis, weights, name, "source", low, most, cmap=colours)
         axis.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
         axis.set_yticks(range(len(words)), words, fontsize=8)
-        axis.set(title=name, xlabel="source")
-        source = int(each[-1].abs().argmax())
+        source = int(weights[-1].abs().argmax())
         said.append(f"{name}'s strongest source is '{words[source]}', word {source + 1}")
-    axes[0][0].set_ylabel("query")
+    axes[0].set_ylabel("query")
     figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     return figure, f"For the last word '{words[-1]}', {' and '.join(said)}."

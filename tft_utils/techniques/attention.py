@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from tft_utils import reading, stats
-from tft_utils.architectures.recurrent import keep
 from tft_utils.corpora.questions import Item
 from tft_utils.reading import Asked
 
@@ -33,9 +32,25 @@ PRODUCTS = 2**23  # numbers in the largest array that `contributions` builds
 @torch.no_grad()
 def mixings(model, ids: Tensor, layers: Iterable[int] | None = None) -> list:
     """The `Mixing` of each layer (None: all, in order) on these ids [batch pos], in one run."""
-    layers = sorted(range(model.n_layers) if layers is None else layers)
-    stream = reading.streams(model, ids, layers[-1])
-    return [model.mixing(layer, stream[layer]) for layer in layers]
+    layers = set(range(model.n_layers) if layers is None else layers)
+    x, frozen = model.embed(ids), []
+    for layer in range(max(layers) + 1):
+        x = _through(model, layer, x, frozen.append) if layer in layers else model.block(layer, x)
+    return frozen
+
+
+def _through(model, layer: int, x: Tensor, change: Callable[..., Tensor | None]) -> Tensor:
+    """Block `layer` on x; what change(its `Mixing`) gives, if it does, is added to its mixer's output."""
+    points: dict = {}
+
+    def put(name: str, value, t: int | None = None):
+        points.setdefault(name, value)
+        if name != "mixer":
+            return value
+        added = change(model.kind(layer).mixing.of(points, model.module("output", layer)))
+        return value if added is None else value + added.to(value.dtype)
+
+    return model.block(layer, x, put)
 
 
 # ---- maps ----------------------------------------------------------------------------------------
@@ -301,30 +316,18 @@ def block(
     query reads of itself past the mixing, such as a skip, stays.
     Errors: `ValueError` when softmax attention would have no source left for a query.
     """
+
+    def change(mixing) -> Tensor:
+        cut = _spread(sources, mixing.spread if spread else 0)
+        return mixing.read_out(_lost(mixing, cut, queries)) * queries[..., None]
+
     x, layers = model.embed(ids), set(layers)
     for layer in range(model.n_layers):
-        put = _without(model, layer, sources, queries, spread) if layer in layers else keep
-        x = model.block(layer, x, put)
+        x = _through(model, layer, x, change) if layer in layers else model.block(layer, x)
     return model.to_logits(x)
 
 
-def _without(model, layer: int, sources: Tensor, queries: Tensor, spread: bool) -> Callable:
-    """The `put` of a block whose mixer's output lacks what the queries read of the sources."""
-    points: dict = {}
-
-    def put(name: str, value, t: int | None = None):
-        points.setdefault(name, value)
-        if name != "mixer":
-            return value
-        mixing = model.kind(layer).mixing.of(points, model.module("output", layer))
-        cut = _spread(sources, mixing.spread if spread else 0)
-        change = mixing.read_out(_change(mixing, cut, queries)) * queries[..., None]
-        return value + change.to(value.dtype)
-
-    return put
-
-
-def _change(mixing, sources: Tensor, queries: Tensor) -> Tensor:
+def _lost(mixing, sources: Tensor, queries: Tensor) -> Tensor:
     """How the mixed values [batch unit pos width] change when nothing is read of the sources."""
     values, cut = mixing.values(mixing.levels[0]), sources[:, None, :, None]
     change = -mixing.mix(values * cut)
