@@ -45,6 +45,7 @@ differentiated twice, so a backward with `create_graph` runs through readable Py
 import importlib
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial, reduce
 from operator import attrgetter
 from types import SimpleNamespace
@@ -52,6 +53,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+from tft_utils.architectures.recurrent import keep, wide
 
 try:
     from tft_utils.architectures import mamba_kernels as kernels
@@ -59,6 +63,8 @@ except ImportError:  # no numba: the plain PyTorch core needs nothing
     kernels = None
 
 CHUNK = 16  # steps between stored states: with d_state 16 they take the memory of one more u
+BLOCK = 16  # queries whose hidden attention is computed together
+WORKSPACE = 2**19  # numbers in one scratch array: small enough to stay in the cache
 
 
 # ---- the pure functions -------------------------------------------------------------------------
@@ -160,6 +166,115 @@ def _first_state(*inputs):
             )
     dtype = reduce(torch.promote_types, (x.dtype for x in inputs if x is not None), torch.float32)
     return u.new_zeros(len(u), *A.shape, dtype=dtype) if inputs[-1] is None else inputs[-1].to(dtype)
+
+
+# ---- the scan frozen on one input -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The selective scan frozen on one input: a `Recurrence` whose decay differs in every entry.
+
+    delta [... pos channel]; A [channel d_state]; B, C [... pos d_state]; past: the state before,
+    [... channel d_state], sizes of leading axes 1 or equal.
+    """
+
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    past: Tensor | None = None
+    put: object = keep
+
+    @property
+    def heads(self) -> int:
+        return self.delta.shape[-1]
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """y [... pos channel 1] for u [... pos channel 1]."""
+        u = u[..., 0]
+        if getattr(self.put, "stepwise", False):
+            return self._step_by_step(u)[..., None]
+        if self.past is not None and u.shape[-2] == 1:
+            return self._one_step(u)[..., None]
+        lead = u.shape[:-2]
+        start = None if self.past is None else self.past.expand(*lead, -1, -1).flatten(0, -3)
+        flat = (
+            part.expand(*lead, *part.shape[-2:]).flatten(0, -3).mT
+            for part in (u, self.delta, self.B, self.C)
+        )
+        u, delta, B, C = flat
+        return selective_scan(u, delta, self.A, B, C, initial_state=start).mT.unflatten(0, lead)[
+            ..., None
+        ]
+
+    def _one_step(self, u: Tensor) -> Tensor:
+        """y of one more word, in several variants of one past: the new states are never stored."""
+        delta, B, C = self.delta[..., 0, :], self.B[..., 0, :], self.C[..., 0, :]
+        kept = (delta[..., None] * self.A).exp_() * self.past  # [... channel d_state]
+        y = (kept @ C[..., None].to(kept.dtype))[..., 0]
+        return (y + delta * (B * C).sum(-1, keepdim=True) * u[..., 0, :])[..., None, :]
+
+    def _step_by_step(self, u: Tensor) -> Tensor:
+        """y [... pos channel]; `put` gets 'state', h_t, and 'carry', what step t + 1 takes."""
+        h = u.new_zeros(*u.shape[:-2], *self.A.shape) if self.past is None else self.past
+        outputs = []
+        for t in range(u.shape[-2]):
+            d = self.delta[..., t, :, None]
+            h = torch.exp(d * self.A) * h + d * u[..., t, :, None] * self.B[..., t, None, :]
+            h = self.put("state", h, t)
+            outputs.append((h @ self.C[..., t, :, None])[..., 0])
+            h = self.put("carry", h, t)
+        return torch.stack(outputs, -2)
+
+    def row(self, i: int, length: int) -> "Scan":
+        """The first `length` positions of sequence i, as a batch of one."""
+        delta, B, C = (part[i : i + 1, :length] for part in (self.delta, self.B, self.C))
+        return Scan(delta, self.A, B, C)
+
+    def weights(self, queries: Tensor, heads: list[int]) -> Tensor:
+        """alpha [batch channel query source], for some queries and channels.
+
+        alpha[e,t,s] = d_s[e] sum_n C_t[n] B_s[n] exp(A[e,n] (S_t[e] - S_s[e])), S_t = d_1 + ... + d_t.
+        O(query pos channel d_state) time: matrix products but for the BLOCK next to the diagonal.
+        """
+        delta, A = wide(self.delta.detach()[..., heads]).transpose(1, 2), self.A.detach()[heads]
+        steps = delta.double().cumsum(-1)  # S: in float32 its differences would lose digits
+        alpha = delta.new_zeros(len(delta), len(heads), len(queries), delta.shape[-1])
+        group = max(1, WORKSPACE // (delta.shape[-1] * A.shape[1]))
+        for q in range(0, len(queries), BLOCK):
+            for e in range(0, len(heads), group):
+                part, some = slice(e, e + group), queries[q : q + BLOCK]
+                self._fill(alpha[:, part, q : q + BLOCK], some, steps[:, part], delta[:, part], A[part])
+        return alpha
+
+    def _fill(self, alpha: Tensor, queries: Tensor, steps: Tensor, delta: Tensor, A: Tensor) -> None:
+        """alpha of a few queries, written into [batch channel query source].
+
+        Before the first query, exp(A (S_t - S_s)) = exp(A (S_t - r)) exp(A (r - S_s)) with r = S just
+        before it: both exponents are negative, and the sum over n is a matrix product. From the
+        first query on, it is taken literally.
+        """
+        B, C = wide(self.B.detach()), wide(self.C.detach())
+        first, last = int(queries.min()), int(queries.max()) + 1
+
+        def decay(gap: Tensor) -> Tensor:  # exp(A gap) [batch channel pos n]
+            return (gap.to(A.dtype)[..., None] * A[:, None]).exp_()
+
+        at = steps[..., queries]  # S_t [batch channel query]
+        if first:
+            r = steps[..., first - 1 : first]
+            left = decay(at - r) * C[:, None, queries]  # [batch channel query n]
+            right = decay(r - steps[..., :first]).mul_(B[:, None, :first])
+            right *= delta[..., :first, None]  # [batch channel source n]
+            alpha[..., :first] = left @ right.transpose(-1, -2)
+        gap = (at[..., None] - steps[..., None, first:last]).clamp(min=0).to(A.dtype)
+        CB = torch.einsum("btn,bsn->nbts", C[:, queries], B[:, first:last])
+        CB *= queries[:, None] >= torch.arange(first, last, device=queries.device)
+        near = alpha[..., first:last]
+        for n in range(A.shape[1]):
+            near += torch.exp(gap * A[:, n, None, None]).mul_(CB[n][:, None])
+        near *= delta[..., None, first:last]
 
 
 # What nnsight can read and edit below a mixer's `.source` after `install(model, fast=False)`: SiLU
