@@ -1,17 +1,24 @@
 """Figures: results in, figure and alt text out; the same bytes on every run; not by colour alone."""
 
+import io
 import itertools
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 import pytest
+import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from tft_utils import stats
 from tft_utils.course import plots
+from tft_utils.files import ROOT
+from tft_utils.lessons import lenses
 from tft_utils.lessons import start_here as figures
+from tft_utils.techniques.lenses import Trajectory
 
 CURVE = [stats.proportion(k, 10) for k in (0, 5, 10)]
 FLAT = [stats.proportion(0, 10)] * 3
@@ -61,6 +68,51 @@ def test_show_puts_alt_text_on_the_image_and_the_caption_below(monkeypatch):
     assert metadata["image/png"]["alt"] == alt
     assert data["image/png"].startswith("iVBOR")
     assert caption.data == "*Figure 1. Two ways.*"
+
+
+DOLLARS = "$$ x $$", "$5 and not $6"
+
+
+def figures_of_words(one: str, two: str):
+    """Figures that draw tokens or a reader's text; every kind of text a figure can have is last."""
+    yield plots.next_words({two: [(one, 0.75), (two, 0.2)], one: [(one, 0.5), (two, 0.1)]})[0]
+    chances = torch.tensor([[0.5, 0.9], [0.9, 0.5]])
+    yield lenses.trajectories({two: Trajectory([one, two], [[one, two], [two, one]], chances)})[0]
+    yield plots.compared({one: dict(zip((one, two), CURVE, strict=False))}, two, (0, 1))[0]
+    figure, axes = plt.subplots(1, 3)
+    figure.suptitle(one)
+    figure.text(0.5, 0.5, two)
+    axes[0].set(xlabel=one, ylabel=two, title=one)
+    axes[0].annotate(two, (0, 0))
+    axes[0].set_title(two, loc="left")
+    axes[0].plot([0, 1], label=one)
+    axes[0].legend(title=two)
+    axes[1].bar([one, two], [1, 2])
+    figure.colorbar(axes[2].imshow([[0, 1]]), label=two).set_ticks([0, 1], labels=[one, two])
+    yield figure
+
+
+def grey(file) -> np.ndarray:
+    return np.asarray(PIL.Image.open(file).convert("L"), float)
+
+
+def test_text_with_dollar_signs_is_drawn_as_it_is():
+    with plt.rc_context({"text.parse_math": False}):
+        expected = []
+        for figure in figures_of_words(*DOLLARS):
+            figure.savefig(file := io.BytesIO(), format="png", dpi=100)
+            expected.append(grey(file))
+    for figure, right in zip(figures_of_words(*DOLLARS), expected, strict=True):
+        found = grey(io.BytesIO(plots.png(figure)))
+        assert found.shape == right.shape
+        assert np.abs(found - right).mean() < 0.5  # png has fewer colours
+        assert not any(text.get_parse_math() for text in figure.findobj(Text))
+
+
+def test_every_figure_is_drawn_by_png():
+    """So that what it does to text holds for every figure of every lesson."""
+    sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tft_utils").rglob("*.py")}
+    assert [path.name for path, text in sources.items() if "savefig(" in text] == ["plots.py"]
 
 
 def bare(xlabel: str = "words", colour: str = "white") -> Figure:

@@ -15,6 +15,7 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from tft_utils.stats import Estimate
 
@@ -99,8 +100,11 @@ def side_by_side(n: int, gap: float = 0.18) -> list[float]:
 def png(figure: Figure) -> bytes:
     """The figure as PNG bytes, the same on every run: no software name, no date.
 
-    A palette of 256 colours makes it a third as large, and looks the same.
+    A palette of 256 colours makes it a third as large, and looks the same. All text is drawn as it is:
+    tokens and prices hold dollar signs, which would start a formula.
     """
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     whole, small = io.BytesIO(), io.BytesIO()
     figure.savefig(whole, format="png", dpi=100)
     plt.close(figure)

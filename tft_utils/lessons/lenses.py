@@ -110,15 +110,15 @@ def early_exits() -> tuple[Figure, str]:
     plain, coloured = ({"facecolor": "white", "edgecolor": edge} for edge in (GREY, colour))
     arrow = {"arrowstyle": "-|>", "linewidth": 1.6, "color": GREY, "shrinkA": 2, "shrinkB": 2}
     for k, said in enumerate(("sang", "the", "Dovella", "Dovella")):
-        x, last = 2.6 * k, k == 3
-        axis.text(x, 0, f"$r_{k}$", fontsize=13, **middle)
+        x, last, i = 2.6 * k, k == 3, "₀₁₂₃"[k]
+        axis.text(x, 0, f"r{i}", fontsize=13, style="italic", **middle)
         axis.annotate("", (x, 1.75), (x, 0.2), arrowprops=arrow | ({} if last else {"color": colour}))
         if not last:
             axis.annotate("", (x + 2.35, 0), (x + 0.3, 0), arrowprops=arrow)
             axis.text(x + 1.3, -0.32, f"block {k}", ha="center", fontsize=10)
-            moved = f"$r_{k} + A_{k} r_{k} + b_{k}$"
-            axis.text(x, 0.62, moved, fontsize=10.5, color=colour, bbox=coloured, **middle)
-        axis.text(x, 1.2, "$U\\,n(\\cdot)$", fontsize=11, bbox=plain, **middle)
+            moved = f"r{i} + A{i} r{i} + b{i}"
+            axis.text(x, 0.62, moved, style="italic", color=colour, bbox=coloured, **middle)
+        axis.text(x, 1.2, "U n(·)", style="italic", bbox=plain, **middle)
         axis.text(x, 1.95, said, fontsize=12, weight="bold", **middle)
     axis.text(0, -0.32, "embedding", ha="center", fontsize=10)
     axis.set(xlim=(-1.2, 9), ylim=(-0.5, 2.15))
