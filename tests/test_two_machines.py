@@ -34,7 +34,7 @@ def lesson():
 
 @pytest.fixture(scope="module", params=TOLERANCE, ids=["float32", "float64"])
 def pair(request):
-    return models.load_pair(dtype=request.param)
+    return models.load_models(dtype=request.param)
 
 
 @torch.no_grad()
@@ -42,10 +42,10 @@ def mixer_calls(model, text):
     """Every mixer with what it read [pos d_model] and its output, from hooks of plain PyTorch."""
     calls = []
     hooks = [
-        model.architecture.mixer(block).register_forward_hook(
+        model.module("mixer", layer).register_forward_hook(
             lambda module, inputs, output: calls.append((module, inputs[0][0], output))
         )
-        for block in model.architecture.blocks(model.hf)
+        for layer in range(model.n_layers)
     ]
     model.hf(**model.tokenizer(text, return_tensors="pt"), use_cache=False)
     for hook in hooks:
@@ -62,7 +62,7 @@ def assert_equal(found, expected, what):
 @torch.no_grad()
 def test_every_head_and_attention_layer_equals_the_library(lesson, pair):
     for text in TEXTS:
-        for i, (layer, x, (output, weights)) in enumerate(mixer_calls(pair[0], text)):
+        for i, (layer, x, (output, weights)) in enumerate(mixer_calls(pair["transformer"], text)):
             by_hand, heads = lesson["attention_by_hand"](layer, x)
             assert_equal(by_hand, output[0], f"output of layer {i}")
             for head, (found, expected) in enumerate(zip(heads, weights[0], strict=True)):
@@ -72,7 +72,7 @@ def test_every_head_and_attention_layer_equals_the_library(lesson, pair):
 @torch.no_grad()
 def test_every_mixer_equals_the_library(lesson, pair):
     for text in TEXTS:
-        for i, (layer, x, output) in enumerate(mixer_calls(pair[1], text)):
+        for i, (layer, x, output) in enumerate(mixer_calls(pair["mamba"], text)):
             assert_equal(lesson["mixer_by_hand"](layer, x), output[0], f"layer {i}")
 
 
@@ -103,7 +103,7 @@ def test_attend_equals_pytorch():
 
 
 def test_crossover_is_where_the_real_caches_cross():
-    transformer, mamba = models.load_pair()
+    transformer, mamba = models.load_models().values()
 
     def kept(model, n):
         with torch.no_grad():
@@ -133,9 +133,10 @@ def all_figures():
     effect = [stats.mean([0.0, 1.0, float(i)]) for i in range(3)]
     share = {part: stats.proportion(9, 10) for part in ("nothing", "B")}
     yield figures.two_blocks()
-    yield figures.kept_numbers([1, 5, 9], {"A": [1, 5, 9], "B": [6, 6, 6]}, 7)
+    for names in ("A", "AB", "ABC"):
+        yield figures.kept_numbers([1, 5, 9], {name: [1, 5, 9] for name in names}, 7)
     yield figures.along_sentence(words, draw - 0.5, draw)
-    yield figures.at_word(words, draw - 0.5, draw, 2)
+    yield figures.along_sentence(words, draw - 0.5, draw, at=2)
     spread = torch.tensor([[2.0, 3], [4, 5], [9, 9], [20, 30], [65, 65]])
     yield figures.horizons({"trained": spread, "untrained": spread}, 64)
     band = torch.tensor([[-1.0] * 3, [1.0] * 3])
@@ -157,10 +158,10 @@ def test_moving_the_slider_redraws_the_figure():
 
     words, draw = ["The", "keys", "are"], torch.rand(3, 3)
     slider, image, alt = widgets.step_through(
-        3, lambda at: figures.at_word(words, draw, draw, at)
+        3, lambda at: figures.along_sentence(words, draw, draw, at)
     ).children
     first, said = image.value, alt.value
     assert (slider.min, slider.max) == (0, 2)
     slider.value = 1
     assert image.value != first
-    assert said != alt.value == figures.at_word(words, draw, draw, 1)[1]
+    assert said != alt.value == figures.along_sentence(words, draw, draw, 1)[1]

@@ -11,8 +11,11 @@ wrong attempt: with the learner's function when it is right, with the reference 
 
 import importlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
+
+import torch
+from torch import Tensor
 
 
 class NotAttempted(Exception):
@@ -21,6 +24,29 @@ class NotAttempted(Exception):
 
 class Wrong(Exception):
     """An attempt is wrong; the text is a hint in plain language, not the answer."""
+
+
+def expect_tensor(answer: object, shape: Sequence[int], what: str, hint: str = "") -> Tensor:
+    """The answer, if it is a tensor of this shape; `what` names it, the hint ends the sentence if not."""
+    if not isinstance(answer, Tensor):
+        raise Wrong(f"expected {what} as a tensor, found {type(answer).__name__}; return one tensor")
+    if tuple(answer.shape) != tuple(shape):
+        end = f"; {hint}" if hint else ""
+        raise Wrong(f"expected {what} of shape {tuple(shape)}, found {tuple(answer.shape)}{end}")
+    return answer
+
+
+def close(answer: Tensor, truth: Tensor) -> bool:
+    """Whether two tensors are equal up to rounding."""
+    same_shape = answer.shape == truth.shape
+    return same_shape and torch.allclose(answer.float(), truth.float(), rtol=1e-4, atol=1e-5)
+
+
+def refuse(answer: Tensor, mistakes: Mapping[str, Tensor], otherwise: str = "") -> None:
+    """Raises the hint of the mistake that gives this answer; if none does, `otherwise`, unless empty."""
+    hint = next((hint for hint, wrong in mistakes.items() if close(answer, wrong)), otherwise)
+    if hint:
+        raise Wrong(hint)
 
 
 def check(name: str, attempt: Callable) -> Callable:

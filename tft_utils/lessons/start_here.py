@@ -14,7 +14,7 @@ from torch import Tensor
 from tft_utils import models, reading
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora import world
-from tft_utils.course.exercises import Wrong
+from tft_utils.course.exercises import Wrong, expect_tensor
 from tft_utils.course.plots import GREY, RC, band, points, side_by_side, style
 from tft_utils.stats import Estimate
 
@@ -57,14 +57,6 @@ def _run(model, prompt: str, k: int = 0, edit=None) -> tuple[Tensor, Tensor, Ten
     return torch.stack(values["residual"]), torch.stack(values["mixer"]), logits
 
 
-def _expect_shape(found: object, shape: tuple[int, ...], names: str, hint: str) -> Tensor:
-    if not isinstance(found, Tensor):
-        raise Wrong(f"expected a tensor {names}, found {type(found).__name__}; return one tensor")
-    if tuple(found.shape) != shape:
-        raise Wrong(f"expected the shape {shape}, {names}, found {tuple(found.shape)}; {hint}")
-    return found.detach()
-
-
 def _same(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-4, atol=1e-4)
 
@@ -74,10 +66,10 @@ def check_last_word(attempt) -> None:
     for name, model in _pair().items():
         streams, mixers, _ = _run(model, prompt)
         truth = streams[:, -1]
-        vectors = _expect_shape(
+        vectors = expect_tensor(
             attempt(model, prompt),
-            tuple(truth.shape),
-            "[k d_model]",
+            truth.shape,
+            "vectors [k d_model]",
             f"{name} has {model.n_layers} blocks, so {model.n_layers + 1} depths, and you keep one "
             "vector for each of them: that of the first prompt of the batch and its last word",
         )
@@ -107,7 +99,7 @@ def check_transplant_at(attempt) -> None:
         depths = (0, model.n_layers // 2, model.n_layers)
         hint = "return the logits after the last word of the first prompt: `logits[0, -1]`"
         attempts = [attempt(model, source, target, k, subject) for k in depths]
-        logits = [_expect_shape(x, (model.config.vocab_size,), "[vocab]", hint) for x in attempts]
+        logits = [expect_tensor(x, [model.config.vocab_size], "logits [vocab]", hint) for x in attempts]
         if _all_same(logits, model, depths, source, target, subject):
             continue
         for mistake, arguments in mistakes.items():

@@ -4,14 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from tft_utils.course.exercises import Wrong
-from tft_utils.course.plots import GREY, RC, STYLES
+from tft_utils.course.exercises import Wrong, close, expect_tensor, refuse
+from tft_utils.course.plots import GREY, panels, points, style
 from tft_utils.stats import Estimate
+
+MAMBA = style("mamba")  # of the figures that walk through one machine
 
 
 def attend(q, k, v):
@@ -59,38 +60,28 @@ def horizon(delta, A):
     return alive.sum(0) + 1
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-4, atol=1e-5)
-
-
 def _pair_of_tensors(found: object, names: str) -> tuple[Tensor, Tensor]:
     if not (isinstance(found, tuple) and len(found) == 2 and all(map(torch.is_tensor, found))):
         raise Wrong(f"expected two tensors, {names}, found {type(found).__name__}; return both")
     return found
 
 
-def _expect_shape(found: Tensor, shape: tuple[int, ...], what: str) -> None:
-    if tuple(found.shape) != shape:
-        raise Wrong(f"expected {what} of shape {shape}, found {tuple(found.shape)}")
-
-
 def check_attend(attempt) -> None:
     draws = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, 4, generator=draws) for _ in range(3))
     weights, mixed = _pair_of_tensors(attempt(q, k, v), "the weights and the mixed values")
-    _expect_shape(weights, (3, 3), "weights, one row per word that looks,")
+    expect_tensor(weights, (3, 3), "weights, one row per word that looks,")
     truth, values = attend(q, k, v)
-    if not _close(weights, truth):
+    if not close(weights, truth):
         raise Wrong(_what_is_wrong_with(weights, q @ k.T))
-    if not _close(mixed, values):
+    if not close(mixed, values):
         raise Wrong(
             "the weights are right, the mixed values are not: row t is the sum of all values, each "
             "times its weight in row t, so a product of two matrices"
         )
     heads = [torch.stack([x, 2 * x]) for x in (q, k, v)]
-    again, _ = _pair_of_tensors(attempt(*heads), "the weights and the mixed values")
-    _expect_shape(again, (2, 3, 3), "weights for two heads at once")
-    if not _close(again, attend(*heads)[0]):
+    again = expect_tensor(attempt(*heads)[0], (2, 3, 3), "weights for two heads at once")
+    if not close(again, attend(*heads)[0]):
         raise Wrong(
             "right for one head, wrong for two at once: only the last two axes belong to one head, "
             "so transpose(-2, -1) and softmax(-1)"
@@ -98,19 +89,15 @@ def check_attend(attempt) -> None:
 
 
 def _what_is_wrong_with(weights: Tensor, scores: Tensor) -> str:
-    ahead = weights.triu(1).abs().max() > 1e-6
-    if _close(weights.sum(0), torch.ones(3)):
+    if close(weights.sum(0), torch.ones(3)):
         return "each column of your weights sums to 1; each row must: softmax over the last axis"
-    if ahead:
+    if weights.triu(1).abs().max() > 1e-6:
         return "a word looks at words after it; a score above the diagonal must become -inf"
-    if not _close(weights.sum(1), torch.ones(3)):
-        return (
-            "the rows of your weights do not sum to 1; hide the future in the scores, before the "
-            "softmax, not in the weights after it"
-        )
+    if not close(weights.sum(1), torch.ones(3)):
+        return "your weights' rows do not sum to 1; hide the future in the scores, before the softmax"
     future = torch.ones(3, 3, dtype=torch.bool).triu(1)
     for scale, mistake in ((1, "do not divide them"), (1 / 4, "divide them by d_head itself")):
-        if _close(weights, (scores * scale).masked_fill(future, -math.inf).softmax(-1)):
+        if close(weights, (scores * scale).masked_fill(future, -math.inf).softmax(-1)):
             return f"the scores have the wrong size: you {mistake}; divide by the root of d_head"
     return "row t must be the softmax of q_t . k_s / sqrt(d_head) over the words s up to t"
 
@@ -124,67 +111,53 @@ def check_step(attempt) -> None:
     new, y = _pair_of_tensors(attempt(h, u, delta, A, B, C), "the new state and the output")
     if not torch.equal(h, before):
         raise Wrong("you change the old state in place; build a new one instead")
-    _expect_shape(new, (3, 2), "a new state [d_inner d_state]")
-    _expect_shape(y, (3,), "an output [d_inner]")
+    expect_tensor(new, (3, 2), "a new state [d_inner d_state]")
+    expect_tensor(y, (3,), "an output [d_inner]")
     truth, read = step(h, u, delta, A, B, C)
-    keep, write = torch.exp(delta[:, None] * A), (delta * u)[:, None] * B
+    size, write = delta[:, None], (delta * u)[:, None] * B
+    large = truth - write + u[:, None] * B
+    unsized, growing = torch.exp(A) * h + write, torch.exp(-size * A) * h + write
     mistakes = {
-        "the step size is missing from what you write: a word with step 0 must leave no trace": keep * h
-        + u[:, None] * B,
-        "the step size is missing from what you keep: a word with step 0 must change nothing": torch.exp(
-            A
-        )
-        * h
-        + write,
-        "old memories grow: A is negative already, so the sign in exp(delta * A) is a plus": torch.exp(
-            -delta[:, None] * A
-        )
-        * h
-        + write,
-        "you keep delta * A times the old state; keep exp(delta * A) times it": delta[:, None] * A * h
-        + write,
+        "the step size is missing from what you write: a word with step 0 must leave no trace": large,
+        "the step size is missing from what you keep: a word with step 0 must change nothing": unsized,
+        "old memories grow: A is negative already, so the sign in exp(delta * A) is a plus": growing,
+        "you keep delta * A times the old state; keep exp(delta * A) times it": size * A * h + write,
     }
-    for mistake, state in mistakes.items():
-        if _close(new, state):
-            raise Wrong(mistake)
-    if not _close(new, truth):
+    refuse(new, mistakes)
+    if not close(new, truth):
         raise Wrong("expected the new state exp(delta A) h + delta u B, entry by entry")
-    if _close(y, h @ C):
-        raise Wrong("you read the old state; first write, then read the new one")
-    if not _close(y, read):
+    refuse(y, {"you read the old state; first write, then read the new one": h @ C})
+    if not close(y, read):
         raise Wrong("the state is right; the output is its product with C, summed over d_state")
 
 
 def check_crossover(attempt) -> None:
-    pairs = {  # blocks and width, then blocks, d_inner, d_state and kernel: the length
+    pairs = {  # blocks and width, then blocks, d_inner, d_state and kernel
         "the organisms": (6, 128, 10, 256, 16, 4),
         "Pythia-160m and Mamba-130m": (12, 768, 24, 1536, 16, 4),
         "Pythia-2.8b and Mamba-2.8b with a state of 64": (32, 2560, 64, 5120, 64, 4),
         "two models of one block": (1, 100, 1, 30, 10, 2),
     }
     for name, (blocks, width, layers, d_inner, d_state, kernel) in pairs.items():
+        sizes = {"intermediate_size": d_inner, "state_size": d_state, "conv_kernel": kernel}
         transformer = SimpleNamespace(num_hidden_layers=blocks, hidden_size=width)
-        mamba = SimpleNamespace(
-            num_hidden_layers=layers, intermediate_size=d_inner, state_size=d_state, conv_kernel=kernel
-        )
+        mamba = SimpleNamespace(num_hidden_layers=layers, **sizes)
         per_word, state = blocks * 2 * width, layers * d_inner * (d_state + kernel)
+        no_inputs = layers * d_inner * d_state
         mistakes = {
             "a word leaves a key and a value: twice as many numbers": state / (per_word / 2),
-            "Mamba also carries the last inputs of its convolution": layers
-            * d_inner
-            * d_state
-            / per_word,
+            "Mamba also carries the last inputs of its convolution": no_inputs / per_word,
             "every layer has a cache, and every layer has a state": state / layers * blocks / per_word,
         }
-        found, right = attempt(transformer, mamba), crossover(transformer, mamba)
-        if found == right:
+        length, right = attempt(transformer, mamba), crossover(transformer, mamba)
+        if length == right:
             continue
-        if not isinstance(found, int):
-            raise Wrong(f"expected a whole number of words, found {found!r}; which way to round?")
-        hints = [text for text, length in mistakes.items() if found == int(length) + 1]
-        if abs(found - right) == 1 and not hints:
+        if not isinstance(length, int):
+            raise Wrong(f"expected a whole number of words, found {length!r}; which way to round?")
+        hints = [text for text, other in mistakes.items() if length == int(other) + 1]
+        if abs(length - right) == 1 and not hints:
             hints = [
-                f"{found} words hold {found * per_word} numbers, the state {state}: the cache must "
+                f"{length} words hold {length * per_word} numbers, the state {state}: the cache must "
                 "hold more, not as many, and one word less must not"
             ]
         raise Wrong(f"for {name}: {hints[0] if hints else 'count both sides, then divide'}")
@@ -193,131 +166,100 @@ def check_crossover(attempt) -> None:
 def check_horizon(attempt) -> None:
     delta = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 4.0], [1.0, 0.0], [1.0, 0.0]])
     A = torch.tensor([[-0.3, -2.0, -0.01], [-0.3, -2.0, -0.01]])
-    found = attempt(delta, A)
-    if not torch.is_tensor(found):
-        raise Wrong(f"expected one tensor [d_inner d_state], found {type(found).__name__}")
-    _expect_shape(found, (2, 3), "horizons [d_inner d_state]")
+    words = expect_tensor(attempt(delta, A), (2, 3), "horizons [d_inner d_state]")
     truth = horizon(delta, A)  # [[4 1 6] [3 3 6]]
+    if close(words, truth):
+        return
+    alone = (torch.exp(delta[:, :, None] * A) >= 1 / math.e).sum(0) + 1
+    equal = horizon(torch.ones_like(delta), A)
     mistakes = {
         "you count the words before the fading word; count that word too": truth - 1,
-        "a memory fades through all words together: add up the steps from the first on": (
-            torch.exp(delta[:, :, None] * A) >= 1 / math.e
-        ).sum(0)
-        + 1,
-        "a word with step 0 costs nothing: use the step sizes that you are given": horizon(
-            torch.ones_like(delta), A
-        ),
+        "a memory fades through all words together: add up the steps from the first on": alone,
+        "a word with step 0 costs nothing: use the step sizes that you are given": equal,
     }
-    if _close(found, truth):
-        return
-    for mistake, wrong in mistakes.items():
-        if _close(found, wrong):
-            raise Wrong(mistake)
-    if _close(found[:, :2], truth[:, :2]):
+    refuse(words, mistakes)
+    if close(words[:, :2], truth[:, :2]):
         raise Wrong("a memory that outlives the text gets pos + 1, here 6")
-    raise Wrong(f"with steps of 1, exp(-0.3 k) is first below 1/e at k = 4, and you say {found[0, 0]:g}")
+    raise Wrong(f"with steps of 1, exp(-0.3 k) is first below 1/e at k = 4, and you say {words[0, 0]:g}")
 
 
 def two_blocks() -> tuple[Figure, str]:
     """One block of each machine, from the residual stream at the bottom to what it adds."""
-    stacks = {  # where the past comes in stands third
+    stacks = {  # what lies on top of what, and beside it; where the two join; the past
         "One block of the Transformer": (
-            [
-                "norm",
-                "query, key, value",
-                "weights: softmax(q · k)",
-                "weighted sum of values",
-                "project back",
-            ],
-            ["norm", "MLP"],
-            (4.3, 5.3),
-            "keys, values\nof every\nword",
+            "norm|query, key, value|weights: softmax(q · k)|weighted sum of values|project back",
+            *("norm|MLP", (4.3, 5.3), "keys, values\nof every\nword"),
         ),
         "One block of Mamba": (
-            [
-                "norm, project",
-                "convolution, SiLU: u",
-                "state: keep, write B, read C",
-                "+ D u, × gate",
-                "project back",
-            ],
-            ["norm, project: z", "gate: SiLU(z)"],
-            (2.45, 3.5),
-            "one state\nof fixed\nsize",
+            "norm, project|convolution, SiLU: u|state: keep, write B, read C|+ D u, × gate|project back",
+            *("norm, project: z|gate: SiLU(z)", (2.45, 3.5), "one state\nof fixed\nsize"),
         ),
     }
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axes = plt.subplots(1, 2, figsize=(9.2, 4.4))
+    figure, axes = panels(1, 2, (9.2, 4.4))
     arrow = {"arrowstyle": "-|>", "linewidth": 1.6, "color": GREY, "shrinkA": 0, "shrinkB": 0}
-    for axis, style, (title, stack) in zip(axes, STYLES, stacks.items(), strict=True):
+    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "linewidth": 1.8}
+    middle = {"ha": "center", "va": "center"}
+    colours = (style(name)["color"] for name in ("transformer", "mamba"))
+    for axis, colour, (title, stack) in zip(axes[0], colours, stacks.items(), strict=True):
         main, side, joins, past = stack
         axis.set(xlim=(-1.3, 5.4), ylim=(-0.9, 5.9), title=title)
         axis.axis("off")
-        for x, boxes in ((1.6, main), (4.3, side)):
+        for x, boxes in ((1.6, main.split("|")), (4.3, side.split("|"))):
             for y, text in enumerate(boxes):
-                edge = style["color"] if y == 2 else GREY
+                edge = colour if y == 2 else GREY  # where the past comes in
                 axis.annotate("", (x, y + 0.2), (x, y - 0.2), arrowprops=arrow)
-                axis.text(
-                    x,
-                    y + 0.5,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=10,
-                    bbox={
-                        "boxstyle": "round,pad=0.35",
-                        "facecolor": "white",
-                        "edgecolor": edge,
-                        "linewidth": 1.8,
-                    },
-                )
+                axis.text(x, y + 0.5, text, fontsize=10, bbox=box | {"edgecolor": edge}, **middle)
         axis.annotate("", (1.6, 5.3), (1.6, 4.8), arrowprops=arrow)
         bend = "arc3" if joins[0] == 4.3 else "angle,angleA=90,angleB=0"
         axis.annotate("", joins, (4.3, 1.8), arrowprops=arrow | {"connectionstyle": bend})
-        axis.text(-0.75, 2.95, past, ha="center", fontsize=10, color=style["color"])
-        axis.annotate("", (-0.12, 2.5), (-1.25, 2.5), arrowprops=arrow | {"color": style["color"]})
+        axis.text(-0.75, 2.95, past, ha="center", fontsize=10, color=colour)
+        axis.annotate("", (-0.12, 2.5), (-1.25, 2.5), arrowprops=arrow | {"color": colour})
         for y, text in ((-0.5, "residual stream of this word"), (5.55, "added to the stream")):
-            axis.text(2.8, y, text, ha="center", va="center", fontsize=10.5, weight="bold")
-    alt = (
+            axis.text(2.8, y, text, fontsize=10.5, weight="bold", **middle)
+    return figure, (
         "Two block diagrams: the Transformer's past enters at the softmax, from the keys and "
         "values of every word; Mamba's enters through one state of fixed size."
     )
-    return figure, alt
 
 
 def kept_numbers(
     lengths: Sequence[int], kept: Mapping[str, Sequence[int]], crossing: int
 ) -> tuple[Figure, str]:
     """How many numbers each model carries from a text, against the text's length in words."""
-    with plt.rc_context(RC):
-        figure, axis = plt.subplots(figsize=(7, 3.4))
-    for style, (name, numbers) in zip(STYLES, kept.items(), strict=True):
-        axis.plot(lengths, [n / 1000 for n in numbers], label=name, **style)
+    figure, ((axis,),) = panels(1, 1, (7, 3.4))
+    for name, numbers in kept.items():
+        axis.plot(lengths, [n / 1000 for n in numbers], label=name, **style(name))
     axis.axvline(crossing, color=GREY, linestyle=":", linewidth=1.5)
     axis.text(crossing + 1, axis.get_ylim()[1] * 0.93, f"{crossing} words", color=GREY)
     axis.set(xlabel="length of the text (words)", ylabel="numbers kept (thousands)", ylim=(0, None))
     axis.legend(frameon=False)
     ends = " and ".join(f"{name} keeps {n[0]:,} to {n[-1]:,} numbers" for name, n in kept.items())
-    return (figure, f"From {lengths[0]} to {lengths[-1]} words {ends}; they cross at {crossing} words.")
+    return figure, f"From {lengths[0]} to {lengths[-1]} words {ends}; they cross at {crossing} words."
 
 
-def along_sentence(words: Sequence[str], steps: Tensor, norms: Tensor) -> tuple[Figure, str]:
+def along_sentence(
+    words: Sequence[str], steps: Tensor, norms: Tensor, at: int | None = None
+) -> tuple[Figure, str]:
     """Two maps [layer word]: step size against the layer's mean (log2), state length (share of
-    the layer's largest)."""
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axes = plt.subplots(2, 1, figsize=(8.6, 4.8), sharex=True)
+    the layer's largest). at: only the words up to this one."""
+    figure, grid = panels(2, 1, (8.6, 4.8), sharex=True)
     most = float(steps.abs().max())
     maps = (
         (steps, "step size, in doublings\nagainst the layer's mean", "RdBu_r", -most, most),
         (norms, "length of the state,\nshare of its largest", "viridis", 0, 1),
     )
+    axes, later = grid[:, 0], torch.arange(len(words)) > (len(words) if at is None else at)
     for axis, (values, label, colours, low, high) in zip(axes, maps, strict=True):
-        image = axis.imshow(values.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto")
+        shown = values.masked_fill(later, math.nan).numpy()
+        image = axis.imshow(shown, cmap=colours, vmin=low, vmax=high, aspect="auto")
         figure.colorbar(image, ax=axis, label=label)
-        axis.set_yticks(range(0, len(values), 3))
-        axis.set_ylabel("block")
+        axis.set(ylabel="block", yticks=range(0, len(values), 3))
+        axis.grid(visible=False)
     axes[1].set_xticks(range(len(words)), words, rotation=45, ha="right")
     axes[1].set_xlabel("word read")
+    if at is not None:
+        block = int(norms[:, at].argmax())
+        return figure, f"At word {at + 1}, '{words[at]}', block {block} is closest to its longest state."
     jump = (norms[:, 1:] - norms[:, :-1]).max(0).values.argmax() + 1
     return figure, (
         f"The step size moves by at most {most:.2f} doublings within a block, while a "
@@ -325,54 +267,18 @@ def along_sentence(words: Sequence[str], steps: Tensor, norms: Tensor) -> tuple[
     )
 
 
-def at_word(words: Sequence[str], steps: Tensor, norms: Tensor, at: int) -> tuple[Figure, str]:
-    """One column of `along_sentence`: every block's step size at a word, its state until then."""
-    with plt.rc_context(RC):
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
-    steps, norms = steps.numpy(), norms.numpy()
-    blocks, most = range(len(steps)), float(abs(steps).max())
-    axes[0].barh(blocks, steps[:, at], color=STYLES[1]["color"])
-    axes[0].set(
-        xlim=(-most, most), xlabel="step size (doublings against the mean)", ylabel="block", yticks=blocks
-    )
-    axes[0].invert_yaxis()
-    for values in norms:
-        axes[1].plot(range(at + 1), values[: at + 1], color=STYLES[1]["color"], alpha=0.5)
-    axes[1].plot([at] * len(norms), norms[:, at], color=STYLES[1]["color"], marker="s", linestyle="")
-    for block, value in enumerate(norms[:, at]):
-        axes[1].text(at + 0.35 + block % 3 * 0.6, value, str(block), fontsize=8, va="center")
-    axes[1].set(
-        xlim=(-0.5, len(words) - 0.5),
-        ylim=(0, 1.05),
-        xlabel="word read",
-        ylabel="length of the state, share of its largest",
-    )
-    axes[1].set_xticks(range(len(words)), words, rotation=45, ha="right", fontsize=9)
-    axes[1].get_xticklabels()[at].set_weight("bold")
-    largest = int(norms[:, at].argmax())
-    return figure, (
-        f"At word {at + 1}, '{words[at]}', the state of block {largest} is closest to its "
-        f"largest length, {norms[:, at].max():.0%} of it."
-    )
-
-
 def horizons(spread: Mapping[str, Tensor], longest: int) -> tuple[Figure, str]:
-    """Memory horizons in words: per model [5 layer], the quantiles 10, 25, 50, 75 and 90 %."""
-    with plt.rc_context(RC):
-        figure, axis = plt.subplots(figsize=(8, 3.8))
-    looks = ((STYLES[1]["color"], "s", -0.16), (GREY, "o", 0.16))
-    for (colour, marker, shift), (name, rows) in zip(looks, spread.items(), strict=True):
-        rows = rows.numpy()
+    """Memory horizons in words, trained and untrained: [5 layer], the quantiles 10, 25, 50, 75, 90 %."""
+    figure, ((axis,),) = panels(1, 1, (8, 3.8))
+    looks = ((MAMBA, -0.16), ({"color": GREY, "marker": "o"}, 0.16))
+    for (look, shift), (name, quantiles) in zip(looks, spread.items(), strict=True):
+        rows = quantiles.numpy()
         y = [layer + shift for layer in range(rows.shape[1])]
-        axis.hlines(y, rows[0], rows[4], color=colour, linewidth=1.2)
-        axis.hlines(y, rows[1], rows[3], color=colour, linewidth=5, alpha=0.45)
-        axis.plot(rows[2], y, color=colour, marker=marker, linestyle="", label=name)
-    axis.set(
-        xscale="log",
-        ylabel="block",
-        yticks=range(rows.shape[1]),
-        xlabel="words until a memory falls below 1/e (middle 50 % thick, middle 80 % thin)",
-    )
+        axis.hlines(y, rows[0], rows[4], color=look["color"], linewidth=1.2)
+        axis.hlines(y, rows[1], rows[3], color=look["color"], linewidth=5, alpha=0.45)
+        axis.plot(rows[2], y, label=name, **look | {"linestyle": ""})
+    axis.set(xscale="log", ylabel="block", yticks=range(rows.shape[1]))
+    axis.set_xlabel("words until a memory falls below 1/e (middle 50 % thick, middle 80 % thin)")
     ticks = [t for t in (1, 2, 4, 8, 16, 32, 64) if t <= longest]
     axis.set_xticks(ticks, [f"{t}+" if t == longest else str(t) for t in ticks])
     axis.xaxis.minorticks_off()
@@ -383,41 +289,26 @@ def horizons(spread: Mapping[str, Tensor], longest: int) -> tuple[Figure, str]:
         for name, rows in spread.items()
     )
     shortest = min(int(rows[0].min()) for rows in spread.values())
-    return (figure, f"The middle 80 % of memories last {shortest} to over {longest} words; {medians}.")
+    return figure, f"The middle 80 % of memories last {shortest} to over {longest} words; {medians}."
 
 
 def effect_by_block(
-    panels: Mapping[str, tuple[Sequence[Estimate], Tensor]], ylabel: str
+    effects: Mapping[str, tuple[Sequence[Estimate], Tensor]], ylabel: str
 ) -> tuple[Figure, str]:
-    """Per panel an estimate a block, before the 95 % range [2 layer] of the same with shuffled labels."""
-    with plt.rc_context(RC):
-        figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.4), sharex=True, sharey=True)
+    """A panel each: an estimate a block, before the 95 % range [2 layer] of it under shuffled labels."""
+    figure, (axes,) = panels(1, len(effects), (9, 3.4), sharex=True, sharey=True)
+    grey = {"color": "#CCCCCC", "width": 0.7, "label": "shuffled labels, 95 %"}
     outside = []
-    for axis, (name, (found, band)) in zip(axes, panels.items(), strict=True):
-        blocks, values = range(len(found)), [e.value for e in found]
+    for axis, (name, (estimates, (low, high))) in zip(axes, effects.items(), strict=True):
+        blocks = range(len(estimates))
         axis.use_sticky_edges = False  # room below the lowest bar
-        axis.bar(
-            blocks,
-            (band[1] - band[0]).numpy(),
-            bottom=band[0].numpy(),
-            color="#CCCCCC",
-            width=0.7,
-            label="shuffled labels, 95 %",
-        )
+        axis.bar(blocks, (high - low).numpy(), bottom=low.numpy(), **grey)
         axis.axhline(0, color=GREY, linewidth=1)
-        axis.errorbar(
-            blocks,
-            values,
-            color=STYLES[1]["color"],
-            marker="s",
-            linestyle="",
-            capsize=3,
-            yerr=[[e.value - e.low for e in found], [e.high - e.value for e in found]],
-            label="true labels, naive 95 %",
-        )
+        points(axis, blocks, estimates, upright=True, label="true labels, naive 95 %", **MAMBA)
         axis.set(title=name, xlabel="block", xticks=blocks)
-        beyond = sum(not low <= v <= high for v, low, high in zip(values, *band.tolist(), strict=True))
-        outside.append(f"{name}, {beyond} of {len(found)} blocks")
+        values = torch.tensor([e.value for e in estimates])
+        beyond = int(((values < low) | (values > high)).sum())
+        outside.append(f"{name}, {beyond} of {len(estimates)} blocks")
     axes[0].set_ylabel(ylabel)
     axes[0].legend(frameon=False, fontsize=9)
     return figure, f"The effect leaves the range of shuffled labels in: {'; '.join(outside)}."
@@ -425,18 +316,14 @@ def effect_by_block(
 
 def frozen_parts(shares: Mapping[str, Mapping[str, Estimate]]) -> tuple[Figure, str]:
     """Per kind of document and frozen part the share of right words, with 95 % intervals."""
-    with plt.rc_context(RC):
-        figure, axes = plt.subplots(1, len(shares), figsize=(9, 2.6), sharex=True, sharey=True)
-    look = STYLES[1] | {"linestyle": "", "capsize": 3}
-    for axis, (kind, found) in zip(axes, shares.items(), strict=True):
-        values = [e.value for e in found.values()]
-        spread = [[e.value - e.low for e in found.values()], [e.high - e.value for e in found.values()]]
-        axis.errorbar(values, range(len(found)), xerr=spread, **look)
+    figure, (axes,) = panels(1, len(shares), (9, 2.6), sharex=True, sharey=True)
+    for axis, (kind, by_part) in zip(axes, shares.items(), strict=True):
+        points(axis, range(len(by_part)), list(by_part.values()), **MAMBA)
         axis.set(title=kind.replace("_", " "), xlim=(-0.05, 1.05), xlabel="share right")
-        axis.set_yticks(range(len(found)), found)
-    axes[0].set(ylim=(len(found) - 0.5, -0.5), ylabel="held at its mean")
+        axis.set_yticks(range(len(by_part)), by_part)
+    axes[0].set(ylim=(len(by_part) - 0.5, -0.5), ylabel="held at its mean")
     said = "; ".join(
-        f"{kind}: " + ", ".join(f"{part} {e.value:.0%}" for part, e in found.items())
-        for kind, found in shares.items()
+        f"{kind}: " + ", ".join(f"{part} {e.value:.0%}" for part, e in by_part.items())
+        for kind, by_part in shares.items()
     )
     return figure, f"Share of right words with each part held at its mean. {said}."
