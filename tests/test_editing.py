@@ -1,13 +1,19 @@
 """Editing: the update against its definition, side by side against the weights, scores by hand."""
 
+from operator import attrgetter
+
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from toys import toy
+from transformers import PreTrainedTokenizerFast
 
-from tft_utils import models
+from tft_utils import models, reading
+from tft_utils.corpora import lexicon, world
 from tft_utils.corpora import pairs as world_pairs
-from tft_utils.corpora import world
 from tft_utils.models import Model, load
-from tft_utils.techniques import attention, editing
+from tft_utils.techniques import editing
 from tft_utils.techniques.editing import Scores, Update
 
 N = 8
@@ -86,7 +92,7 @@ def test_keys_and_moments_are_the_inputs_of_the_module(model):
     total, n = 0, 0
     for document in documents:
         with model.trace(document.text, use_cache=False):
-            keys = model.architecture.memory(model.blocks[1]).input[0].save()
+            keys = attrgetter(model.kind(1).memory)(model.blocks[1]).input[0].save()
         total, n = total + keys.T @ keys, n + len(keys)
     expected = total / n
     expected += editing.RIDGE * expected.diagonal().mean() * torch.eye(len(expected))
@@ -136,13 +142,13 @@ def test_another_matrix_of_the_block_is_edited_as_the_memory_is(reads, wanted):
     """Side by side equals the edited weight, nothing else changes, and it comes back bit for bit."""
     model, place = reads
     update = editing.rome(model, wanted, 0, editing.moments(model, place=place)[0], place)
-    weight = model.blocks[0].get_submodule(place).weight
+    weight = model.module("block", 0).get_submodule(place).weight
     assert editing.memory(model, 0, place).weight is weight
     assert (update.left.shape[1], update.right.shape[1]) == weight.shape
     before = {name: p.clone() for name, p in model.hf.named_parameters()}
     together = editing.said(model, update, [edit.prompt for edit in wanted], range(N))
     for i in (0, 3):
-        ids, _ = attention.tokens(model, [wanted[i].prompt])
+        ids = reading.tokens(model, wanted[i].prompt).ids
         with editing.edited(model, update, i):
             changed = [p for name, p in model.hf.named_parameters() if not torch.equal(p, before[name])]
             logits = model.hf(input_ids=ids, use_cache=False).logits[0, -1]
@@ -163,7 +169,7 @@ def test_side_by_side_is_editing_the_weights_and_undo_is_bit_for_bit(model, want
     texts = [edit.prompt for edit in wanted]
     together = editing.said(model, update, texts, range(N))
     for i in (0, 3):
-        ids, _ = attention.tokens(model, [texts[i]])
+        ids = reading.tokens(model, texts[i]).ids
         with editing.edited(model, update, i):
             changed = [
                 name for name, p in model.hf.named_parameters() if not torch.equal(p, before[name])
@@ -181,6 +187,72 @@ def test_the_weights_come_back_after_an_error(model, found):
     with pytest.raises(RuntimeError, match="stop"), editing.edited(model, update, 0):
         raise RuntimeError("stop")
     assert torch.equal(editing.memory(model, 0).weight, before)
+
+
+# --------------------------------------------------------------------------------------------------
+# Words of several tokens
+
+
+def in_pieces(model_type: str, answers: bool) -> Model:
+    """A random model with a byte-level vocabulary in which most words are several tokens, and answers
+    are one each if `answers`."""
+    texts = [
+        document.text for kind in world.KINDS for document in world.documents(kind, 5, split="train")
+    ]
+    if answers:
+        texts += [f" {word}" for words in lexicon.OBJECTS.values() for word in words] * 1000
+    bpe = Tokenizer(BPE())
+    bpe.pre_tokenizer, bpe.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(texts, trainer)
+    hf = toy(model_type, dtype=torch.float32, vocab_size=bpe.get_vocab_size(), initializer_range=0.2).hf
+    return Model(hf, PreTrainedTokenizerFast(tokenizer_object=bpe))
+
+
+def prompts_by_hand(model, texts, subjects, edits) -> editing.Prompts:
+    """Where the decoded text ends with the subject's last word: found token by token."""
+    positions = []
+    for text, at in zip(texts, subjects, strict=True):
+        row, start = model.tokenizer(text).input_ids, " ".join(text.split()[: at + 1])
+        (end,) = [i for i in range(len(row)) if model.tokenizer.decode(row[: i + 1]) == start]
+        positions.append(end)
+    ids, mask = reading.tokens(model, texts)
+    return editing.Prompts(ids, mask.sum(1) - 1, torch.tensor(positions), torch.tensor(edits))
+
+
+@pytest.mark.parametrize("model_type", ["gpt_neox", "mamba"])
+def test_edits_are_made_and_scored_in_tokens(model_type, wanted, monkeypatch):
+    model = in_pieces(model_type, answers=True)
+    words = [edit.subject for edit in wanted]
+    found = editing.contexts(model, wanted, prefixes=0)
+    assert (found.subject > torch.tensor(words)).all()  # no position of words is one of tokens
+    moments = editing.moments(model)[1]
+    update = editing.rome(model, wanted, 1, moments)
+    monkeypatch.setattr(editing, "_prompts", prompts_by_hand)
+    by_hand = editing.rome(model, wanted, 1, moments)
+    assert torch.equal(update.left, by_hand.left)
+    assert torch.equal(update.right, by_hand.right)
+    scores = editing.scores(model, wanted, update, ("efficacy",))
+    for i, edit in enumerate(wanted):
+        new, old = model.tokenizer.convert_tokens_to_ids([f"Ġ{edit.new}", f"Ġ{edit.old}"])
+        with editing.edited(model, update, i):
+            logits = model.hf(torch.tensor([model.tokenizer(edit.prompt).input_ids])).logits[0, -1]
+        assert scores.likelier["efficacy"][i] == (logits[new] > logits[old]).float()
+        assert scores.top["efficacy"][i] == (logits.argmax() == new).float()
+    assert scores.likelier["efficacy"].any()
+
+
+def test_an_object_of_several_tokens_is_refused(wanted):
+    model = in_pieces("mamba", answers=False)
+    moments = editing.moments(model)[1]
+    with pytest.raises(ValueError, match=r"expected words of one token each, found ' \w+'"):
+        editing.rome(model, wanted, 1, moments)
+    with pytest.raises(ValueError, match=r"expected words of one token each, found ' \w+'"):
+        editing.scores(model, wanted, None)
 
 
 # --------------------------------------------------------------------------------------------------

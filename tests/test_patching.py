@@ -8,43 +8,36 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, MambaConfig
+from toys import toy
 
 from tft_utils import stats
-from tft_utils.architectures import ARCHITECTURES
 from tft_utils.architectures import mamba_scan as scan
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.course import plots
 from tft_utils.lessons import activation_patching as figures
-from tft_utils.models import load
+from tft_utils.models import Model, load
+from tft_utils.reading import Asked, at_positions, finish, streams
 from tft_utils.techniques import attention, patching
-from tft_utils.techniques.patching import Asked, Effects
+from tft_utils.techniques.patching import Effects
 
 CLOSE = 1e-5  # of a normalised effect
+TYPES = ("gpt_neox", "mamba")
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
+@pytest.fixture(scope="module")
+def transformer() -> Model:
+    return load("transformer")
+
+
 def facts(model, n: int = 6, seed: int = 0) -> Asked:
-    return patching.ask(model, world_pairs.fact_pairs(n, seed))
+    return patching.asked_of(model, world_pairs.fact_pairs(n, seed))
 
 
-def small(model_type: str, dtype=torch.float64, **options) -> SimpleNamespace:
-    """A random transformers model, never wrapped, with biases that are not zero."""
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 3, "vocab_size": 50, "initializer_range": 0.3}
-    more = (
-        {"state_size": 4}
-        if model_type == "mamba"
-        else {"num_attention_heads": 4, "intermediate_size": 64}
-    )
-    config = {"mamba": MambaConfig, "gpt_neox": GPTNeoXConfig}[model_type](**shape, **more, **options)
-    hf = AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(dtype).eval()
-    for name, p in hf.named_parameters():
-        if name.endswith("bias") and "dt_proj" not in name:
-            p.normal_(0, 0.1)
-    ARCHITECTURES[model_type].prepare(hf, readable=False)
-    return SimpleNamespace(hf=hf, architecture=ARCHITECTURES[model_type])
+def small(model_type: str) -> Model:
+    """A random model that bends: its weights are large."""
+    return toy(model_type, initializer_range=0.3)
 
 
 def random_asked(n: int = 3, pos: int = 7) -> Asked:
@@ -54,60 +47,38 @@ def random_asked(n: int = 3, pos: int = 7) -> Asked:
     corrupt = clean.clone()
     corrupt[:, 2] = (clean[:, 2] + 7) % 50
     answers = torch.arange(n)
-    return Asked(clean, corrupt, torch.full((n,), pos - 1), answers, answers + 9)
+    return Asked(clean, torch.full((n,), pos - 1), answers, answers + 9, corrupt)
 
 
 def difference(model, asked: Asked, ids: Tensor) -> Tensor:
     """m by transformers itself."""
     logits = model.hf(input_ids=ids, use_cache=False).logits
-    return asked.difference(logits[torch.arange(len(ids)), asked.last])
+    return asked.score(logits[torch.arange(len(ids)), asked.last])
 
 
 # --------------------------------------------------------------------------------------------------
-# One block, open to edits
+# What is asked, and what a block holds
 
 
-@pytest.mark.parametrize("stepwise", [False, True])
-@pytest.mark.parametrize(
-    ("model_type", "options"),
-    [
-        ("gpt_neox", {}),
-        ("gpt_neox", {"use_parallel_residual": False}),
-        ("mamba", {}),
-        ("mamba", {"use_conv_bias": False, "use_bias": True}),
-    ],
-)
-def test_the_open_block_is_transformers_block(model_type, options, stepwise):
-    one = small(model_type, torch.float32, **options)
-    ids = random_asked().clean
-    x = one.architecture.embedding(one.hf)(ids)
-    for layer in range(3):
-        x = one.architecture.run_block(one.hf, layer, x, patching.keep, stepwise)
-    theirs = one.hf(input_ids=ids, use_cache=False).logits
-    ours = one.hf.lm_head(one.architecture.final_norm(one.hf)(x))
-    assert torch.allclose(ours, theirs, atol=2e-5), (ours - theirs).abs().max()
-
-
-def test_streams_and_finish_are_the_models_run(model):
-    asked = facts(model)
-    runs = patching.streams(model, asked.clean)
-    with model.trace(asked.clean, use_cache=False):
-        seen = nnsight.save([model.residual(k) for k in range(model.n_layers + 1)])
-    assert torch.allclose(runs, torch.stack(seen), atol=1e-4)
-    expected = difference(model, asked, asked.clean)
-    for k in (0, 2, model.n_layers):
-        found = asked.difference(patching.finish(model, runs[k], k, asked.last))
-        assert torch.allclose(found, expected, atol=1e-4)
+def test_pairs_are_asked_as_prompts_with_an_answer_and_a_foil(model):
+    pairs = world_pairs.fact_pairs(3)
+    asked = patching.asked_of(model, pairs)
+    for i, pair in enumerate(pairs):
+        for ids, document in ((asked.ids, pair.clean), (asked.corrupt, pair.corrupt)):
+            said = model.tokenizer.decode(ids[i, : asked.last[i] + 1])
+            assert said.split() == document.prompt(pair.position).split()
+        words = model.tokenizer.batch_decode(torch.stack([asked.answers, asked.foils])[:, i, None])
+        assert words == [pair.answer, pair.foil]
 
 
 def test_components_are_what_nnsight_reads(model):
-    ids, layer = facts(model).clean, 1
-    x = patching.streams(model, ids)[layer]
+    ids, layer = facts(model).ids, 1
+    x = streams(model, ids)[layer]
     with model.trace(ids, use_cache=False):
         units = model.unit_outputs(layer).save()
         mixed = model.mixer_output(layer).save()
     assert torch.allclose(patching.held(model, x, layer, "mixer"), mixed, atol=1e-5)
-    if "heads" in model.architecture.COMPONENTS:
+    if "heads" in model.kind(layer).components:
         heads = patching.held(model, x, layer, "heads")
         assert torch.allclose(heads.flatten(2), units, atol=1e-5)
         with model.trace(ids, use_cache=False):
@@ -117,8 +88,8 @@ def test_components_are_what_nnsight_reads(model):
 
 def test_mambas_components_are_the_lines_of_the_readable_scan(mamba):
     readable, layer = load("mamba", readable=True), 1
-    ids = facts(mamba).clean
-    x, last = patching.streams(mamba, ids)[layer], ids.shape[1] - 1
+    ids = facts(mamba).ids
+    x, last = streams(mamba, ids)[layer], ids.shape[1] - 1
     mixer = readable.mixer(layer)
     with readable.trace(ids, use_cache=False) as tracer:
         _ = mixer.source  # rewrites the mixer, so it comes before the mixer runs
@@ -139,60 +110,9 @@ def test_mambas_components_are_the_lines_of_the_readable_scan(mamba):
 # By construction
 
 
-def components(model) -> tuple[str, ...]:
-    return ("residual", *model.architecture.COMPONENTS, *model.architecture.STEPWISE)
-
-
-def test_patching_everything_restores_the_clean_logits_and_nothing_changes_nothing(model):
-    asked = facts(model)
-    clean, corrupt = (patching.streams(model, ids) for ids in (asked.clean, asked.corrupt))
-    whole, broken = (patching.finish(model, run[0], 0, asked.last) for run in (clean, corrupt))
-    assert (whole - broken).abs().max() > 1
-    end = model.n_layers
-    writers = [name for name in ("mixer", "mlp") if name in model.architecture.COMPONENTS]
-    nowhere = torch.zeros_like(asked.clean, dtype=torch.bool)
-
-    def all_layers(where: Tensor, start: Tensor) -> Tensor:
-        def put_of(layer: int):
-            each = [
-                patching.replace(name, where, patching.held(model, clean[layer], layer, name))
-                for name in writers
-            ]
-            return lambda name, value, t=None: next(
-                (put(name, value, t) for put, known in zip(each, writers, strict=True) if name == known),
-                value,
-            )
-
-        puts = {layer: put_of(layer) for layer in range(end)}
-        return patching.finish(model, start, 0, asked.last, puts)
-
-    # The words and what every layer adds are the clean run's: so are the logits.
-    restored = all_layers(~nowhere, clean[0])
-    assert (restored - whole).abs().max() < 1e-5 * whole.abs().max()
-    assert torch.equal(all_layers(nowhere, corrupt[0]), broken)
-    # The residual stream after any depth is all there is.
-    for k in range(end + 1):
-        found = patching.finish(model, clean[k], k, asked.last)
-        assert (found - whole).abs().max() < 1e-5 * whole.abs().max()
-
-
-def test_a_patch_of_equal_values_does_nothing(model):
-    asked = facts(model)
-    same = replace(asked, corrupt=asked.clean)
-    run = patching.streams(model, same.clean)
-    before = patching.finish(model, run[1], 1, asked.last)
-    where = patching.at_positions(asked, asked.last)
-    for name in components(model)[1:]:
-        stepwise = name in model.architecture.STEPWISE
-        value = patching.held(model, run[1], 1, name)
-        put = {1: patching.replace(name, where, value)}
-        found = patching.finish(model, run[1], 1, asked.last, put, stepwise)
-        assert torch.allclose(found, before, atol=1e-4), name
-
-
 def test_cells_before_the_difference_are_zero_and_those_beyond_the_end_are_nan(model):
     pairs = world_pairs.fact_pairs(12)
-    asked = patching.ask(model, pairs)
+    asked = patching.asked_of(model, pairs)
     found = patching.grid(model, asked, "mixer").values
     for i, pair in enumerate(pairs):
         first = pair.clean.positions("subject")[0]
@@ -205,7 +125,7 @@ def test_cells_before_the_difference_are_zero_and_those_beyond_the_end_are_nan(m
 
 def test_the_first_depth_is_the_words_and_the_last_is_the_answer(model):
     pairs = [pair for pair in world_pairs.indirect_object_pairs(8) if pair]
-    asked = patching.ask(model, pairs)
+    asked = patching.asked_of(model, pairs)
     found = patching.grid(model, asked)
     giver = torch.tensor([pair.clean.positions("giver")[0] for pair in pairs])
     # The prompts differ in one word, so putting it back is the clean run.
@@ -220,13 +140,13 @@ def test_the_first_depth_is_the_words_and_the_last_is_the_answer(model):
 
 def by_trace(model, asked: Asked, k: int, at: int, noising: bool) -> Tensor:
     """The effect of the residual stream at (k, at), by nnsight, for all pairs in one run."""
-    donor, base = (asked.corrupt, asked.clean) if noising else (asked.clean, asked.corrupt)
+    donor, base = (asked.corrupt, asked.ids) if noising else (asked.ids, asked.corrupt)
     with model.trace(donor, use_cache=False):
         value = model.residual(k)[:, at].save()
     with model.trace(base, use_cache=False):
         model.residual(k)[:, at] = value
         logits = model.logits.save()
-    m = asked.difference(logits[torch.arange(len(asked)), asked.last])
+    m = asked.score(logits[torch.arange(len(asked)), asked.last])
     of_base, of_donor = difference(model, asked, base), difference(model, asked, donor)
     return (m - of_base) / (of_donor - of_base)
 
@@ -245,21 +165,21 @@ def test_a_grid_is_one_trace_per_cell(model, noising):
 def test_a_component_grid_is_one_trace_per_cell(model):
     asked, layer = facts(model), 1
     found = patching.grid(model, asked, "mixer").values[layer]
-    with model.trace(asked.clean, use_cache=False):
+    with model.trace(asked.ids, use_cache=False):
         value = model.mixer_output(layer).save()
-    of_base, of_donor = (difference(model, asked, ids) for ids in (asked.corrupt, asked.clean))
+    of_base, of_donor = (difference(model, asked, ids) for ids in (asked.corrupt, asked.ids))
     for at in (2, 4):
         with model.trace(asked.corrupt, use_cache=False):
             model.mixer_output(layer)[:, at] = value[:, at]
             logits = model.logits.save()
-        m = asked.difference(logits[torch.arange(len(asked)), asked.last])
+        m = asked.score(logits[torch.arange(len(asked)), asked.last])
         real = at <= asked.last
         assert torch.allclose(found[real, at], ((m - of_base) / (of_donor - of_base))[real], atol=CLOSE)
 
 
 def test_a_grid_of_some_positions_is_that_part_of_the_whole(model):
     asked = facts(model)
-    where = patching.at_positions(asked, asked.last)
+    where = at_positions(asked, asked.last)
     whole, part = (
         patching.grid(model, asked, "mixer"),
         patching.grid(model, asked, "mixer", where=where),
@@ -271,28 +191,48 @@ def test_a_grid_of_some_positions_is_that_part_of_the_whole(model):
 def test_a_window_patches_each_of_its_layers():
     one, asked = small("gpt_neox"), random_asked()
     found = patching.grid(one, asked, "mlp", window=2).values
-    donor, base = (patching.streams(one, ids) for ids in (asked.clean, asked.corrupt))
-    where = patching.at_positions(asked, asked.last)
+    donor, base = (streams(one, ids) for ids in (asked.ids, asked.corrupt))
+    where = at_positions(asked, asked.last)
     puts = {
-        layer: patching.replace("mlp", where, patching.held(one, donor[layer], layer, "mlp"))
+        layer: patching.replace(one, layer, "mlp", where, patching.held(one, donor[layer], layer, "mlp"))
         for layer in (1, 2)
     }
-    m = asked.difference(patching.finish(one, base[1], 1, asked.last, puts))
-    of_base, of_donor = (difference(one, asked, ids) for ids in (asked.corrupt, asked.clean))
+    m = asked.score(finish(one, base[1], 1, asked.last, puts))
+    of_base, of_donor = (difference(one, asked, ids) for ids in (asked.corrupt, asked.ids))
     assert torch.allclose(found[1, :, -1], (m - of_base) / (of_donor - of_base), atol=1e-8)
     single = patching.grid(one, asked, "mlp").values
     assert not torch.allclose(found[1, :, -1], single[1, :, -1], atol=1e-3)
     assert torch.allclose(found[2], single[2], equal_nan=True)  # beyond the last layer is nothing
 
 
+def test_a_block_without_the_component_holds_nan_and_is_no_part_of_a_window(monkeypatch):
+    """In a hybrid, whose blocks differ."""
+    one, asked = small("mamba"), random_asked()
+    kind = one.kind(0)
+    before = patching.grid(one, asked, "gate").values
+    estimate = patching.attribution(one, asked, "gate").values
+    bare = replace(kind, components=("mixer",), stepwise=())
+    monkeypatch.setattr(one.architecture, "kind", lambda _, k: bare if k == 1 else kind, raising=False)
+    assert patching.components(one) == ["residual", *kind.components, *kind.stepwise]
+    both = patching.grid(one, asked, "gate").values, patching.attribution(one, asked, "gate").values
+    for found, whole in zip(both, (before, estimate), strict=True):
+        assert found[1].isnan().all()
+        assert torch.allclose(found[[0, 2]], whole[[0, 2]], atol=1e-12)
+    windows = patching.grid(one, asked, "gate", window=2).values
+    assert torch.allclose(windows[0], before[0], atol=1e-12)  # blocks 0 and 1: only 0 has a gate
+    assert torch.allclose(windows[1], before[2], atol=1e-12)  # blocks 1 and 2: only 2 has
+    with pytest.raises(ValueError, match=r"expected a component of block 1, found 'gate'"):
+        patching.held(one, streams(one, asked.ids)[1], 1, "gate")
+
+
 def test_one_head_is_patched_alone():
     one, asked = small("gpt_neox"), random_asked()
-    x = patching.streams(one, asked.corrupt)[1]
-    value = patching.held(one, patching.streams(one, asked.clean)[1], 1, "heads")
+    x = streams(one, asked.corrupt)[1]
+    value = patching.held(one, streams(one, asked.ids)[1], 1, "heads")
     head = torch.arange(4) == 2
-    where = patching.at_positions(asked, torch.full((3,), 4))[..., None] & head
+    where = at_positions(asked, torch.full((3,), 4))[..., None] & head
     seen = []
-    put = patching.replace("heads", where, value)
+    put = patching.replace(one, 1, "heads", where, value)
 
     def watch(name: str, old: Tensor, t: int | None = None) -> Tensor:
         new = put(name, old, t)
@@ -300,7 +240,7 @@ def test_one_head_is_patched_alone():
             seen.append((old, new))
         return new
 
-    one.architecture.run_block(one.hf, 1, x, watch)
+    one.block(1, x, watch)
     ((old, new),) = seen
     assert torch.equal(new[:, 4, 2], value[:, 4, 2])
     assert torch.equal(new.masked_fill(where[..., None], 0), old.masked_fill(where[..., None], 0))
@@ -314,16 +254,16 @@ def test_the_carry_is_what_the_cache_holds(mamba):
     """Replacing what step t hands on equals editing the cache after step t."""
     asked, layer, at = facts(mamba, 10), 2, 3
     asked = asked[(asked.last > at).nonzero()[:, 0]]
-    donor, base = (patching.streams(mamba, ids) for ids in (asked.clean, asked.corrupt))
-    where = patching.at_positions(asked, torch.full((len(asked),), at))
+    donor, base = (streams(mamba, ids) for ids in (asked.ids, asked.corrupt))
+    where = at_positions(asked, torch.full((len(asked),), at))
     value = patching.held(mamba, donor[layer], layer, "carry")
-    put = {layer: patching.replace("carry", where, value)}
-    found = patching.finish(mamba, base[layer], layer, asked.last, put, stepwise=True)
+    put = {layer: patching.replace(mamba, layer, "carry", where, value)}
+    found = finish(mamba, base[layer], layer, asked.last, put)
     cache = mamba.hf(input_ids=asked.corrupt[:, : at + 1], use_cache=True).cache_params
-    given = mamba.hf(input_ids=asked.clean[:, : at + 1], use_cache=True).cache_params
-    state = mamba.architecture.state(cache, layer)["ssm"]
-    assert not torch.allclose(state, mamba.architecture.state(given, layer)["ssm"], atol=1e-2)
-    state.copy_(mamba.architecture.state(given, layer)["ssm"])
+    given = mamba.hf(input_ids=asked.ids[:, : at + 1], use_cache=True).cache_params
+    state = mamba.state(cache, layer)["ssm"]
+    assert not torch.allclose(state, mamba.state(given, layer)["ssm"], atol=1e-2)
+    state.copy_(mamba.state(given, layer)["ssm"])
     out = mamba.hf(input_ids=asked.corrupt[:, at + 1 :], cache_params=cache, use_cache=True)
     expected = out.logits[torch.arange(len(asked)), asked.last - at - 1]
     assert torch.allclose(found, expected, atol=1e-4)
@@ -332,15 +272,13 @@ def test_the_carry_is_what_the_cache_holds(mamba):
 def test_a_state_is_read_and_carried_and_a_carry_is_carried_alone():
     one, at = small("mamba"), 4
     asked = random_asked()
-    x = patching.streams(one, asked.corrupt)[1]
-    where = patching.at_positions(asked, torch.full((3,), at))
+    x = streams(one, asked.corrupt)[1]
+    where = at_positions(asked, torch.full((3,), at))
     outputs = {}
     for name in ("state", "carry"):
         value = torch.zeros_like(patching.held(one, x, 1, name))
-        outputs[name] = one.architecture.run_block(
-            one.hf, 1, x, patching.replace(name, where, value), stepwise=True
-        )
-    plain = one.architecture.run_block(one.hf, 1, x, patching.keep)
+        outputs[name] = one.block(1, x, patching.replace(one, 1, name, where, value))
+    plain = one.block(1, x)
     assert torch.allclose(outputs["carry"][:, : at + 1], plain[:, : at + 1], atol=1e-12)
     assert torch.allclose(outputs["state"][:, :at], plain[:, :at], atol=1e-12)
     assert (outputs["state"][:, at] - plain[:, at]).abs().max() > 1e-3
@@ -349,7 +287,7 @@ def test_a_state_is_read_and_carried_and_a_carry_is_carried_alone():
 
 def test_a_full_transplant_goes_on_as_the_clean_run(model):
     pairs = world_pairs.fact_pairs(8)
-    asked = patching.ask(model, pairs)
+    asked = patching.asked_of(model, pairs)
     at = torch.tensor([pair.clean.positions("subject")[-1] for pair in pairs])
     kept = (at < asked.last).nonzero()[:, 0]
     asked, at = asked[kept], at[kept]
@@ -359,7 +297,7 @@ def test_a_full_transplant_goes_on_as_the_clean_run(model):
     nothing = patching.transplant(model, asked, at, parts=[])
     assert torch.allclose(nothing, torch.zeros(len(found)), atol=CLOSE)
     # the words after the cut are the same in both prompts, so the clean run is what it should be
-    for clean, corrupt, cut in zip(asked.clean, asked.corrupt, at, strict=True):
+    for clean, corrupt, cut in zip(asked.ids, asked.corrupt, at, strict=True):
         assert torch.equal(clean[cut + 1 :], corrupt[cut + 1 :])
 
 
@@ -376,82 +314,83 @@ def test_transplanting_only_some_layers_does_less(model):
 # Knockout
 
 
-def dual_state(u, delta, A, B, C, sources, queries):
-    """The scan with a second state that never takes in the sources, read at the queries: y [e t]."""
-    h = k = torch.zeros_like(A)
-    outputs = []
-    for t in range(u.shape[1]):
-        decay, write = torch.exp(delta[:, t, None] * A), (delta[:, t] * u[:, t])[:, None] * B[:, t]
-        h = decay * h + write
-        k = decay * k + (0 if t in sources else write)
-        outputs.append((k if t in queries else h) @ C[:, t])
-    return torch.stack(outputs, 1)
-
-
 def test_the_dual_state_is_the_masked_matrix_and_what_block_does(mamba):
-    ids = patching.ask(mamba, world_pairs.indirect_object_pairs(1)).clean
+    ids = patching.asked_of(mamba, world_pairs.indirect_object_pairs(1)).ids
     layer, sources, queries = 3, [2, 3], [6]
-    mixing = attention.read(mamba, ids, [layer])[0]
-    arguments = (mixing.u[0].T, mixing.delta[0].T, mixing.A, mixing.B[0].T, mixing.C[0].T)
-    by_state = dual_state(*arguments, sources, queries)
+    (mixing,) = attention.mixings(mamba, ids, [layer])
+    u, core = mixing.u[0], mixing.core
+    arguments = (u, core.delta[0], core.A, core.B[0], core.C[0])
+    by_state = figures.dual_state(*arguments, sources, queries)
     alpha = mixing.weights("scan")[0].clone()  # [channel query source]
-    whole = torch.einsum("ets,es->et", alpha, arguments[0])
+    whole = torch.einsum("ets,se->te", alpha, u)
     alpha[:, queries[0], sources] = 0
-    by_matrix = torch.einsum("ets,es->et", alpha, arguments[0])
+    by_matrix = torch.einsum("ets,se->te", alpha, u)
     assert torch.allclose(by_state, by_matrix, atol=1e-5)
-    assert (by_state - whole)[:, queries].abs().max() > 1e-3
+    assert (by_state - whole)[queries].abs().max() > 1e-3
     # attention.block subtracts from the mixer's output what the sources brought
     masks = [torch.zeros_like(ids, dtype=torch.bool) for _ in range(2)]
     for mask, positions in zip(masks, (sources, queries), strict=True):
         mask[:, positions] = True
-    x = patching.streams(mamba, ids)[layer]
+    x = streams(mamba, ids)[layer]
     y = patching.held(mamba, x, layer, "read-out")
-    new = {layer: patching.replace("read-out", masks[1], y + (by_state - whole).T[None])}
-    found = patching.finish(mamba, x, layer, torch.tensor([6]), new)
+    changed = y + (by_state - whole)[None]
+    new = {layer: patching.replace(mamba, layer, "read-out", masks[1], changed)}
+    found = finish(mamba, x, layer, torch.tensor([6]), new)
     expected = attention.block(mamba, ids, [layer], *masks, spread=False)[:, 6]
     assert torch.allclose(found, expected, atol=1e-4)
 
 
 def test_knockout_leaves_earlier_positions_as_they_were(model):
     asked = facts(model)
-    sources, queries = (patching.at_positions(asked, at) for at in (asked.last - 2, asked.last))
+    sources, queries = (at_positions(asked, at) for at in (asked.last - 2, asked.last))
     layers = range(model.n_layers)
-    with model.trace(asked.clean):
-        before = model.logits.save()
-    # nothing blocked, everything else the same: the run that the difference is taken from
-    nothing = attention.block(model, asked.clean, layers, sources, torch.zeros_like(queries))
-    found = attention.block(model, asked.clean, layers, sources, queries)
-    assert torch.equal(nothing, before)
+    before = model.to_logits(streams(model, asked.ids)[-1])
+    nothing = attention.block(model, asked.ids, layers, sources, torch.zeros_like(queries))
+    found = attention.block(model, asked.ids, layers, sources, queries)
+    assert torch.allclose(nothing, before, atol=1e-4)
     for i, last in enumerate(asked.last.tolist()):
-        assert (found[i, :last] - before[i, :last]).abs().max() == 0.0
-        assert (found[i, last] - before[i, last]).abs().max() > 1e-2
+        assert (found[i, :last] - nothing[i, :last]).abs().max() == 0.0
+        assert (found[i, last] - nothing[i, last]).abs().max() > 1e-2
 
 
 def test_knockout_windows_are_blocks_of_those_layers(model):
     asked = facts(model)
-    sources = patching.at_positions(asked, asked.last - 2, asked.last - 1)
-    queries = patching.at_positions(asked, asked.last)
+    sources = at_positions(asked, asked.last - 2, asked.last - 1)
+    queries = at_positions(asked, asked.last)
     found = patching.knockout(model, asked, sources, queries, 3)
     assert found.shape == (model.n_layers - 2, len(asked))
-    logits = attention.block(model, asked.clean, [1, 2, 3], sources, queries)
+    logits = attention.block(model, asked.ids, [1, 2, 3], sources, queries)
     right = logits[torch.arange(len(asked)), asked.last].argmax(-1) == asked.answers
     assert torch.equal(found[1], right)
+
+
+def test_a_prompt_whose_query_would_read_nothing_is_left_out_and_the_others_are_not(transformer):
+    asked = facts(transformer, 5)
+    before, queries = at_positions(asked, asked.last - 1), at_positions(asked, asked.last)
+    alone = patching.knockout(transformer, asked, before, queries, 2)
+    everything = before.clone()
+    everything[3] = True  # the query itself, too
+    found = patching.knockout(transformer, asked, everything, queries, 2)
+    assert found[:, 3].isnan().all()
+    others = [0, 1, 2, 4]
+    assert torch.equal(found[:, others], alone[:, others])
+    assert set(alone.flatten().tolist()) <= {0.0, 1.0}
 
 
 # --------------------------------------------------------------------------------------------------
 # Attribution patching
 
 
-@pytest.mark.parametrize("model_type", ["gpt_neox", "mamba"])
+@pytest.mark.parametrize("model_type", TYPES)
 def test_attribution_is_the_derivative_of_the_patch(model_type):
     """A patch scaled down to a hundredth changes m by a hundredth of the estimate."""
     one, asked = small(model_type), random_asked()
-    donor, base = (patching.streams(one, ids) for ids in (asked.clean, asked.corrupt))
-    m = [asked.difference(patching.finish(one, run[-1], 3, asked.last)) for run in (donor, base)]
-    for name in ("residual", *one.architecture.COMPONENTS):
+    donor, base = (streams(one, ids) for ids in (asked.ids, asked.corrupt))
+    m = [asked.score(finish(one, run[-1], 3, asked.last)) for run in (donor, base)]
+    for name in ("residual", *one.kind(1).components):
         found = patching.attribution(one, asked, name).values[1]
         for at in (2, 5):
-            where = patching.at_positions(asked, torch.full((3,), at))
+            where = at_positions(asked, torch.full((3,), at))
             ends = []
             for step in (0.01, -0.01):
                 x, puts = base[1], {}
@@ -459,13 +398,13 @@ def test_attribution_is_the_derivative_of_the_patch(model_type):
                     x = torch.where(where[..., None], torch.lerp(base[1], donor[1], step), x)
                 else:
                     values = [patching.held(one, run[1], 1, name) for run in (base, donor)]
-                    puts = {1: patching.replace(name, where, torch.lerp(*values, step))}
-                ends.append(asked.difference(patching.finish(one, x, 1, asked.last, puts)))
+                    puts = {1: patching.replace(one, 1, name, where, torch.lerp(*values, step))}
+                ends.append(asked.score(finish(one, x, 1, asked.last, puts)))
             expected = (ends[0] - ends[1]) / 0.02 / (m[0] - m[1])
             assert torch.allclose(found[:, at], expected, rtol=0.02, atol=1e-3), (name, at)
 
 
-@pytest.mark.parametrize("model_type", ["gpt_neox", "mamba"])
+@pytest.mark.parametrize("model_type", TYPES)
 def test_integrated_attribution_of_the_words_is_complete(model_type):
     """Their effects add up to the whole change of m, by the fundamental theorem of calculus."""
     one, asked = small(model_type), random_asked()
@@ -510,7 +449,7 @@ def test_pairs_are_counted_where_exact_effects_differ():
     assert patching.out_of_order(exact, exact, apart=2.0).isnan().all()
 
 
-@pytest.mark.parametrize("model_type", ["gpt_neox", "mamba"])
+@pytest.mark.parametrize("model_type", TYPES)
 def test_a_line_for_each_depth_is_complete_at_each_depth(model_type):
     """And it is the gradient of the whole stream, along which all positions move together."""
     one, asked = small(model_type), random_asked()
@@ -522,7 +461,7 @@ def test_a_line_for_each_depth_is_complete_at_each_depth(model_type):
 
 
 def test_a_line_for_each_depth_finds_the_size_that_a_line_between_words_misses(model):
-    asked = patching.ask(model, world_pairs.indirect_object_pairs(4, seed=3))
+    asked = patching.asked_of(model, world_pairs.indirect_object_pairs(4, seed=3))
     exact = patching.grid(model, asked).values
     by_words, by_depth = (
         (estimate(model, asked, steps=5).values - exact)[exact > 0.5].abs().mean()
@@ -538,7 +477,7 @@ def test_a_line_for_each_depth_finds_the_size_that_a_line_between_words_misses(m
 
 def test_the_route_of_a_fact_is_from_its_subject_to_the_last_word(model):
     pairs = world_pairs.fact_pairs(64, seed=5)
-    asked = patching.ask(model, pairs)
+    asked = patching.asked_of(model, pairs)
     found = patching.grid(model, asked)
     words = [pair.clean.positions("subject") for pair in pairs]
     subject = torch.tensor([[some[0], some[-1]] for some in words])
@@ -552,7 +491,7 @@ def test_the_route_of_a_fact_is_from_its_subject_to_the_last_word(model):
 
 def test_the_indirect_object_is_decided_at_the_giver_then_at_the_last_word(model):
     pairs = world_pairs.indirect_object_pairs(32, seed=5)
-    asked = patching.ask(model, pairs)
+    asked = patching.asked_of(model, pairs)
     found = patching.grid(model, asked)
     giver = torch.tensor([pair.clean.positions("giver")[0] for pair in pairs])
     assert (found.strongest(1) == giver).float().mean() >= 0.9
@@ -568,29 +507,28 @@ def test_bad_input_gets_one_sentence(model):
     with pytest.raises(ValueError, match=r"expected a component, one of residual, .*; found 'attn'"):
         patching.grid(model, asked, "attn")
     with pytest.raises(ValueError, match=r"found 3 with two equal prompts"):
-        patching.ask(model, world_pairs.minimal_pairs(3))
+        patching.asked_of(model, world_pairs.minimal_pairs(3))
     with pytest.raises(ValueError, match=r"expected each cut before the last word"):
         patching.transplant(model, asked, asked.last)
     with pytest.raises(ValueError, match=r"expected parts among \w+, \w+; found \['nothing'\]"):
         patching.transplant(model, asked, asked.last - 1, parts=["nothing"])
-    mask = torch.zeros_like(asked.clean, dtype=torch.bool)
+    mask = torch.zeros_like(asked.ids, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"expected a window of 1 to \d+ layers; found 0"):
         patching.knockout(model, asked, mask, mask, 0)
-    for name in model.architecture.STEPWISE:
+    for name in model.kind(0).stepwise:
         with pytest.raises(ValueError, match=rf"found '{name}'; its steps have no common gradient"):
             patching.attribution(model, asked, name)
 
 
 def test_a_tokenizer_that_splits_words_is_refused(model):
-
-    def tokenizer(text: str, return_tensors: str) -> SimpleNamespace:
+    def tokenizer(texts: list[str]) -> SimpleNamespace:
         """Two tokens a word."""
-        return SimpleNamespace(input_ids=torch.ones(1, 2 * len(text.split()), dtype=torch.long))
+        return SimpleNamespace(input_ids=[[1] * 2 * len(text.split()) for text in texts])
 
     tokenizer.pad_token_id = 0
-    split = SimpleNamespace(hf=model.hf, tokenizer=tokenizer, architecture=model.architecture)
-    with pytest.raises(ValueError, match=r"expected one token per word"):
-        patching.ask(split, world_pairs.fact_pairs(2))
+    split = SimpleNamespace(hf=model.hf, tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=r"expected a tokenizer with one token per word"):
+        patching.asked_of(split, world_pairs.fact_pairs(2))
 
 
 # --------------------------------------------------------------------------------------------------

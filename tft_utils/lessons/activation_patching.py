@@ -194,7 +194,7 @@ def parts(maps: Mapping[str, Mapping[str, Tensor]], title: str) -> tuple[Figure,
     said = []
     for axis, (name, effects) in zip(axes[0], maps.items(), strict=True):
         rows = torch.stack(list(effects.values())).cpu()
-        image = axis.imshow(rows, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
+        image = axis.imshow(rows.tolist(), vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
         for y, x in (rows.abs() >= 0.05).nonzero().tolist():
             ink = "white" if rows[y, x].abs() > 0.6 else "black"
             axis.text(x, y, f"{rows[y, x]:.1f}", ha="center", va="center", fontsize=8.5, color=ink)

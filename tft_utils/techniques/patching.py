@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from tft_utils import reading, stats
+from tft_utils.architectures.recurrent import keep
 from tft_utils.corpora.pairs import Pair
 from tft_utils.reading import Asked, at_positions
 from tft_utils.techniques import attention
@@ -233,10 +234,10 @@ def attribution(model, asked: Asked, component: str = "residual", steps: int = 1
 @torch.enable_grad()
 def _slopes(model, asked: Asked, x: Tensor, component: str, k: int = 0) -> tuple[Tensor, ...]:
     """dm/da of a component at each depth that has it, in the run whose stream after k blocks is x."""
-    put, values = _recorder(component)
+    (put, values), depths = _recorder(component), _depths(model, component)
     x = put("residual", x.detach().requires_grad_())
     for layer in range(k, model.n_layers):
-        x = put("residual", model.block(layer, x, put))
+        x = put("residual", model.block(layer, x, put if layer in depths else keep))
     m = asked.score(reading.finish(model, x, model.n_layers, asked.last))
     return torch.autograd.grad(m.sum(), values)
 
