@@ -1,13 +1,16 @@
 """The verbs read what plain PyTorch reads, and every load that fails says why in one sentence."""
 
 import ast
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nnsight
@@ -104,9 +107,7 @@ def test_residual_and_logits_equal_plain_hooks(model):
 
 
 def model_name(model) -> str:
-    return next(
-        n for n in models.PAIR if training.ORGANISMS[n]["model_type"] == model.config.model_type
-    )
+    return next(n for n in models.PAIR if training.ORGANISMS[n]["model_type"] == model.config.model_type)
 
 
 def test_final_residual_to_logits(model):
@@ -694,7 +695,11 @@ class Hub:
 
         self.folder, self.online, self.asked = folder, online, []
         monkeypatch.setattr(huggingface_hub, "snapshot_download", self.download)
+        monkeypatch.setattr(huggingface_hub, "get_cached_repo_tree", self.nothing_cached)
         monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: self)
+
+    def nothing_cached(self, repository: str, revision: str) -> None:
+        raise LookupError
 
     def head(self, url: str, timeout: float) -> None:
         assert timeout <= 10
@@ -769,6 +774,108 @@ def test_no_network_is_one_sentence_at_once(name, tmp_path, monkeypatch):
         sentence = refused(name, "small")
         assert models.SCALES["small"][name].repository in sentence
         assert "scale='tiny'" in sentence
+
+
+LOGIN = b"<!DOCTYPE html><title>Welcome to our hotel</title><form>Room number <input></form>"
+
+
+class Loopback(BaseHTTPRequestHandler):
+    """A model hub with one repository; behind a captive portal, everything is its login page."""
+
+    def do_GET(self, body: bool = True) -> None:
+        hub = self.server
+        hub.asked.append(self.path)
+        tree = f"/api/models/{hub.source.repository}/tree/{hub.source.revision}"
+        contents = {path.name: path.read_bytes() for path in hub.folder.iterdir()}
+        name = self.path.rpartition("/")[2]
+        if hub.is_portal:
+            answer, kind = LOGIN, "text/html"
+        elif self.path.startswith(tree):
+            listed = [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in contents.items()
+            ]
+            answer, kind = json.dumps(listed).encode(), "application/json"
+        else:
+            answer, kind = contents.get(name, b""), "application/octet-stream"
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(answer)))
+        if not hub.is_portal:
+            self.send_header("ETag", f'"{hashlib.sha1(answer).hexdigest()}"')
+            self.send_header("X-Repo-Commit", hub.source.revision)
+        self.end_headers()
+        if body:
+            self.wfile.write(answer)
+
+    def do_HEAD(self) -> None:
+        self.do_GET(body=False)
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture
+def loopback(folder, tmp_path, monkeypatch):
+    import huggingface_hub.constants as constants
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Loopback) as server:
+        server.folder, server.source, server.asked = folder, models.SCALES["small"][folder.name], []
+        server.is_portal = False
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        for name, value in {
+            "ENDPOINT": endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_complete_cache_asks_nobody(loopback, folder):
+    expected = load(folder.name, "small").hf.state_dict()
+    assert loopback.asked
+    loopback.asked.clear()
+    for loopback.is_portal in (False, True):
+        found = load(folder.name, "small").hf.state_dict()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not loopback.asked
+
+
+def test_a_cache_without_a_list_of_its_files_is_used_behind_a_captive_portal(loopback, folder, tmp_path):
+    """Older versions of huggingface_hub kept no list."""
+    repository, revision = loopback.source
+    snapshots = tmp_path / "cache" / f"models--{repository.replace('/', '--')}" / "snapshots"
+    shutil.copytree(folder, snapshots / revision)
+    loopback.is_portal = True
+    assert load(folder.name, "small").n_layers > 0
+    (snapshots / revision / "model.safetensors").unlink()
+    assert "expected weights in the safetensors format" in refused(folder.name, "small")
+    loopback.is_portal = False
+    assert load(folder.name, "small").n_layers > 0, "the hub completes it"
+
+
+def test_a_cache_that_lacks_a_file_is_completed(loopback, folder, tmp_path):
+    load(folder.name, "small")
+    for weights in tmp_path.glob("cache/*/snapshots/*/*.safetensors"):
+        weights.unlink()
+    loopback.is_portal = True
+    assert loopback.source.repository in refused(folder.name, "small")
+    loopback.is_portal = False
+    assert load(folder.name, "small").n_layers > 0
+
+
+def test_a_captive_portal_and_no_cache_is_one_sentence(loopback, folder):
+    loopback.is_portal = True
+    sentence = refused(folder.name, "small")
+    assert loopback.source.repository in sentence
+    assert "connect to the network, or use scale='tiny', which needs none" in sentence
 
 
 def test_offline_mode_of_the_environment(fresh_process):

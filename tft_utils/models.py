@@ -14,7 +14,7 @@ k = 0 is the embedding and k = `n_layers` is what the final norm reads, for ever
 import difflib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -306,25 +306,27 @@ def _resolve(name: str | Path, scale: str) -> Path | Source:
 
 
 def _download(source: Source, patterns: list[str]) -> Path:
-    """The repository's files at the pinned commit, from the local cache where they are complete."""
-    from huggingface_hub import constants, snapshot_download
+    """The repository's files at the pinned commit: from the local cache where they are known to be
+    complete, else from the hub, else from a cache that may be complete."""
+    from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
     from huggingface_hub.utils import get_session
 
+    def snapshot(local: bool) -> Path:
+        commit = {"revision": source.revision, "allow_patterns": patterns, "local_files_only": local}
+        return Path(snapshot_download(source.repository, **commit))
+
+    with suppress(Exception):  # without its list of files, nobody can tell whether a cache is complete
+        get_cached_repo_tree(source.repository, revision=source.revision)
+        return snapshot(local=True)
     what = f"a way to {source.repository} at {source.revision[:12]} on the model hub"
-    online = True
-    try:  # ask once whether the hub is there: without an answer, a download retries for minutes
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:
-        online = False
     with explain(what, "connect to the network, or use scale='tiny', which needs none"):
-        return Path(
-            snapshot_download(
-                source.repository,
-                revision=source.revision,
-                allow_patterns=patterns,
-                local_files_only=not online,
-            )
-        )
+        try:  # ask once whether the hub is there: without an answer, a download retries for minutes
+            get_session().head(constants.ENDPOINT, timeout=5)
+            return snapshot(local=False)
+        except Exception:  # no network, or one that answers with its login page
+            with suppress(Exception):
+                return snapshot(local=True)
+            raise
 
 
 def _read_config(folder: Path):
