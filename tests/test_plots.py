@@ -219,9 +219,9 @@ def data_colours(figure: Figure) -> set[str]:
 
 
 def test_every_figure_keeps_to_the_palette():
-    known = {mpl.colors.to_hex(colour) for colour in PALETTE}
+    known = {mpl.colors.to_hex(colour) for colour in (*plots.COLOURS, plots.GREY)}
     for figure, alt in all_figures():
-        assert data_colours(figure) <= known, f"{alt}: use plots.STYLES or plots.GREY"
+        assert data_colours(figure) <= known, f"{alt}: use plots.style or plots.GREY"
 
 
 def test_figures_are_legible_on_dark_pages():
