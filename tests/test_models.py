@@ -585,6 +585,24 @@ def test_an_unsupported_architecture_is_refused(copy, kind):
     assert f"found {kind!r}" in sentence
 
 
+@pytest.mark.parametrize(
+    ("change", "instead"),
+    [
+        ({}, "take state-spaces/mamba-130m-hf instead"),
+        ({"d_model": 2560, "n_layer": 64, "ssm_cfg": None}, "take state-spaces/mamba-2.8b-hf instead"),
+        ({"d_model": 64}, "take the one of this size that ends in -hf instead"),
+        ({"d_model": [768]}, "take the one of this size that ends in -hf instead"),
+        ({"ssm_cfg": {"layer": "Mamba2"}}, "take the one of this size that ends in -hf instead"),
+    ],
+)
+def test_the_original_format_is_refused_with_what_to_take_instead(copy, change, instead):
+    original = {"d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {}, "rms_norm": True}
+    (copy / "config.json").write_text(json.dumps(original | change), encoding="utf-8")
+    sentence = refused(copy)
+    assert sentence.endswith(instead)
+    assert "found one in the authors' own" in sentence
+
+
 def test_a_folder_without_config_is_refused(copy):
     (copy / "config.json").unlink()
     assert f"found no config.json in {copy}; check the path" in refused(copy)

@@ -329,6 +329,15 @@ def _download(source: Source, patterns: list[str]) -> Path:
             raise
 
 
+ORIGINAL_SIZES = {  # state-spaces/mamba-* on the hub: d_model x n_layer
+    "768 x 24": "130m",
+    "1024 x 48": "370m",
+    "1536 x 48": "790m",
+    "2048 x 48": "1.4b",
+    "2560 x 64": "2.8b",
+}
+
+
 def _read_config(folder: Path):
     path = folder / "config.json"
     if not path.is_file():
@@ -340,6 +349,14 @@ def _read_config(folder: Path):
         raise LoadError(
             f"expected a model that transformers knows, found one in {folder} that would run "
             "its own code (auto_map); convert it to a built-in architecture first"
+        )
+    if "ssm_cfg" in found and "model_type" not in found:
+        size = ORIGINAL_SIZES.get(f"{found.get('d_model')} x {found.get('n_layer')}")
+        known = size and "layer" not in str(found["ssm_cfg"])  # whoever names a layer is its successor
+        instead = f"state-spaces/mamba-{size}-hf" if known else "the one of this size that ends in -hf"
+        raise LoadError(
+            f"expected a checkpoint in Hugging Face format, found one in the authors' own in {folder}; "
+            f"take {instead} instead"
         )
     if found.get("model_type") not in ARCHITECTURES:
         raise LoadError(
