@@ -10,7 +10,8 @@ from tft_utils.organisms.evaluation import tokenizer
 
 
 def toy(model_type: str, seed: int = 0, dtype: torch.dtype = torch.float64, **changes) -> models.Model:
-    """The architecture's `tiny()` configuration with other settings; no bias is zero."""
+    """The architecture's `tiny()` configuration with other settings; no bias is zero, nor any weight
+    that training starts at zero."""
     config = ARCHITECTURES[model_type].tiny()
     for name, value in ({"vocab_size": len(VOCABULARY)} | changes).items():
         setattr(config, name, value)
@@ -18,7 +19,7 @@ def toy(model_type: str, seed: int = 0, dtype: torch.dtype = torch.float64, **ch
     hf = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     with torch.no_grad():
         for name, parameter in hf.named_parameters():
-            if name.endswith("bias"):
+            if name.endswith("bias") or not parameter.any():
                 parameter += 0.1 * torch.randn_like(parameter)
     hf = hf.to(dtype).eval()
     models.prepare(hf)
