@@ -76,4 +76,6 @@ class _Registry(Mapping):
         return len(self._files)
 
 
-ARCHITECTURES = _Registry({"gpt_neox": "gpt_neox", "mamba": "mamba", "mamba2": "mamba2"})
+ARCHITECTURES = _Registry(
+    {"gpt_neox": "gpt_neox", "mamba": "mamba", "mamba2": "mamba2", "qwen3_next": "gated_deltanet"}
+)
