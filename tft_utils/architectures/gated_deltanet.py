@@ -4,13 +4,12 @@ hybrid of Qwen3-Next, every block followed by an MLP.
     x_t  input of the convolution: (q, k, v)          S_t  state of a head [key value]
     q_t  read vector, k_t  write vector [key], of length 1/sqrt(key) and 1
     v_t  what is to be written [value]                 z_t  before the gate [channel]
-    a_t  decay, e_t  how much is erased: one number a head, between 0 and 1
+    a_t  decay, e_t  how much is erased: one number a head, between 0 and 1    g_t  gate [d_head]
 
     S_t = a_t S_{t-1} + e_t k_t (v_t - k_t^T a_t S_{t-1})^T        y_t = q_t S_t        (eq. 10)
     o_t = sigmoid(g_t) sum_s A[t,s] v_s        A = softmax(rotate(q) rotate(k)^T / sqrt(d_head))
 
-The first is a head of the delta rule: v_t takes the place of what stood under k_t. The second is a
-head of attention, with a gate g_t [d_head].
+First a head of the delta rule: v_t takes the place of what stood under k_t; then one of attention.
 
 A block, in order (Figure 1, right; Qiu et al. 2025, arXiv 2505.06708 for the gate of attention):
     1. RMSNorm, then q, k, v, z, a and e; in attention q, its gate g, k and v, RMSNorm of q and k
