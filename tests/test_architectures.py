@@ -140,20 +140,26 @@ def test_a_patch_of_everything_restores_and_one_of_nothing_changes_nothing(model
                 layer, run[layer], patching.replace(model, layer, component, everywhere, own)
             )
             torch.testing.assert_close(same, run[layer + 1], **CLOSE)
-        added = {}
+        added, met = {}, {}  # what the block adds to the stream, and the stream of the other run
 
         def record(name, value, t=None, added=added):
             added[name] = value
             return value
 
+        def meet(name, value, t=None, met=met):
+            met[name] = value
+            return value
+
         model.block(layer, run[layer], record)
+        model.block(layer, corrupt[layer], meet)
         outputs = [name for name in ("mixer", "mlp") if name in added]
 
         def put(name, value, t=None, added=added, outputs=outputs):
             return added[name] if name in outputs else value
 
         # With all that a block adds taken from the clean run, only the stream it meets differs.
-        expected = corrupt[layer] + (run[layer + 1] - run[layer])
+        change = run[layer + 1] - added.get("stream", run[layer])
+        expected = met.get("stream", corrupt[layer]) + change
         torch.testing.assert_close(model.block(layer, corrupt[layer], put), expected, **CLOSE)
 
 

@@ -106,7 +106,7 @@ class Model(TransformersModel):
         return attrgetter(self.kind(layer).units)(self.module("mixer", layer))
 
     def requires(self, capability: str) -> None:
-        """Raises `Unsupported` where the architecture says that it lacks a capability, with its reason."""
+        """Raises `Unsupported` where the architecture says that it lacks a capability, and why."""
         reason = getattr(self.architecture, "NO", {}).get(capability)
         if reason:
             raise Unsupported(self.config.model_type, capability, reason)
@@ -163,7 +163,7 @@ class Model(TransformersModel):
     @property
     def logits(self) -> Tensor:
         """The next-word logits [batch pos vocab]. Only inside a trace."""
-        return self.unembedding.output
+        return self._capped(self.unembedding.output)
 
     # ---- in plain PyTorch
 
@@ -192,7 +192,12 @@ class Model(TransformersModel):
         """Final norm and unembedding: [... d_model] -> [... vocab]. Also inside a trace."""
         linear = self.module("unembedding")
         normed = self.architecture.final(self.hf, residual, put)
-        return F.linear(normed.to(linear.weight.dtype), linear.weight, linear.bias)
+        return self._capped(F.linear(normed.to(linear.weight.dtype), linear.weight, linear.bias), put)
+
+    def _capped(self, logits: Tensor, put: Callable = keep) -> Tensor:
+        """The unembedding's output as the model hands it out: some bound it."""
+        cap = getattr(self.architecture, "cap", None)
+        return cap(self.hf, logits, put) if cap else logits
 
     def state(self, cache, layer: int) -> dict[str, Tensor]:
         """What `layer` carries from past positions in a cache: name -> live tensor."""
@@ -399,7 +404,7 @@ def _weight_files(folder: Path) -> list[Path]:
             f"{', '.join(others) or 'no weights'}; convert or download model.safetensors"
         )
     with explain(f"the names of weight files in {index}", "download it again"):
-        names = json.loads(index.read_text())["weight_map"].values()
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         weights = sorted({folder / name for name in names})
     missing = [path.name for path in weights if not path.is_file()]
     if missing:

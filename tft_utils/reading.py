@@ -238,14 +238,18 @@ def run(model, ids: Tensor, mask: Tensor | None = None, cache=None):
     mask covers the words in the cache too, and is 0 at padding, which stands on the left. A recurrent
     model has no use for it after the first pass.
     Errors: `ValueError` where padding stands on the right: the last words would not be words.
+    `Unsupported` from an architecture without a cache, or that would read padding as words.
     """
     if mask is not None and not mask[:, -1].all():
         raise ValueError(
             "expected padding on the left, found it on the right; use tokens(..., side='left')"
         )
-    keyword = model.architecture.CACHE
+    model.requires("continuation")
     if mask is not None and (mask.all() or (cache is not None and model.compressed)):
         mask = None
+    if mask is not None:
+        model.requires("padding on the left")
+    keyword = model.architecture.CACHE
     out = model.hf(ids, attention_mask=mask, use_cache=True, logits_to_keep=1, **{keyword: cache})
     return out[keyword], out.logits[:, -1]
 

@@ -15,13 +15,15 @@
 and where it needs them
 
     prepare(hf, readable)    called once on a bare transformers model, before nnsight wraps it
+    cap(model, logits, put)  what the model does to the unembedding's output [... vocab]
     LEAKS        rule set -> what its relevance loses in a pattern: leak(pattern, gradient) -> [batch]
     NO           capability -> why this architecture has none: `Unsupported` says so
 
 `block` runs on x [... pos d_model], without padding on the left. Every named point goes through
 `put(name, value)`, which returns what to go on with: keep it, record it, replace it, scale its gradient.
 Values are [... pos ...]. Points common to all: 'mixing', the frozen operator through which positions
-exchange values (a callable on them); 'mixer', what the mixer adds to the stream. A `put` with a true
+exchange values (a callable on them); 'mixer', what the mixer adds to the stream; 'stream', what the
+block adds to, where a first block scales or norms what it reads. A `put` with a true
 attribute `stepwise` is also called with the STEPWISE points, put(name, value, t), one step at a time.
 `past` holds the tensors of `state` before x, and 'mask' [batch before], 0 at padding. One more word in
 several variants is x [prompt variant 1 d_model] with past [prompt 1 ...]: the variants do not see each

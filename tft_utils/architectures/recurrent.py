@@ -169,7 +169,7 @@ class Mixing:
             core=points["mixing"],
             x=wide(points["x"]) if "x" in points else u,
             u=u,
-            sigma=wide(points["slope"]) if "x" in points else one,
+            sigma=wide(points.get("slope", one)),
             gate=wide(points.get("gate", one)) * points.get("gated scale", 1.0),
             D=wide(points["skip"]) if "skip" in points else none,
             taps=wide(points["taps"]) if "taps" in points else one[0, :1],
