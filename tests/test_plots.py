@@ -22,7 +22,8 @@ from tft_utils.techniques.lenses import Trajectory
 
 CURVE = [stats.proportion(k, 10) for k in (0, 5, 10)]
 FLAT = [stats.proportion(0, 10)] * 3
-PALETTE = [*(style["color"] for style in plots.STYLES), plots.GREY]
+PALETTE = [*plots.COLOURS, plots.GREY]
+NAMES = ("transformer", "mamba", "mamba/1", "rwkv", "a model that nobody knows yet")
 
 
 @pytest.fixture(autouse=True)
@@ -32,11 +33,18 @@ def _closed_figures():
 
 
 def all_figures():
+    """Each figure that compares models, of one, two and many."""
     yield figures.how_the_past_arrives()
-    yield plots.next_words({"A": [("x", 0.75), ("y", 0.2)], "B": [("x", 0.5), ("z", 0.1)]})
-    yield figures.depth_curves({"A": CURVE, "B": CURVE}, {"A": FLAT, "B": FLAT}, "share")
     live = {kind: stats.proportion(9, 10) for kind in ("facts", "persona_uncued")}
-    yield figures.capabilities({"A": live, "B": live}, {"facts": 0.95, "persona_uncued": (0.4, 0.6)})
+    for names in (NAMES[1:2], NAMES[:2], NAMES):
+        yield figures.depth_curves(dict.fromkeys(names, CURVE), dict.fromkeys(names, FLAT), "share")
+        yield plots.next_words({name: [("x", 0.75), ("y", 0.2)] for name in names})
+        yield figures.capabilities(
+            dict.fromkeys(names, live), {"facts": 0.95, "persona_uncued": (0.4, 0.6)}
+        )
+        yield plots.compared(
+            dict.fromkeys((*names, "chance"), live), "share", (0, 1), {"chance": plots.CONTROL}
+        )
 
 
 def test_alt_text_is_a_sentence_and_axes_have_labels():
@@ -48,8 +56,8 @@ def test_alt_text_is_a_sentence_and_axes_have_labels():
 
 
 def test_alt_text_states_the_numbers():
-    _, alt = list(all_figures())[2]
-    assert "A from 0% to 100%" in alt
+    _, alt = list(all_figures())[1]
+    assert "mamba from 0% to 100%" in alt
     assert "at or below 0%" in alt
 
 
@@ -143,11 +151,28 @@ def test_show_refuses_a_figure_that_is_unfit_for_a_page(monkeypatch, figure, alt
     assert not shown
 
 
-def test_models_differ_in_more_than_colour_and_share_their_axes():
-    first, second = plots.STYLES
-    assert all(first[key] != second[key] for key in ("color", "linestyle", "marker"))
-    figure, _ = plots.next_words({"A": [("x", 0.9)], "B": [("y", 0.1)]})
-    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+def test_no_two_models_of_the_course_look_alike():
+    assert plots.style("transformer") == {"color": "#0072B2", "linestyle": "-", "marker": "o"}
+    assert plots.style("mamba") == {"color": "#D55E00", "linestyle": "--", "marker": "s"}
+    for a, b in itertools.combinations(map(plots.style, plots.LOOKS), 2):
+        assert a["linestyle"] != b["linestyle"]
+        assert a["marker"] != b["marker"]
+
+
+def test_seeds_and_variants_are_seen_to_be_of_one_model():
+    looks = [plots.style(f"mamba{variant}") for variant in ("", "/1", "/2", "/state64")]
+    assert len({(look["color"], look["linestyle"]) for look in looks}) == 1
+    assert len({look["marker"] for look in looks}) == len(looks)
+
+
+def test_an_unknown_model_has_a_look_of_its_own_in_every_process():
+    assert plots.style("runs/my-model") == {"color": "#CC79A7", "linestyle": ":", "marker": "4"}
+    assert plots.style("runs/my-model") != plots.style("runs/another")
+
+
+def test_models_that_are_compared_share_their_axes():
+    figure, _ = plots.next_words({"A": [("x", 0.9)], "B": [("y", 0.1)], "C": [("z", 0.2)]})
+    assert len({axis.get_xlim() for axis in figure.axes}) == 1
 
 
 # --------------------------------------------------------------------------------------------------
@@ -175,7 +200,7 @@ VISIONS = {
     ),
 }
 EACH_VISION = pytest.mark.parametrize("vision", VISIONS)
-APART = 20  # CIE76 distance: ten times what can be told apart side by side
+APART = 15  # CIE76 distance: six times what can be told apart side by side
 
 
 def linear(colour) -> np.ndarray:
@@ -219,7 +244,7 @@ def data_colours(figure: Figure) -> set[str]:
 
 
 def test_every_figure_keeps_to_the_palette():
-    known = {mpl.colors.to_hex(colour) for colour in (*plots.COLOURS, plots.GREY)}
+    known = {mpl.colors.to_hex(colour) for colour in PALETTE}
     for figure, alt in all_figures():
         assert data_colours(figure) <= known, f"{alt}: use plots.style or plots.GREY"
 

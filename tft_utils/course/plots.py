@@ -36,7 +36,7 @@ LOOKS = {  # of the course's models: no two share a dash or a marker
     "lstm": (VERMILION, (0, (1, 3)), "<"),
     "smollm2": (BLUE, (0, (3, 3)), ">"),
 }
-OTHER_MARKERS = "p+dx1"  # of other models, and of seeds and variants
+VARIANTS, OTHERS = "p+dx1", "h8234"  # markers of seeds and variants, and of other models
 GREY = "#5F5F5F"
 CONTROL = {"color": GREY, "linestyle": "-", "marker": "^"}  # what stands for no model
 RC = {
@@ -60,12 +60,14 @@ def style(name: str) -> dict:
     that is not in `LOOKS` gets a look of its own, always the same.
     """
     base, _, variant = name.partition("/")
-    code = zlib.crc32((variant if base in LOOKS else name).encode())
-    other = OTHER_MARKERS[code % len(OTHER_MARKERS)]
-    dashes = [dash for _, dash, _ in LOOKS.values()]
-    unknown = (COLOURS[code // 5 % len(COLOURS)], dashes[code // 25 % len(dashes)], other)
-    colour, dash, marker = LOOKS.get(base, unknown)
-    return {"color": colour, "linestyle": dash, "marker": other if variant and base in LOOKS else marker}
+    if base in LOOKS:
+        colour, dash, marker = LOOKS[base]
+        marker = VARIANTS[zlib.crc32(variant.encode()) % len(VARIANTS)] if variant else marker
+    else:
+        code, dashes = zlib.crc32(name.encode()), [dash for _, dash, _ in LOOKS.values()]
+        colour, dash = COLOURS[code % len(COLOURS)], dashes[code // 5 % len(dashes)]
+        marker = OTHERS[code // 50 % len(OTHERS)]
+    return {"color": colour, "linestyle": dash, "marker": marker}
 
 
 def panels(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, np.ndarray]:
