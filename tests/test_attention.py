@@ -1,6 +1,6 @@
 """Maps equal their definitions in float64, and the circuits they show are the ones the models use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -8,17 +8,16 @@ import nnsight
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, MambaConfig
 
-from tft_utils import models, stats
-from tft_utils.architectures import mamba
+from tests.toys import toy
+from tft_utils import models, reading
 from tft_utils.architectures import mamba_scan as scan
+from tft_utils.architectures import recurrent
 from tft_utils.corpora import questions as world_questions
 from tft_utils.corpora import world
 from tft_utils.course import plots, widgets
 from tft_utils.lessons import attention as figures
-from tft_utils.models import Model, load
-from tft_utils.organisms import evaluation
+from tft_utils.models import load
 from tft_utils.techniques import attention
 
 TEXTS = ["The keys near the old cabinet", "mila red . tomo blue . mila", "2 7 + 1 5 ="]
@@ -39,19 +38,22 @@ def random_mixing(
     largest: float = 0.1,
     batch: int = 1,
     dtype=torch.float64,
-) -> mamba.Mixing:
+) -> recurrent.Mixing:
     draw = torch.Generator().manual_seed(pos)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw, dtype=dtype)
 
     per_position = {name: normal(batch, pos, channels) for name in ("x", "u", "sigma", "gate")}
-    return mamba.Mixing(
-        **per_position,
+    core = scan.Scan(
         delta=step_sizes(pos, channels, dtype, largest).expand(batch, -1, -1),
         A=-torch.exp(normal(channels, d_state)),
         B=normal(batch, pos, d_state),
         C=normal(batch, pos, d_state),
+    )
+    return recurrent.Mixing(
+        core,
+        **per_position,
         D=normal(channels),
         taps=normal(4, channels),
         conv_bias=normal(channels),
@@ -60,19 +62,19 @@ def random_mixing(
     )
 
 
-def triple_loop(m: mamba.Mixing) -> Tensor:
+def triple_loop(m: scan.Scan) -> Tensor:
     """alpha from its definition: one product of decays for each query and source."""
     _, pos, channels = m.delta.shape
     decay = torch.exp(m.delta[..., None] * m.A)  # [batch pos channel n]
-    found = m.delta.new_zeros(len(m.delta), channels, pos, pos)
+    alpha = m.delta.new_zeros(len(m.delta), channels, pos, pos)
     for t in range(pos):
         for s in range(t + 1):
             kept = torch.ones_like(decay[:, 0])
             for k in range(s + 1, t + 1):
                 kept = kept * decay[:, k]
             written = m.delta[:, s, :, None] * m.B[:, s, None]
-            found[:, :, t, s] = (m.C[:, t, None] * kept * written).sum(-1)
-    return found
+            alpha[:, :, t, s] = (m.C[:, t, None] * kept * written).sum(-1)
+    return alpha
 
 
 def rebuilt(mixing) -> Tensor:
@@ -81,60 +83,87 @@ def rebuilt(mixing) -> Tensor:
     return torch.einsum("buqw,uwd->bqd", mixed, mixing.projection) + mixing.constant()
 
 
+def ids_of(model, *texts: str) -> Tensor:
+    return reading.tokens(model, texts).ids
+
+
+def with_outputs(model, ids: Tensor) -> list[tuple]:
+    """The mixing of every layer and what transformers' own mixer gives."""
+    with model.trace(ids):
+        outputs = nnsight.save([model.mixer_output(layer) for layer in range(model.n_layers)])
+    return list(zip(attention.mixings(model, ids), outputs, strict=True))
+
+
+def error(mixing, output: Tensor) -> float:
+    return float((rebuilt(mixing).float() - output.float()).abs().max() / output.abs().max())
+
+
 # --- hidden attention is exact -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
-@pytest.mark.parametrize("name", models.PAIR)
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"),
+    [
+        ("transformer", torch.float32, 1e-5),
+        ("transformer", torch.float64, 1e-6),  # transformers' softmax is in float32
+        ("mamba", torch.float32, 1e-5),
+        ("mamba", torch.float64, 1e-6),  # and so are its decay rates
+    ],
+)
 def test_the_operator_is_the_mixer_in_every_layer_of_the_organism(name, dtype, tolerance):
     model = load(name, dtype=dtype)
-    ids, _ = attention.tokens(model, [d.text for d in world.documents("recall", 1, seed=3)])
-    with model.trace(ids[:, :60]):
-        pairs = nnsight.save([(model.mixing(l), model.mixer_output(l)) for l in range(model.n_layers)])
-    assert len(pairs) == model.n_layers
-    for layer, (mixing, output) in enumerate(pairs):
-        error = (rebuilt(mixing) - output).abs().max() / output.abs().max()
-        assert error < tolerance, f"{name}, layer {layer}: {error}"
+    text = " ".join(world.documents("recall", 1, seed=3)[0].text.split()[:60])
+    for layer, (mixing, output) in enumerate(with_outputs(model, ids_of(model, text))):
+        assert error(mixing, output) < tolerance, f"{name}, layer {layer}"
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-6)])
 def test_the_operator_is_the_mixer_at_the_shapes_of_mamba_130m(dtype, tolerance):
-    torch.manual_seed(0)
-    config = MambaConfig(vocab_size=64, hidden_size=768, state_size=16, num_hidden_layers=2)
-    hf = AutoModelForCausalLM.from_config(config).to(dtype).eval()
-    for block in hf.backbone.layers:  # as trained ones have: steps from small to large, any decay
-        torch.nn.init.normal_(block.mixer.A_log, 1.0, 1.0)
-        torch.nn.init.normal_(block.mixer.D)
-        torch.nn.init.normal_(block.mixer.x_proj.weight, std=0.1)
-    mamba.prepare(hf, readable=False)
-    model = Model(hf, evaluation.tokenizer())
-    with model.trace(torch.randint(64, (1, 40))):
-        pairs = nnsight.save([(model.mixing(l), model.mixer_output(l)) for l in range(2)])
-    for mixing, output in pairs:
+    model = toy(
+        "mamba",
+        dtype=dtype,
+        hidden_size=768,
+        state_size=16,
+        num_hidden_layers=2,
+        intermediate_size=1536,
+        time_step_rank=48,
+    )
+    for layer in range(2):  # as trained ones have: steps from small to large, any decay
+        mixer = model.module("mixer", layer)
+        torch.nn.init.normal_(mixer.A_log, 1.0, 1.0)
+        torch.nn.init.normal_(mixer.D)
+        torch.nn.init.normal_(mixer.x_proj.weight, std=0.1)
+    for mixing, output in with_outputs(model, torch.randint(64, (1, 40))):
         assert mixing.weights(units=[0]).shape == (1, 1, 40, 40)
         assert len(mixing.projection) == 1536
-        error = (rebuilt(mixing) - output).abs().max() / output.abs().max()
-        assert error < tolerance
+        assert error(mixing, output) < tolerance
+
+
+def test_mixings_are_those_of_the_streams(model):
+    ids = ids_of(model, *TEXTS)
+    stream = reading.streams(model, ids)
+    for layer, mixing in zip((1, 4), attention.mixings(model, ids, [4, 1]), strict=True):
+        alone = model.mixing(layer, stream[layer])
+        torch.testing.assert_close(mixing.weights(), alone.weights(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mixing.values(), alone.values(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("pos", [1, 2, 3, 5, 16, 17, 31, 33, 50])
 def test_alpha_equals_the_triple_loop_by_every_way_to_it(pos):
     m = random_mixing(pos, batch=2)
-    alpha = triple_loop(m)
+    alpha = triple_loop(m.core)
     torch.testing.assert_close(m.weights("scan"), alpha, rtol=1e-12, atol=1e-12)
-    some, few = torch.tensor([pos - 1, 0, pos // 2]), [3, 0]
+    queries, few = torch.tensor([pos - 1, 0, pos // 2]), [3, 0]
     torch.testing.assert_close(
-        m.weights("scan", some, few), alpha[:, few][:, :, some], rtol=1e-12, atol=1e-12
+        m.weights("scan", queries, few), alpha[:, few][:, :, queries], rtol=1e-12, atol=1e-12
     )
-    summed = torch.einsum("btc,bcts,bsc->bts", m.x, alpha, m.u)
-    torch.testing.assert_close(m.summed(m.x, m.u), summed, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(m.mix(m.values("scan")), alpha @ m.values("scan"), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("pos", [2, 20])
 def test_each_level_adds_what_it_says(pos):
     m = random_mixing(pos)
-    skip = triple_loop(m) + torch.diag_embed(m.D[None, :, None].expand(1, -1, pos))
+    skip = triple_loop(m.core) + torch.diag_embed(m.D[None, :, None].expand(1, -1, pos))
     torch.testing.assert_close(m.weights("skip"), skip)
     operator = torch.zeros_like(skip)
     for t in range(pos):
@@ -148,34 +177,30 @@ def test_each_level_adds_what_it_says(pos):
 
 def test_groups_and_blocks_do_not_change_the_numbers(monkeypatch):
     m = random_mixing(37)
-    alpha, summed, whole = m.weights(), m.summed(m.x, m.u), attention.contributions(m)
-    monkeypatch.setattr(mamba, "WORKSPACE", 37 * 5 * 5)  # five channels at a time
-    monkeypatch.setattr(mamba, "BLOCK", 7)
+    alpha, whole = m.weights(), attention.contributions(m)
+    monkeypatch.setattr(scan, "WORKSPACE", 37 * 5 * 5)  # five channels at a time
+    monkeypatch.setattr(scan, "BLOCK", 7)
     monkeypatch.setattr(attention, "PRODUCTS", 3 * 37 * 12)  # three queries at a time
     torch.testing.assert_close(m.weights(), alpha)
-    torch.testing.assert_close(m.summed(m.x, m.u), summed)
     torch.testing.assert_close(attention.contributions(m), whole)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_long_and_strong_decay_neither_overflows_nor_loses_digits(dtype):
     exact = random_mixing(90, channels=3, largest=40.0)
-    m = mamba.Mixing(**{name: value.to(dtype) for name, value in vars(exact).items()})
-    alpha, ones = triple_loop(exact), torch.ones_like(m.x)
+    delta, A, B, C = (getattr(exact.core, name).to(dtype) for name in ("delta", "A", "B", "C"))
+    m, alpha = scan.Scan(delta, A, B, C), triple_loop(exact.core)
     assert (alpha[:, :, -1, 0].float() == 0).any(), "some decay should reach zero in float32"
     tolerance = 1e-4 if dtype == torch.float32 else 1e-11
-    scale = alpha.abs().amax()
-    assert (m.weights("scan") - alpha).abs().max() < tolerance * scale
-    assert (m.summed(ones, ones) - alpha.sum(1)).abs().max() < tolerance * scale
+    weights = m.weights(torch.arange(90), [0, 1, 2])
+    assert (weights - alpha).abs().max() < tolerance * alpha.abs().amax()
 
 
 def test_maps_are_causal(model):
-    ids, _ = attention.tokens(model, TEXTS[:1])
-    for mixing in attention.read(model, ids):
+    for mixing in attention.mixings(model, ids_of(model, TEXTS[0])):
         for level in mixing.levels:
             assert (mixing.weights(level).triu(1) == 0).all()
         assert (attention.contributions(mixing).triu(1) == 0).all()
-        assert (mixing.project(torch.ones(128)).triu(1) == 0).all()
 
 
 def test_unknown_levels_are_refused():
@@ -183,77 +208,58 @@ def test_unknown_levels_are_refused():
         random_mixing(4).weights("raw")
 
 
-def test_a_16_bit_model_is_read_in_float32():
-    for name in models.PAIR:
-        model = load(name, dtype=torch.bfloat16)
-        ids, _ = attention.tokens(model, TEXTS[:1])
-        with model.trace(ids):
-            pair = nnsight.save([model.mixing(1), model.mixer_output(1)])
-        mixing, output = pair
-        error = (rebuilt(mixing).float() - output.float()).abs().max() / output.abs().max()
-        assert error < 0.03
+@pytest.mark.parametrize("name", models.PAIR)
+def test_a_16_bit_model_is_read_closely_and_stays_16_bit(name):
+    model = load(name, dtype=torch.bfloat16)
+    ids = ids_of(model, TEXTS[0])
+    assert error(*with_outputs(model, ids)[1]) < 0.03
+    nothing = torch.zeros_like(ids).bool()
+    assert attention.block(model, ids, [1], nothing, ~nothing).dtype == torch.bfloat16
 
 
 # --- maps ----------------------------------------------------------------------------------------
 
 
 def test_contributions_are_lengths_of_vectors_that_add_up_to_the_output(model):
-    ids, _ = attention.tokens(model, TEXTS[1:2])
-    with model.trace(ids):
-        pair = nnsight.save([model.mixing(2), model.mixer_output(2)])
-    mixing, output = pair
+    mixing, output = with_outputs(model, ids_of(model, TEXTS[1]))[2]
     vectors = torch.einsum("buqs,busw,uwd->bqsd", mixing.weights(), mixing.values(), mixing.projection)
     torch.testing.assert_close(vectors.sum(2) + mixing.constant(), output, rtol=1e-4, atol=1e-4)
-    found = attention.contributions(mixing)
-    torch.testing.assert_close(found, vectors.norm(dim=-1), rtol=1e-4, atol=1e-5)
-    some = torch.tensor([5, 1])
+    lengths = attention.contributions(mixing)
+    torch.testing.assert_close(lengths, vectors.norm(dim=-1), rtol=1e-4, atol=1e-5)
+    queries = torch.tensor([5, 1])
     torch.testing.assert_close(
-        attention.contributions(mixing, some), found[:, some], rtol=1e-4, atol=1e-5
+        attention.contributions(mixing, queries), lengths[:, queries], rtol=1e-4, atol=1e-5
     )
-    direction = torch.randn(128, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(mixing.project(direction), vectors @ direction, rtol=1e-3, atol=1e-4)
 
 
 def test_value_weighted_maps_see_one_unit_at_a_time(model):
-    ids, _ = attention.tokens(model, TEXTS[1:2])
-    (mixing,) = attention.read(model, ids, [3])
-    units = [1, 3]
-    parts = torch.einsum(
-        "buqs,busw,uwd->buqsd",
-        mixing.weights(units=units),
-        mixing.values(units=units),
-        mixing.projection[units],
-    )
-    found = attention.value_weighted(mixing, units=units)
-    torch.testing.assert_close(found, parts.norm(dim=-1), rtol=1e-3, atol=1e-5)
+    (mixing,) = attention.mixings(model, ids_of(model, TEXTS[1]), [3])
+    vectors = torch.einsum("buqs,busw,uwd->buqsd", mixing.weights(), mixing.values(), mixing.projection)
+    lengths = attention.value_weighted(mixing)
+    torch.testing.assert_close(lengths, vectors.norm(dim=-1), rtol=1e-3, atol=1e-5)
+    last = torch.tensor([6])
+    torch.testing.assert_close(attention.value_weighted(mixing, last), lengths[:, :, last])
 
 
 def test_patterns_are_those_of_transformers():
     model = load("transformer")
-    ids, _ = attention.tokens(model, TEXTS[:1])
+    ids = ids_of(model, TEXTS[0])
     expected = model.hf(input_ids=ids, output_attentions=True).attentions
-    for mixing, pattern in zip(attention.read(model, ids), expected, strict=True):
-        assert torch.equal(mixing.weights("operator"), pattern)
+    for mixing, pattern in zip(attention.mixings(model, ids), expected, strict=True):
+        torch.testing.assert_close(mixing.weights("operator"), pattern, rtol=0, atol=1e-5)
         torch.testing.assert_close(pattern.sum(-1), torch.ones_like(pattern[..., 0]))
 
 
-def test_attention_without_a_pattern_is_refused():
-    model = load("transformer")
-    model.hf.set_attn_implementation("sdpa")
-    with pytest.raises(ValueError, match="attn_implementation='eager'"):
-        attention.read(model, attention.tokens(model, TEXTS[:1])[0])
-
-
 def test_padding_changes_nothing(model):
-    ids, lengths = attention.tokens(model, TEXTS)
-    assert lengths.tolist() == [6, 7, 6]
-    together = attention.read(model, ids)
-    for i, text in enumerate(TEXTS):
-        alone = attention.read(model, attention.tokens(model, [text])[0])
+    ids, mask = reading.tokens(model, TEXTS)
+    together = attention.mixings(model, ids)
+    for i, (text, length) in enumerate(zip(TEXTS, mask.sum(1).tolist(), strict=True)):
+        alone = attention.mixings(model, ids_of(model, text))
         for layer in (0, model.n_layers - 1):
-            row, expected = together[layer].row(i, int(lengths[i])), alone[layer]
-            for view in (attention.unit_weights, attention.contributions):
-                torch.testing.assert_close(view(row), view(expected), rtol=1e-3, atol=1e-4)
+            row, expected = together[layer].row(i, length), alone[layer]
+            torch.testing.assert_close(row.weights(), expected.weights(), rtol=1e-3, atol=1e-4)
+            lengths = (attention.contributions(mixing) for mixing in (row, expected))
+            torch.testing.assert_close(*lengths, rtol=1e-3, atol=1e-4)
 
 
 @dataclass(frozen=True)
@@ -270,9 +276,9 @@ class Average:
 
     def weights(self, level="operator", queries=None, units=None):
         pos = self.v.shape[2]
-        found = attention.row_normalised(torch.ones(pos, pos).tril()).expand(*self.v.shape[:2], -1, -1)
-        found = found if units is None else found[:, units]
-        return found if queries is None else found[:, :, queries]
+        shares = attention.row_normalised(torch.ones(pos, pos).tril()).expand(*self.v.shape[:2], -1, -1)
+        shares = shares if units is None else shares[:, units]
+        return shares if queries is None else shares[:, :, queries]
 
     def values(self, level="operator", units=None):
         return self.v if units is None else self.v[:, units]
@@ -280,11 +286,11 @@ class Average:
 
 def test_another_architecture_needs_no_change_here():
     mixing = Average(torch.randn(1, 3, 9, 2), torch.randn(3, 2, 4))
-    found = attention.contributions(mixing, torch.tensor([8]))
-    assert found.shape == (1, 1, 9)
+    lengths = attention.contributions(mixing, torch.tensor([8]))
+    assert lengths.shape == (1, 1, 9)
     through = torch.einsum("busw,uwd->bsd", mixing.v, mixing.projection) / 9
-    torch.testing.assert_close(found[0, 0], through[0].norm(dim=-1))
-    assert attention.value_weighted(mixing, units=[2]).shape == (1, 1, 9, 9)
+    torch.testing.assert_close(lengths[0, 0], through[0].norm(dim=-1))
+    assert attention.value_weighted(mixing).shape == (1, 3, 9, 9)
     assert attention.rollout([attention.contributions(mixing)[0]]).shape == (9, 9)
 
 
@@ -300,11 +306,10 @@ def test_rollout_by_hand():
 
 
 def test_rollout_rows_sum_to_one(model):
-    ids, _ = attention.tokens(model, TEXTS[:1])
-    maps = [attention.contributions(mixing) for mixing in attention.read(model, ids)]
-    found = attention.rollout(maps)
-    torch.testing.assert_close(found.sum(-1), torch.ones_like(found[..., 0]))
-    assert (found.triu(1) == 0).all()
+    mixings = attention.mixings(model, ids_of(model, TEXTS[0]))
+    reached = attention.rollout([attention.contributions(mixing) for mixing in mixings])
+    torch.testing.assert_close(reached.sum(-1), torch.ones_like(reached[..., 0]))
+    assert (reached.triu(1) == 0).all()
 
 
 def test_rollout_refuses_signed_maps_and_no_maps():
@@ -327,28 +332,25 @@ def test_agreement_is_rank_correlation_below_the_diagonal():
 # --- lags and classes ----------------------------------------------------------------------------
 
 
-def planted(runs: list[attention.Repeats]) -> list[Tensor]:
+def planted(run: attention.Repeats) -> Tensor:
     """Maps [batch unit query source] of four units: lag 3, the word after the match, the first, all."""
-    maps = []
-    for run in runs:
-        pos = run.ids.shape[1]
-        found = torch.full((len(run.ids), 4, len(run.queries), pos), 0.1 / pos)
-        for i, t in enumerate(run.queries.tolist()):
-            found[:, 0, i, t - 3] += 0.8
-            found[:, 1, i, t - run.period + 1] += 0.7
-            found[:, 2, i, 0] += 0.6
-        maps.append(found)
+    pos = run.ids.shape[1]
+    maps = torch.full((len(run.ids), 4, len(run.queries), pos), 0.1 / pos)
+    for i, t in enumerate(run.queries.tolist()):
+        maps[:, 0, i, t - 3] += 0.8
+        maps[:, 1, i, t - run.period + 1] += 0.7
+        maps[:, 2, i, 0] += 0.6
     return maps
 
 
 def test_lag_profiles_and_classes_find_planted_units(monkeypatch):
     runs = attention.repeats(range(60), (9, 13), n=6, batch=4)
-    maps = dict(zip((9, 13), planted(runs), strict=True))
-    by_ids = {id(run.ids): maps[run.period] for run in runs}
-    monkeypatch.setattr(attention, "read", lambda model, ids, layers: [by_ids[id(ids)]])
-    (found,) = attention.lag_profiles(None, runs, view=lambda mixing, queries: mixing)
-    assert found.n == 4 * 5
-    classes = attention.classify(found)
+    mixings = {
+        id(run.ids): SimpleNamespace(weights=lambda level, queries, run=run: planted(run)) for run in runs
+    }
+    monkeypatch.setattr(attention, "mixings", lambda model, ids: [mixings[id(ids)]])
+    (layer,) = attention.lag_profiles(SimpleNamespace(hf=torch.ones(1)), runs)
+    classes = attention.classify(layer)
     assert [(c.kind, c.lag) for c in classes] == [
         ("fixed", 3),
         ("match", 1),
@@ -356,7 +358,7 @@ def test_lag_profiles_and_classes_find_planted_units(monkeypatch):
         ("spread", None),
     ]
     assert classes[0].score > classes[1].score > classes[2].score > 0.5
-    assert {c.kind for c in attention.classify(found, floor=0.95)} == {"spread"}
+    assert {c.kind for c in attention.classify(layer, floor=0.95)} == {"spread"}
 
 
 def test_repeats_repeat_and_differ_in_nothing_else():
@@ -378,8 +380,6 @@ def test_repeats_and_profiles_refuse_what_cannot_work():
         attention.repeats(range(14), (9, 13), n=6)
     with pytest.raises(ValueError, match="at least two periods"):
         attention.lag_profiles(None, attention.repeats(range(60), (9,), n=6))
-    with pytest.raises(ValueError, match="at most 2; found 3"):
-        attention.lag_profile(torch.ones(1, 1, 1, 9), torch.tensor([2]), 4)
 
 
 # --- the world's ground truth --------------------------------------------------------------------
@@ -399,68 +399,72 @@ def test_induction_items_have_one_source():
     assert {item.match - item.query for item in items} > set(range(-9, -5)), "one lag explains all"
 
 
-def test_a_batch_needs_one_token_per_word(model):
+def test_items_need_one_token_per_word(model):
     item = world_questions.Item("mila red", "red", 1, 5)
     with pytest.raises(ValueError, match="one token per word"):
-        attention.batch(model, [item])
+        attention.asked_of(model, [item])
 
 
-def batch_of(model, split: str, n: int, seed: int = 0) -> attention.Batch:
-    documents = world.documents("recall", n, seed=seed, split=split)
-    return attention.batch(model, world_questions.induction_items(documents))
+def asked_of(model, split: str, n: int) -> reading.Asked:
+    documents = world.documents("recall", n, split=split)
+    return attention.asked_of(model, world_questions.induction_items(documents))
+
+
+def masks(asked: reading.Asked, shift: int = 0) -> tuple[Tensor, Tensor]:
+    """The position of the match, or one beside it, and the query, as masks [item pos]."""
+    positions = torch.arange(asked.ids.shape[1])
+    return positions == (asked.at["match"] + shift)[:, None], positions == asked.last[:, None]
 
 
 @pytest.fixture(scope="module")
 def circuit(model) -> SimpleNamespace:
     """Deciding layers, found on validation documents; the test items; accuracy when uncut."""
-    layers = attention.deciding_layers(model, batch_of(model, "validation", 100))
-    asked = batch_of(model, "test", 250)
-    with model.trace(asked.ids):
-        logits = model.logits.save()
-    return SimpleNamespace(layers=layers, asked=asked, uncut=attention.accuracy(logits, asked))
+    layers = attention.deciding_layers(model, asked_of(model, "validation", 100))
+    asked = asked_of(model, "test", 250)
+    uncut = attention.accuracy(model.hf(input_ids=asked.ids).logits, asked)
+    return SimpleNamespace(layers=layers, asked=asked, uncut=uncut)
 
 
 def test_the_match_is_the_top_source_at_the_deciding_layer(model, circuit):
-    (found,) = attention.matches(model, circuit.asked, circuit.layers[:1])
+    asked = circuit.asked
+    (layer,) = attention.matches(model, asked, circuit.layers[:1])
     assert circuit.uncut.value > 0.9
-    assert found.top.n > 200
-    assert found.top.value >= 0.9
-    assert found.top.low >= 0.85
-    lags = (circuit.asked.queries - circuit.asked.matches).roll(1)  # those of other items
-    elsewhere = circuit.asked._replace(matches=(circuit.asked.queries - lags).clamp(min=0))
+    assert layer.top.n > 200
+    assert layer.top.value >= 0.9
+    assert layer.top.low >= 0.85
+    lags = (asked.last - asked.at["match"]).roll(1)  # those of other items
+    elsewhere = replace(asked, at={"match": (asked.last - lags).clamp(min=0)})
     (control,) = attention.matches(model, elsewhere, circuit.layers[:1])
     assert control.top.high < 0.2
 
 
 def test_blocking_the_match_proves_it_and_blocking_elsewhere_does_nothing(model, circuit):
-    asked, queries = circuit.asked, circuit.asked.at(circuit.asked.queries, [0])
+    def cut(shift: int, **options) -> float:
+        logits = attention.block(
+            model, circuit.asked.ids, circuit.layers, *masks(circuit.asked, shift), **options
+        )
+        return attention.accuracy(logits, circuit.asked).value
 
-    def cut(offsets, **options) -> float:
-        sources = asked.at(asked.matches, offsets)
-        logits = attention.block(model, asked.ids, circuit.layers, sources, queries, **options)
-        return attention.accuracy(logits, asked)
-
-    proof, control = cut([0]), cut([-6])
+    proof, control = cut(0), cut(-6)
     assert len(circuit.layers) < model.n_layers
-    assert proof.value < 0.2
-    assert abs(control.value - circuit.uncut.value) <= 0.05
-    (mixing,) = attention.read(model, asked.ids[:1], circuit.layers[:1])
+    assert proof < 0.2
+    assert abs(control - circuit.uncut.value) <= 0.05
+    (mixing,) = attention.mixings(model, circuit.asked.ids[:1], circuit.layers[:1])
     if mixing.spread:  # a neighbour still holds the word: one column cut is no cut
-        assert cut([0], spread=False).value - proof.value > 0.3
+        assert cut(0, spread=False) - proof > 0.3
 
 
 def test_ablating_the_match_heads_proves_them_and_their_neighbours_are_idle():
     model = load("transformer")
     words = model.tokenizer.convert_tokens_to_ids(list(world.COPY_WORDS))
-    found = attention.lag_profiles(model, attention.repeats(words))
-    kinds = [[c.kind for c in attention.classify(each)] for each in found]
+    layers = attention.lag_profiles(model, attention.repeats(words))
+    kinds = [[c.kind for c in attention.classify(layer)] for layer in layers]
     heads = {l: [h for h, kind in enumerate(row) if kind == "match"] for l, row in enumerate(kinds)}
     others = {l: [h for h in range(4) if h not in heads[l]] for l in heads if heads[l]}
-    asked = batch_of(model, "test", 250)
+    asked = asked_of(model, "test", 250)
 
     def cut(units) -> float:
-        logits = attention.ablate(model, asked.ids, units, "resample", asked.queries + 1)
-        return attention.accuracy(logits, asked).value
+        return attention.accuracy(attention.ablate(model, asked.ids, units, asked.mask), asked).value
 
     assert 0 < sum(map(len, heads.values())) < 12
     assert cut(heads) < 0.2
@@ -472,8 +476,7 @@ def test_ablating_the_match_heads_proves_them_and_their_neighbours_are_idle():
 
 def hooked(model, layer: int, edit) -> Tensor:
     """Logits of plain PyTorch with `edit` on what the output projection of a layer reads."""
-    mixer = model.architecture.mixer(model.architecture.blocks(model.hf)[layer])
-    projection = model.architecture.output_projection(mixer)
+    projection = model.module("output", layer)
     handle = projection.register_forward_pre_hook(lambda module, args: (edit(args[0].clone()),))
     try:
         return model.hf(input_ids=IDS).logits
@@ -484,47 +487,28 @@ def hooked(model, layer: int, edit) -> Tensor:
 IDS = torch.tensor([[20, 31, 44, 20, 31, 9, 7], [50, 51, 52, 53, 54, 55, 56]])
 
 
-@pytest.mark.parametrize("how", ["zero", "mean", "resample"])
-def test_ablation_equals_plain_hooks(model, how):
+def test_ablation_equals_plain_hooks(model):
     width = 128 // 4 if model.units(2) == 4 else 1
     part = slice(3 * width, 4 * width)
     donors = torch.randint(14, (2, 7), generator=torch.Generator().manual_seed(5))
 
     def edit(x):
-        old = x[..., part].clone()
-        new = {
-            "zero": 0 * old,
-            "mean": old.mean((0, 1)).expand_as(old),
-            "resample": old.flatten(0, 1)[donors],
-        }[how]
-        x[..., part] = new
+        x[..., part] = x[..., part].flatten(0, 1)[donors]
         return x
 
-    found = attention.ablate(model, IDS, {2: [3]}, how, seed=5)
-    torch.testing.assert_close(found, hooked(model, 2, edit), rtol=0, atol=2e-5)
-    assert (found - model.hf(input_ids=IDS).logits).abs().max() > 1e-3
+    logits = attention.ablate(model, IDS, {2: [3]}, seed=5)
+    torch.testing.assert_close(logits, hooked(model, 2, edit), rtol=0, atol=2e-5)
+    assert (logits - model.hf(input_ids=IDS).logits).abs().max() > 1e-3
 
 
-def test_ablation_leaves_out_padding_and_other_positions(model):
-    lengths = torch.tensor([4, 7])
+def test_ablation_leaves_out_padding(model):
+    mask = torch.arange(7) < torch.tensor([4, 7])[:, None]
     other = IDS.clone()
     other[0, 4:] = 100  # behind the end of the first row
-    first = attention.ablate(model, IDS, {1: [0, 2]}, "mean", lengths)
-    second = attention.ablate(model, other, {1: [0, 2]}, "mean", lengths)
+    first, second = (attention.ablate(model, ids, {1: [0, 2]}, mask) for ids in (IDS, other))
     torch.testing.assert_close(first[0, :4], second[0, :4], rtol=0, atol=2e-5)
-    where = torch.zeros_like(IDS, dtype=torch.bool)
-    where[:, 3] = True
-    found, plain = (
-        attention.ablate(model, IDS, {1: [0, 2]}, where=where),
-        model.hf(input_ids=IDS).logits,
-    )
-    assert torch.equal(found[:, :3], plain[:, :3])
-    assert (found[:, 3] - plain[:, 3]).abs().max() > 1e-4
-
-
-def test_ablation_refuses_an_unknown_way(model):
-    with pytest.raises(ValueError, match="one of zero, mean, resample; found 'noise'"):
-        attention.ablate(model, IDS, {1: [0]}, "noise")
+    everywhere = attention.ablate(model, IDS, {1: [0, 2]})
+    assert (everywhere[0, :4] - first[0, :4]).abs().max() > 1e-4
 
 
 def test_blocking_softmax_attention_equals_a_mask():
@@ -534,9 +518,9 @@ def test_blocking_softmax_attention_equals_a_mask():
     allowed = torch.ones(7, 7).tril().bool() & ~(queries[:, :, None] & sources[:, None, :])
     mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[:, None]
     expected = model.hf(input_ids=IDS, attention_mask=mask).logits
-    found = attention.block(model, IDS, range(model.n_layers), sources, queries)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
-    assert (found - model.hf(input_ids=IDS).logits).abs().max() > 1e-2
+    logits = attention.block(model, IDS, range(model.n_layers), sources, queries)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=2e-5 * expected.abs().max().item())
+    assert (logits - model.hf(input_ids=IDS).logits).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("spread", [True, False])
@@ -559,11 +543,11 @@ def test_blocking_a_mamba_equals_a_second_state_that_never_saw_the_source(spread
         expected = readable.logits.save()
     sources, queries = torch.zeros(2, 2, 7, dtype=torch.bool)
     sources[:, source], queries[:, query] = True, True
-    found = attention.block(model, IDS, [layer], sources, queries, spread)
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+    logits = attention.block(model, IDS, [layer], sources, queries, spread)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=2e-4)
     plain = model.hf(input_ids=IDS).logits
-    assert (found[:, query] - plain[:, query]).abs().max() > 1e-3
-    assert torch.equal(found[:, :query], plain[:, :query])
+    assert (logits[:, query] - plain[:, query]).abs().max() > 1e-3
+    torch.testing.assert_close(logits[:, :query], plain[:, :query], rtol=0, atol=2e-5)
 
 
 def test_blocking_everything_or_nothing(model):
@@ -571,17 +555,20 @@ def test_blocking_everything_or_nothing(model):
     layers = range(model.n_layers)
     plain = model.hf(input_ids=IDS).logits
     for sources, queries in ((nothing, everything), (everything, nothing)):
-        found = attention.block(model, IDS, layers, sources, queries)
-        torch.testing.assert_close(found, plain, rtol=0, atol=2e-4)
-    (mixing,) = attention.read(model, IDS, [0])
+        logits = attention.block(model, IDS, layers, sources, queries)
+        torch.testing.assert_close(logits, plain, rtol=0, atol=2e-4)
+    (mixing,) = attention.mixings(model, IDS, [0])
     if mixing.normalised:
-        with pytest.raises(ValueError, match="at least one source left"):
-            attention.block(model, IDS, layers, everything, everything)
+        everything[:, 4:] = False  # the sources; of four queries, two lose all
+        queries = torch.zeros_like(everything)
+        queries[:, [2, 5]] = True
+        with pytest.raises(ValueError, match="found 2 of 4 queries with none; leave each one"):
+            attention.block(model, IDS, layers, everything, queries)
 
 
 def test_the_search_says_when_no_layer_decides(model):
-    asked = batch_of(model, "validation", 8)
-    elsewhere = asked._replace(matches=torch.zeros_like(asked.matches))
+    asked = asked_of(model, "validation", 8)
+    elsewhere = replace(asked, at=asked.at | {"match": torch.zeros_like(asked.last)})
     with pytest.raises(ValueError, match="does not come from the match alone"):
         attention.deciding_layers(model, elsewhere, below=0.0)
 
@@ -592,40 +579,54 @@ def closed_figures():
     plots.plt.close("all")
 
 
-def all_figures():
-    """Every figure of the lesson, on small made-up results."""
+PAIR = ("transformer", "mamba")
+
+
+def all_figures(*names: str):
+    """Every figure of the lesson that compares models, on small made-up results."""
+    draw = torch.Generator().manual_seed(0)
+    maps = {name: torch.rand(3, 3, generator=draw).tril() for name in names}
+    shares = {name: [0.0, 0.1 * i, 1.0] for i, name in enumerate(names)}
+    yield figures.by_block(shares, {name: [0.0, 0.1, 0.1] for name in names}, "share")
+    yield figures.around({name: {"raw": [0, 1, 2], "better": [0, 2, 1]} for name in names}, range(-1, 2))
+    yield figures.word_maps(["a", "b", "c"], maps, "share")
+
+
+def figures_of_one_model():
     draw = torch.Generator().manual_seed(0)
     maps = [torch.rand(2, 3, 3, generator=draw).tril() for _ in range(2)]
-    found = {name: {"one": stats.proportion(1, 9), "two": stats.proportion(8, 9)} for name in "AB"}
-    words, signed = ["a", "b", "c"], maps[0][0] - 0.5
     yield figures.two_ways_to_read()
     yield figures.head_maps(maps, 3)
     yield figures.lag_maps(torch.rand(2, 4, 6, generator=draw), (3, 5), list("wxyz"))
-    yield figures.by_block(
-        {"A": [0.0, 1.0], "B": [0.2, 0.1]}, {"A": [0.0, 0.1], "B": [0.1, 0.1]}, "share"
-    )
-    yield figures.around({name: {"raw": [0, 1, 2], "better": [0, 2, 1]} for name in "AB"}, range(-1, 2))
-    yield plots.compared(found, "share right", (0, 1))
-    yield figures.word_maps(words, {"A": maps[0][0], "B": maps[1][0]}, "share")
-    yield figures.word_maps(words, {"A": signed}, "weight")
+    yield figures.word_maps(["a", "b", "c"], {"A": maps[0][0] - 0.5}, "weight")
+
+
+@pytest.mark.parametrize("names", [PAIR[:1], PAIR, ("mamba", "own", "transformer")])
+def test_figures_take_any_models(names):
+    for figure, alt in all_figures(*names):
+        assert not plots.unfit(figure, alt)
+        assert all(name in alt for name in names)
 
 
 def test_figures_are_fit_to_show_and_the_same_every_time():
-    first, second = ([plots.png(figure) for figure, _ in all_figures()] for _ in range(2))
+    first, second = (
+        [plots.png(figure) for figure, _ in (*all_figures(*PAIR), *figures_of_one_model())]
+        for _ in range(2)
+    )
     assert first == second
-    for figure, alt in all_figures():
+    for figure, alt in figures_of_one_model():
         assert not plots.unfit(figure, alt)
 
 
 def test_alt_texts_state_what_is_seen():
-    around, *_ = (alt for _, alt in all_figures() if "peak against" in alt)
-    assert "A, raw: +1; A, better: +0" in around
-    one, *_ = (alt for _, alt in all_figures() if alt.startswith("Share right"))
-    assert "A: one 0.11, two 0.89" in one
+    by_block, around, _ = (alt for _, alt in all_figures(*PAIR))
+    assert "transformer at block 2 with 100%" in by_block
+    assert "transformer, raw: +1; transformer, better: +0" in around
 
 
 def test_signed_maps_are_centred_on_zero_and_others_start_there():
-    *_, shares, weights = (figure for figure, _ in all_figures())
+    *_, (shares, _) = all_figures(*PAIR)
+    *_, (weights, _) = figures_of_one_model()
     low, high = weights.axes[0].images[0].get_clim()
     assert low == -high
     assert shares.axes[0].images[0].get_clim() == shares.axes[1].images[0].get_clim()
@@ -645,27 +646,16 @@ def test_the_explorer_draws_what_is_chosen():
     assert box.children[2].value.endswith(".")
 
 
-def test_architectures_answer_every_question(model):
-    (mixing,) = attention.read(model, IDS, [0])
-    units, first = model.units(0), mixing.levels[0]
-    assert len(mixing.projection) == units
-    assert mixing.levels[-1] == "operator"
-    assert mixing.weights().shape == (2, units, 7, 7)
-    assert mixing.read_out(mixing.mix(mixing.values(first))).shape == (2, 7, 128)
-    rows = mixing.weights(first).sum(-1)
-    assert torch.allclose(rows, torch.ones_like(rows)) == mixing.normalised
-
-
 def test_carried_ranks_the_units_that_bring_the_match(model):
-    asked = batch_of(model, "validation", 6)
-    (mixing,) = attention.read(model, asked.ids, [4])
-    found = attention.carried(mixing, asked)
-    assert found.shape == (model.units(4),)
+    asked = asked_of(model, "validation", 6)
+    (mixing,) = attention.mixings(model, asked.ids, [4])
+    lengths = attention.carried(mixing, asked)
+    assert lengths.shape == (model.units(4),)
     vectors = torch.einsum(
         "buqs,busw,uwd->buqsd",
         mixing.weights(units=[1]),
         mixing.values(units=[1]),
         mixing.projection[[1]],
     )
-    at = range(len(asked.ids)), 0, asked.queries, asked.matches
-    torch.testing.assert_close(found[1], vectors[at].norm(dim=-1).mean(), rtol=1e-3, atol=1e-5)
+    at = range(len(asked)), 0, asked.last, asked.at["match"]
+    torch.testing.assert_close(lengths[1], vectors[at].norm(dim=-1).mean(), rtol=1e-3, atol=1e-5)

@@ -90,7 +90,7 @@ WRONG = {
             "def lag_profile(weights, queries, lags):  # every row with every source\n"
             "    found = [weights[:, :, queries - k].mean((1, 2)) for k in range(lags)]\n"
             "    return torch.stack(found, dim=0)\n",
-            r"of shape \[2, 4\], found \[4, 2\]",
+            r"of shape \(2, 4\), found \(4, 2\)",
         ),
     ],
     "to_words": [

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tft_utils.course.exercises import Wrong
+from tft_utils.course.exercises import Wrong, close, expect_tensor, refuse
 from tft_utils.course.plots import CONTROL, GREY, panels, style
 
 
@@ -51,24 +51,6 @@ def to_words(alpha, D, sigma, taps, gate):
     return gate.T[:, :, None] * on_x
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a.float(), b.float(), rtol=1e-4, atol=1e-5)
-
-
-def _right(answer, truth: Tensor, what: str) -> bool:
-    """Whether an answer, which must be a tensor of the right shape, is right."""
-    if not torch.is_tensor(answer):
-        raise Wrong(f"expected one tensor, found {type(answer).__name__}; return {what}")
-    if answer.shape != truth.shape:
-        raise Wrong(f"expected {what} of shape {list(truth.shape)}, found {list(answer.shape)}")
-    return _close(answer, truth)
-
-
-def _refuse(answer: Tensor, mistakes: Mapping[str, Tensor], otherwise: str) -> None:
-    """Says which known mistake gives this answer."""
-    raise Wrong(next((said for said, wrong in mistakes.items() if _close(answer, wrong)), otherwise))
-
-
 def _random(*shapes: tuple[int, ...]) -> list[Tensor]:
     draws = torch.Generator().manual_seed(0)
     return [torch.randn(*shape, generator=draws) for shape in shapes]
@@ -77,8 +59,8 @@ def _random(*shapes: tuple[int, ...]) -> list[Tensor]:
 def check_unroll(attempt) -> None:
     delta, A, B, C = _random((5, 3), (3, 2), (5, 2), (5, 2))
     delta, A = 0.3 + delta.abs() / 2, -0.3 - A.abs() / 2
-    weights = attempt(delta, A, B, C)
-    if _right(weights, unroll(delta, A, B, C), "weights [channel query source]"):
+    weights = expect_tensor(attempt(delta, A, B, C), (3, 5, 5), "weights [channel query source]")
+    if close(weights, unroll(delta, A, B, C)):
         long = torch.full((200, 1), 5.0)  # gaps of up to 1,000: exp of them is infinite
         if not attempt(long, torch.tensor([[-1.0]]), *torch.ones(2, 200, 1)).isfinite().all():
             raise Wrong(
@@ -108,14 +90,15 @@ def check_unroll(attempt) -> None:
         "expected weight [c, t, s] to be the sum over n of C_t exp(A (delta_{s+1} + ... + delta_t)) "
         "delta_s B_s; try one channel with one entry on paper"
     )
-    _refuse(weights, mistakes, otherwise)
+    refuse(weights, mistakes, otherwise)
 
 
 def check_lag_profile(attempt) -> None:
     queries, rows = torch.tensor([4, 5, 7]), torch.arange(3)
     (weights,) = _random((2, 3, 9))
-    profiles, truth = attempt(weights, queries, 4), lag_profile(weights, queries, 4)
-    if _right(profiles, truth, "profiles [head lag]"):
+    profiles = expect_tensor(attempt(weights, queries, 4), (2, 4), "profiles [head lag]")
+    truth = lag_profile(weights, queries, 4)
+    if close(profiles, truth):
         return
     ahead = [weights[:, rows, (queries + k).clamp(max=8)].mean(1) for k in range(4)]
     by_row = lag_profile(weights, rows, 4)
@@ -127,7 +110,7 @@ def check_lag_profile(attempt) -> None:
         "the source of row i is queries[i] - k, not i - k: rows start at the first query": by_row,
     }
     otherwise = "expected entry [h, k] to be the mean over i of weights[h, i, queries[i] - k]"
-    _refuse(profiles, mistakes, otherwise)
+    refuse(profiles, mistakes, otherwise)
 
 
 def check_to_words(attempt) -> None:
@@ -135,7 +118,7 @@ def check_to_words(attempt) -> None:
     alpha = alpha.tril()
     by, one = partial(to_words, alpha), torch.ones(6, 2)
     weights, truth = attempt(alpha.clone(), D, sigma, taps, gate), by(D, sigma, taps, gate)
-    if _right(weights, truth, "weights [channel query source]"):
+    if close(expect_tensor(weights, (2, 6, 6), "weights [channel query source]"), truth):
         return
     if weights.triu(1).abs().max() > 1e-6:
         raise Wrong(
@@ -159,7 +142,7 @@ def check_to_words(attempt) -> None:
         "expected gate_t (alpha + D on the diagonal)[t, k + j] sigma_{k+j} taps[j], summed over j; "
         f"yours is {scale:.2g} times as large"
     )
-    _refuse(weights, mistakes, otherwise)
+    refuse(weights, mistakes, otherwise)
 
 
 def two_ways_to_read() -> tuple[Figure, str]:
@@ -198,7 +181,7 @@ def two_ways_to_read() -> tuple[Figure, str]:
 def _heat(axis, weights: Tensor, title: str, xlabel: str, low: float = 0, most: float = 1, **options):
     axis.set(title=title, xlabel=xlabel)
     axis.grid(False)
-    return axis.imshow(weights, **{"cmap": "viridis", "vmin": low, "vmax": most} | options)
+    return axis.imshow(weights.numpy(), **{"cmap": "viridis", "vmin": low, "vmax": most} | options)
 
 
 def head_maps(maps: Sequence[Tensor], n_words: int) -> tuple[Figure, str]:
