@@ -1,4 +1,4 @@
-"""Steering: the step, the sweep against whole runs, directions, text, the CAA files, the figures."""
+"""Steering: the sweep against whole runs, directions, text, the published files, the figures."""
 
 import json
 from types import SimpleNamespace
@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, MambaConfig
+from toys import toy
+from transformers import AutoTokenizer
 
-from tft_utils import stats
-from tft_utils.architectures import ARCHITECTURES
+from tft_utils import reading, stats
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora import published, world
 from tft_utils.corpora import questions as world_questions
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("without_gradients")
 
 def ways(model) -> list[tuple[str, ...]]:
     """Every kind of steering that the architecture knows."""
-    states = model.architecture.COMPRESSED
+    states = model.kind(0).compressed
     single = [("residual",), *((name,) for name in states)]
     return single + ([states, ("residual", *states)] if states else [])
 
@@ -46,8 +46,7 @@ def random_direction(model, size: float = 1.0, seed: int = 0) -> Direction:
     return Direction(
         like(ready.residual[:, 0]),
         tuple(
-            {name: like(block[name][0, 0]) for name in model.architecture.COMPRESSED}
-            for block in ready.past
+            {name: like(block[name][0, 0]) for name in model.kind(0).compressed} for block in ready.past
         ),
     )
 
@@ -120,39 +119,77 @@ def test_steering_through_nnsight_gives_the_same(model):
         )
 
 
-SHAPES = {
-    "gpt_neox": GPTNeoXConfig(
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=64,
-        vocab_size=50,
-        use_parallel_residual=False,
-    ),
-    "mamba": MambaConfig(
-        hidden_size=32, num_hidden_layers=3, state_size=4, vocab_size=50, use_bias=True, conv_kernel=3
-    ),
-}
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [("gpt_neox", {"use_parallel_residual": False}), ("mamba", {"use_bias": True, "conv_kernel": 3})],
+)
+def test_one_more_word_for_other_settings_and_lengths_too(model_type, changes):
+    """Sequential residuals, biases, another kernel width, prompts padded on the left: the last word is
+    the one of a whole run, at every depth."""
+    model = toy(model_type, dtype=torch.float32, **changes)
+    asked = [world_questions.questions(behaviour)[0] for behaviour in ("refusal", "hallucination")]
+    ready = steering.read_once(model, asked)
+    ids, mask = reading.tokens(model, [q.prompt for q in asked])
+    assert not mask.all()
+    whole = reading.streams(model, ids)[:, torch.arange(2), mask.sum(1) - 1]
+    torch.testing.assert_close(ready.residual, whole, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("model_type", SHAPES)
-def test_a_step_is_one_more_word_for_other_settings_too(model_type):
-    """Sequential residuals, biases, another kernel width: against the whole model in float64."""
-    torch.manual_seed(0)
-    hf = AutoModelForCausalLM.from_config(SHAPES[model_type], attn_implementation="eager")
-    hf = hf.to(torch.float64).eval()
-    parts = ARCHITECTURES[model_type]
-    parts.prepare(hf, readable=False)
-    ids = torch.randint(0, 50, (2, 9))
-    model = SimpleNamespace(hf=hf, architecture=parts)
-    cache, _ = contrasts.run(model, ids[:, :-1])
-    x = parts.embedding(hf)(ids[:, -1:]).expand(-1, 3, -1)
-    for layer in range(3):
-        past = {name: part.clone()[:, None] for name, part in parts.state(cache, layer).items()}
-        x = parts.step(hf, layer, x, past, torch.ones(2, 8))
-    truth = hf(ids).logits[:, -1:].expand(-1, 3, -1)
-    found = parts.unembedding(hf)(parts.final_norm(hf)(x)).to(truth.dtype)
-    assert torch.allclose(found, truth, atol=1e-5)
+def test_another_default_dtype_changes_nothing(model):
+    asked, contrast = world_questions.questions("refusal")[:3], world_questions.cued("refusal", 4)
+
+    def steered():
+        direction = contrasts.directions(model, contrast, relabel=False)["letters"]
+        ready = steering.read_once(model, asked)
+        return [
+            steering.sweep(model, ready, direction, FEW, ways(model)[-1]).matching,
+            steering.naive_sweep(model, asked, direction, FEW, ways(model)[-1], depths=[2]).matching,
+        ]
+
+    once = steered()
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = steered()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(once, again, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_padding_on_the_right_is_refused_where_a_cache_goes_on(model):
+    texts = ["The guest asks", "The guest"]
+    right, left = reading.tokens(model, texts), reading.tokens(model, texts, side="left")
+    with pytest.raises(ValueError, match="expected padding on the left, found it on the right"):
+        reading.run(model, *right)
+    _, logits = reading.run(model, *left)
+    alone = [model.hf(reading.tokens(model, text).ids).logits[0, -1] for text in texts]
+    torch.testing.assert_close(logits, torch.stack(alone), rtol=0, atol=1e-3)
+
+
+# --------------------------------------------------------------------------------------------------
+# One string is one text
+
+
+def test_one_string_is_one_text(model):
+    text = "The guest asks"
+    assert len(reading.tokens(model, text, side="left").ids) == 1
+    assert steering.continuations(model, text, 3) == steering.continuations(model, [text], 3)
+    assert steering.surprise(model, text, 2) == steering.surprise(model, [text], 2)
+    one, several = (
+        contrasts.directions(model, Contrast(side, other))["behaviour"].residual
+        for side, other in ((text, "The guest"), ([text], ["The guest"]))
+    )
+    assert torch.equal(one, several)
+
+
+def test_texts_without_a_word_before_the_last_are_refused(model):
+    for read in (
+        lambda: steering.continuations(model, "The", 3),
+        lambda: contrasts.directions(model, Contrast("The", "A")),
+        lambda: steering.read_once(model, [Question("The ", "A", "B", "")]),
+    ):
+        with pytest.raises(ValueError, match="expected texts of two words or more, found one of one"):
+            read()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -179,13 +216,31 @@ def test_the_state_is_the_one_that_reaches_the_last_word(mamba):
     contrast = world_questions.cued("refusal", 2)
     pair = Contrast(contrast.behaviour[:1], contrast.other[:1], [True])
     found = contrasts.directions(mamba, pair)["behaviour"]
-    ids, mask = contrasts.tokenize(mamba, [*pair.other, *pair.behaviour])
+    ids, mask = reading.tokens(mamba, [*pair.other, *pair.behaviour], side="left")
     truth = mamba.hf(ids, attention_mask=mask).logits[1, -1]
-    cache, _ = contrasts.run(mamba, ids[:1, :-1])
+    cache, _ = reading.run(mamba, ids[:1, :-1])
     push = Push(found, 1.0, tuple(range(1, mamba.n_layers + 1)), ("ssm", "conv"))
     with steering._pushed(mamba, cache, push):
-        _, logits = contrasts.run(mamba, ids[:1, -1:], cache=cache)
+        _, logits = reading.run(mamba, ids[:1, -1:], cache=cache)
     assert torch.allclose(logits[0], truth, atol=1e-3)
+
+
+def test_texts_that_differ_in_their_last_word_have_no_direction_of_a_state(mamba):
+    """The published recipe and the announced cue: the states are equal, exactly, and steer nothing."""
+    asked = world_questions.questions("refusal", "train")
+    ready = steering.read_once(mamba, asked[:2])
+    for contrast in (world_questions.answered(asked[:100]), world_questions.announced("refusal")):
+        direction = contrasts.directions(mamba, contrast)["behaviour"]
+        assert direction.residual.norm() > 1
+        assert not any(S.any() for block in direction.state for S in block.values())
+        push = Push(direction, 1.0, (1,), ("ssm",))
+        for steer in (
+            lambda v=direction: steering.sweep(mamba, ready, v, FEW, ("residual", "ssm")),
+            lambda v=direction: steering.naive_sweep(mamba, asked[:2], v, FEW, ("ssm", "conv")),
+            lambda p=push: steering.continuations(mamba, asked[0].prompt, 3, p),
+        ):
+            with pytest.raises(ValueError, match="its texts differ in their last word alone"):
+                steer()
 
 
 def test_letters_cancel_in_balanced_contrasts():
@@ -295,9 +350,7 @@ def test_best_takes_the_largest_effect_of_its_sign():
     cells = swept([[[0.4] * 4, [0.6] * 4, [0.7] * 4], [[0.2] * 4, [0.1] * 4, [0.5] * 4]])
     assert steering.best(cells, +1) == (1, 2.0)
     assert steering.best(cells, -1) == (2, -1.0)
-    found = steering.effect(cells, 1, 2.0)
-    assert found.value == pytest.approx(0.2)
-    assert found.n == 4
+    assert steering.shifts(cells, 1, 2.0) == pytest.approx([0.2] * 4)
 
 
 def test_best_prefers_the_gentlest_of_equals_and_refuses_nonsense():
@@ -305,14 +358,6 @@ def test_best_prefers_the_gentlest_of_equals_and_refuses_nonsense():
     assert steering.best(cells, +1) == (1, 1.0)
     with pytest.raises(ValueError, match="found none; sweep smaller multipliers"):
         steering.best(swept([[[0.9] * 4] * 3] * 2, nonsense=0.5), +1)
-
-
-def test_intervals_count_a_question_once():
-    """Two letter orders that agree are one observation: the interval is wider than prompts suggest."""
-    cells = swept([[[0.5] * 4] * 3, [[0.5] * 4, [0.9, 0.9, 0.5, 0.5], [0.5] * 4]])
-    wide = steering.effect(cells, 2, 1.0)
-    narrow = stats.mean(steering.shifts(cells, 2, 1.0))
-    assert wide.high - wide.low > narrow.high - narrow.low
 
 
 @pytest.mark.parametrize(
@@ -331,7 +376,7 @@ def test_what_cannot_be_steered_is_refused(model, parts, depths, message):
 
 def test_a_state_has_no_depth_zero(mamba):
     ready = steering.read_once(mamba, world_questions.questions("refusal")[:1])
-    with pytest.raises(ValueError, match="it has no depth 0"):
+    with pytest.raises(ValueError, match="no state has depth 0"):
         steering.sweep(mamba, ready, random_direction(mamba), FEW, ("ssm",), [0])
 
 
@@ -354,10 +399,11 @@ def moved(model, behaviour: str, parts: tuple[str, ...], kind: str = "behaviour"
         for split in ("validation", "test")
     }
     cells = steering.sweep(model, ready["validation"], found, (-1.0, -0.25, 0.25, 1.0), parts)
-    return [
-        steering.effect(steering.sweep(model, ready["test"], found, [m], parts, [k]), k, m).value
-        for k, m in (steering.best(cells, sign) for sign in (-1, 1))
-    ]
+    effects = []
+    for k, m in (steering.best(cells, sign) for sign in (-1, 1)):
+        swept = steering.sweep(model, ready["test"], found, [m], parts, [k])
+        effects.append(stats.mean(steering.shifts(swept, k, m)).value)
+    return effects
 
 
 def test_the_recurrent_state_carries_the_persona_and_the_rest_does_not(mamba):
@@ -396,7 +442,7 @@ def test_text_pushed_far_says_what_the_direction_alone_says():
 
 def test_surprise_is_the_models_own_loss_and_steering_raises_it(model):
     texts = [doc.prompt(14) for doc in world.documents("facts", 30) if len(doc.words) >= 14][:5]
-    ids, _ = contrasts.tokenize(model, texts)
+    ids = reading.tokens(model, texts).ids
     found = steering.surprise(model, texts, 5)
     chances = model.hf(ids).logits.log_softmax(-1)[:, 4:-1].gather(-1, ids[:, 5:, None])[..., 0]
     assert torch.allclose(torch.tensor(found), -chances.mean(1), atol=1e-4)
@@ -422,7 +468,7 @@ COUNTS = {  # train, test: n, more than two options, matching letter beyond B, s
 
 @pytest.fixture(scope="module")
 def published_sets(shared_dir):
-    return published.load(shared_dir / "data" / "caa")
+    return published.question_sets(shared_dir / "data" / "caa")
 
 
 def test_the_published_sets_and_their_faults_are_counted(published_sets):
@@ -479,21 +525,21 @@ def test_a_damaged_item_is_named(tmp_path, change, message):
     for behaviour in published.BEHAVIOURS:
         (tmp_path / behaviour).mkdir()
         for file in published.FILES.values():
-            (tmp_path / behaviour / file).write_text(json.dumps([ITEM]))
-    assert published.load(tmp_path)["refusal"]["test"][0].options == ("Yes", "No")
-    (tmp_path / "refusal" / "generate_dataset.json").write_text(json.dumps([ITEM | change]))
+            (tmp_path / behaviour / file).write_text(json.dumps([ITEM]), encoding="utf-8")
+    assert published.question_sets(tmp_path)["refusal"]["test"][0].options == ("Yes", "No")
+    (tmp_path / "refusal" / "generate_dataset.json").write_text(json.dumps([ITEM | change]), encoding="utf-8")
     with pytest.raises(LoadError, match=message):
-        published.load(tmp_path)
-    (tmp_path / "refusal" / "generate_dataset.json").write_text("no JSON")
-    with pytest.raises(LoadError, match="expected JSON in"):
-        published.load(tmp_path)
+        published.question_sets(tmp_path)
+    (tmp_path / "refusal" / "generate_dataset.json").write_text("no JSON", encoding="utf-8")
+    with pytest.raises(LoadError, match="expected JSON in .*generate_dataset.json, found JSOND"):
+        published.question_sets(tmp_path)
 
 
 def test_missing_data_says_where_to_get_it(tmp_path):
     with pytest.raises(LoadError, match=r"github.com/nrimsky/CAA"):
-        published.load(tmp_path / "nowhere")
-    with pytest.raises(LoadError, match="expected .*generate_dataset.json, found no file"):
-        published.load(tmp_path)
+        published.question_sets(tmp_path / "nowhere")
+    with pytest.raises(LoadError, match="expected JSON in .*generate_dataset.json, found FileN"):
+        published.question_sets(tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -211,7 +211,8 @@ class Scan:
     def _one_step(self, u: Tensor) -> Tensor:
         """y of one more word, in several variants of one past: the new states are never stored."""
         delta, B, C = self.delta[..., 0, :], self.B[..., 0, :], self.C[..., 0, :]
-        kept = (delta[..., None] * self.A).exp_() * self.past  # [... channel d_state]
+        kept = (delta[..., None] * self.A).exp_()  # [... channel d_state]
+        kept = kept * self.past if kept.requires_grad else kept.mul_(self.past)
         y = (kept @ C[..., None].to(kept.dtype))[..., 0]
         return (y + delta * (B * C).sum(-1, keepdim=True) * u[..., 0, :])[..., None, :]
 

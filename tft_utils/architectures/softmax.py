@@ -29,13 +29,16 @@ class Attention:
     @cached_property
     def pattern(self) -> Tensor:
         """A [... head query source], rows sum to 1; sources are the past's words, then the new ones."""
-        pos, scale = self.q.shape[-2], 1 / math.sqrt(self.q.shape[-1])
-        later = torch.ones(pos, pos, dtype=torch.bool, device=self.q.device).triu(1)
-        scores = (self.q @ self.k.mT * scale).masked_fill(later, -torch.inf)
+        pos, q = self.q.shape[-2], self.q / math.sqrt(self.q.shape[-1])
+        if pos == 1:  # as a product of matrices of one number each it would be slow
+            scores = (q * self.k).sum(-1, keepdim=True)
+        else:
+            later = torch.ones(pos, pos, dtype=torch.bool, device=q.device).triu(1)
+            scores = (q @ self.k.mT).masked_fill_(later, -torch.inf)
         if self.past:
-            before = self._past_with(self.q, "keys") * scale
             unseen = ~self.past["mask"].bool()[:, None, None, None]
-            scores = torch.cat([before.masked_fill(unseen, -torch.inf), scores], -1)
+            before = self._past_with(q, "keys").masked_fill_(unseen, -torch.inf)
+            scores = torch.cat([before, scores], -1)
         return torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(
             scores.dtype
         )
@@ -57,7 +60,8 @@ class Attention:
         if not self.past and "pattern" not in self.__dict__:
             return F.scaled_dot_product_attention(self.q, self.k, v, is_causal=True)
         before = self.pattern.shape[-1] - v.shape[-2]
-        mixed = self.pattern[..., before:] @ v
+        own = self.pattern[..., before:]
+        mixed = own * v if v.shape[-2] == 1 else own @ v
         return mixed + self._past_with(self.pattern[..., :before], "values") if before else mixed
 
 

@@ -119,15 +119,14 @@ class Contrast(NamedTuple):
 
 def questions(behaviour: str, split: str = "test") -> list[Question]:
     """The world's questions about a behaviour without a persona cue, each in both letter orders."""
-    found = []
+    asked = []
     for pair in world_pairs.persona_questions(behaviour, split):
-        parts = [
+        asks = " ".join(
             pair.clean.words[pair.clean.positions(role)[0]].text
             for role in ("filler", "matching option", "other option")
-        ]
-        prompt = pair.clean.prompt(pair.position) + " "
-        found.append(Question(prompt, pair.answer, pair.foil, " ".join(parts)))
-    return found
+        )
+        asked.append(Question(pair.clean.prompt(pair.position) + " ", pair.answer, pair.foil, asks))
+    return asked
 
 
 def cued(behaviour: str, n: int = 120, seed: int = 0) -> Contrast:
@@ -140,7 +139,10 @@ def cued(behaviour: str, n: int = 120, seed: int = 0) -> Contrast:
 
 
 def announced(behaviour: str) -> Contrast:
-    """The sentences that announce a persona, up to the cue word. No question, so no letter."""
+    """The sentences that announce a persona, up to the cue word. No question, so no letter.
+
+    The two sides differ in their last word alone, so nothing that was read before it tells them apart.
+    """
     cues = _cues(behaviour)
     texts = [
         [f"{sentence.split(' C ')[0]} {cue}" for cue in side for sentence in CUE_SENTENCES]
@@ -150,7 +152,10 @@ def announced(behaviour: str) -> Contrast:
 
 
 def answered(asked: Sequence[Question]) -> Contrast:
-    """Questions with the letter of the one answer, or of the other: the published recipe."""
+    """Questions with the letter of the one answer, or of the other: the published recipe.
+
+    The two sides differ in their last word alone, so nothing that was read before it tells them apart.
+    """
     return Contrast(
         [q.prompt + q.matching for q in asked],
         [q.prompt + q.other for q in asked],

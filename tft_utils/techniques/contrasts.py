@@ -6,11 +6,12 @@ the state that block k carries to this word from the words before it. At the las
 
     v_k = E[r_k | behaviour] - E[r_k | not]         s_k = E[S_k | behaviour] - E[S_k | not]
 
-    found = directions(model, cued("refusal"))              # the behaviour's, and its controls
-    found = directions(model, announced("refusal"))         # the same, read at the cue word itself
+    vectors = directions(model, cued("refusal"))            # the behaviour's, and its controls
+    vectors = directions(model, announced("refusal"))       # the same, read at the cue word itself
 
-S is read only where it is compressed, that is, has one size at every length. `tft_utils.techniques.steering`
-adds the directions to what a model computes.
+S is read only where it is compressed, that is, has one size at every length. Texts that differ in their
+last word alone, as those of `announced`, have the same S: its direction is zero. To add directions to
+what a model computes: `tft_utils.techniques.steering`.
 """
 
 import itertools
@@ -18,15 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tft_utils import reading
 from tft_utils.corpora.questions import Contrast
-
-BATCH = 64  # texts that are read together
-
-
-# ---- directions ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Direction:
     """What to add to a word's residual stream after k blocks, and to the states that reach it."""
 
     residual: Tensor  # [k d_model], k = 0 ... n_layers
-    state: tuple[dict[str, Tensor], ...]  # per block: part -> [...]; parts of architecture.COMPRESSED
+    state: tuple[dict[str, Tensor], ...]  # per block: compressed part -> [...]
 
 
 def directions(model, contrast: Contrast, relabel: bool = False) -> dict[str, Direction]:
@@ -43,8 +40,8 @@ def directions(model, contrast: Contrast, relabel: bool = False) -> dict[str, Di
     'behaviour': as labelled. 'letters', if the texts go with letters: those that go with the first
     minus the others, whatever they say. relabel: also what `relabelled` names, for a contrast of cues.
     """
-    texts = [*contrast.behaviour, *contrast.other]
-    sizes = len(contrast.behaviour), len(contrast.other)
+    behaviour, other = ([side] if isinstance(side, str) else list(side) for side in contrast[:2])
+    texts, sizes = behaviour + other, (len(behaviour), len(other))
     sign = torch.tensor([1 / sizes[0]] * sizes[0] + [-1 / sizes[1]] * sizes[1])
     weights = {"behaviour": sign}
     if contrast.first:
@@ -86,8 +83,8 @@ def relabelled(texts: Sequence[str], cues: Sequence[str]) -> dict[str, Tensor]:
     }
     signs = {
         f"{name} {i}": torch.tensor([((cue in one) - (cue in two)) / len(one) for cue in cues])
-        for name, found in ways.items()
-        for i, (one, two) in enumerate(found)
+        for name, splits in ways.items()
+        for i, (one, two) in enumerate(splits)
     }
     return {name: sign @ means for name, sign in signs.items()}
 
@@ -96,57 +93,41 @@ def relabelled(texts: Sequence[str], cues: Sequence[str]) -> dict[str, Tensor]:
 def weighted(model, texts: Sequence[str], weights: dict[str, Tensor]) -> dict[str, Direction]:
     """Sums over texts, each with weights [text], of what a model holds at the last word of a text.
 
-    One pass over the texts serves any number of contrasts.
+    One pass over the texts serves any number of contrasts. Sums are in float32 at least.
     """
-    w, names = (torch.stack(list(weights.values())).to(model.hf.device), model.architecture.COMPRESSED)
-    order, sums = sorted(range(len(texts)), key=lambda i: len(texts[i])), None  # short with short
-    for start in range(0, len(texts), BATCH):
-        some = order[start : start + BATCH]
-        ids, mask = tokenize(model, [texts[i] for i in some])
-        part, cache = w[:, some], run(model, ids[:, :-1], mask[:, :-1])[0]
-        read = [
-            torch.tensordot(part, model.state(cache, layer)[name].to(part.dtype), 1)
-            for layer in range(model.n_layers)
-            for name in names
-        ]
-        with reading.caught(reading.depths(model), lambda out: out[:, -1]) as depths:
-            run(model, ids[:, -1:], mask, cache)
-        read.append(torch.stack([part @ r.to(part.dtype) for r in depths], 1))
-        sums = read if sums is None else [a + b for a, b in zip(sums, read, strict=True)]
-    *states, residual = sums
+    ids, mask = reading.tokens(model, texts, side="left")
+    dtype = torch.promote_types(model.hf.dtype, torch.float32)
+    w = torch.stack(list(weights.values())).to(ids.device, dtype)
+    # Texts with the same words before their last one share their state, and so its weight: what
+    # cancels is then zero, and not what rounding leaves of it.
+    _, before = F.pad(ids[:, :-1], (0, 1)).unique(dim=0, return_inverse=True)
+    shared = torch.zeros_like(w).index_add_(1, before, w)
+    shared[shared.abs() < 1e-5 * w.abs().amax(1, keepdim=True)] = 0
+    w_state = shared[:, before] / before.bincount()[before]
+    places = [(layer, part) for layer in range(model.n_layers) for part in model.kind(layer).compressed]
+    residual, states = 0, dict.fromkeys(places, 0)
+    for some in mask.sum(1).argsort(stable=True).split(reading.BATCH):  # short with short
+        start = ids.shape[1] - int(mask[some].sum(1).max())
+        words, seen = ids[some, start:], mask[some, start:]
+        cache = carried(model, words[:, :-1], seen[:, :-1])
+        for layer, part in places:
+            S = model.state(cache, layer)[part].to(dtype)
+            states[layer, part] += torch.tensordot(w_state[:, some], S, 1)
+        with reading.caught(reading.depths(model), lambda stream: stream[:, -1].to(dtype)) as r:
+            reading.run(model, words[:, -1:], seen, cache)
+        residual += torch.stack([w[:, some] @ at_depth for at_depth in r], 1)
+    state = [
+        {part: states[layer, part] for part in model.kind(layer).compressed}
+        for layer in range(model.n_layers)
+    ]
     return {
-        label: Direction(
-            residual[i],
-            tuple(
-                {name: states[layer * len(names) + j][i] for j, name in enumerate(names)}
-                for layer in range(model.n_layers)
-            ),
-        )
+        label: Direction(residual[i], tuple({part: S[i] for part, S in of.items()} for of in state))
         for i, label in enumerate(weights)
     }
 
 
-# ---- reading texts up to a word ------------------------------------------------------------------
-
-
-def tokenize(model, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """ids [text pos], padded on the left, and mask [text pos], 0 at padding."""
-    found = model.tokenizer(list(texts)).input_ids
-    ids = torch.zeros(len(found), max(map(len, found)), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, tokens in enumerate(found):
-        ids[row, ids.shape[1] - len(tokens) :] = torch.tensor(tokens)
-        mask[row, ids.shape[1] - len(tokens) :] = 1
-    return ids.to(model.hf.device), mask.to(model.hf.device)
-
-
-def run(model, ids: Tensor, mask: Tensor | None = None, cache=None):
-    """Reads ids [text pos] on from a cache: (cache, the last word's logits [text vocab]).
-
-    mask covers the words in the cache too. A recurrent model has no use for it after the first pass.
-    """
-    keyword = model.architecture.CACHE
-    if mask is not None and (mask.all() or (cache is not None and model.architecture.COMPRESSED)):
-        mask = None
-    out = model.hf(ids, attention_mask=mask, use_cache=True, logits_to_keep=1, **{keyword: cache})
-    return out[keyword], out.logits[:, -1]
+def carried(model, ids: Tensor, mask: Tensor | None = None):
+    """The cache that ids [text pos] leave to the next word; mask: 0 at padding, on the left."""
+    if not ids.shape[1]:
+        raise ValueError("expected texts of two words or more, found one of one; take longer texts")
+    return reading.run(model, ids, mask)[0]

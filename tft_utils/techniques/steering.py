@@ -4,11 +4,11 @@ A word of a prompt is steered by r_k + m v_k, S_k + m s_k, or both: its residual
 the state that reaches it in block k, a multiplier m of either sign, and a direction (v, s) of
 `tft_utils.techniques.contrasts`, which names the papers.
 
-    found = directions(model, cued("refusal"))                       # tft_utils.techniques.contrasts
-    swept = sweep(model, read_once(model, questions("refusal", "validation")), found["behaviour"])
+    vector = directions(model, cued("refusal"))["behaviour"]         # tft_utils.techniques.contrasts
+    swept = sweep(model, read_once(model, questions("refusal", "validation")), vector)
     k, m = best(swept, +1)                                           # never chosen on test questions
     test = read_once(model, questions("refusal"))
-    effect(sweep(model, test, found["behaviour"], [m], depths=[k]), k, m)
+    shifts(sweep(model, test, vector, [m], depths=[k]), k, m)
 
 A question is answered with one of two letters, and asked in both letter orders, so that preferring a
 letter moves nothing. Its *matching probability* is p(matching letter) / (p(A) + p(B)), its *nonsense*
@@ -16,21 +16,19 @@ letter moves nothing. Its *matching probability* is p(matching letter) / (p(A) +
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tft_utils import reading, stats
+from tft_utils import reading
+from tft_utils.architectures.recurrent import wide
 from tft_utils.corpora.questions import Question
-from tft_utils.techniques.contrasts import Direction, run, tokenize
+from tft_utils.techniques.contrasts import Direction, carried
 
 MULTIPLIERS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
 RESIDUAL = "residual"
-
-
-# ---- the sweep -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,7 @@ class Ready:
     """Prompts that were read once: all that a sweep needs of them. See `read_once`."""
 
     residual: Tensor  # of the last word, unsteered [k prompt d_model]
-    past: tuple[dict[str, Tensor], ...]  # what each block carries to that word [prompt 1 ...]
-    mask: Tensor  # of the words before it [prompt pos], 0 at padding
+    past: tuple[dict[str, Tensor], ...]  # what reaches that word in each block [prompt 1 ...], and 'mask'
     letters: Tensor  # token ids of the matching letter and the other [prompt 2]
     asks: tuple[str, ...]
 
@@ -47,24 +44,16 @@ class Ready:
 @torch.no_grad()
 def read_once(model, asked: Sequence[Question]) -> Ready:
     """Reads each prompt once up to the word before its last, and takes one step from there."""
-    ids, mask = tokenize(model, [q.prompt for q in asked])
-    cache, _ = run(model, ids[:, :-1], mask[:, :-1])
-    past = tuple(
-        {name: part[:, None] for name, part in model.state(cache, layer).items()}
-        for layer in range(model.n_layers)
-    )
-    x = model.architecture.embedding(model.hf)(ids[:, -1:])
-    seen = [x]
+    ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left")
+    before = mask[:, :-1]
+    cache = carried(model, ids[:, :-1], before)
+    x, past = [model.embed(ids[:, -1:])], []
     for layer in range(model.n_layers):
-        x = model.architecture.step(model.hf, layer, x, past[layer], mask[:, :-1])
-        seen.append(x)
-    return Ready(
-        torch.cat(seen, 1).transpose(0, 1),
-        past,
-        mask[:, :-1],
-        letter_tokens(model, asked),
-        tuple(q.asks for q in asked),
-    )
+        state = {name: part[:, None] for name, part in model.state(cache, layer).items()}
+        past.append(state | {"mask": before})
+        x.append(model.block(layer, x[-1][:, None], past=past[-1])[:, 0])
+    letters, asks = letter_tokens(model, asked), tuple(q.asks for q in asked)
+    return Ready(torch.stack(x)[:, :, 0], tuple(past), letters, asks)
 
 
 def letter_tokens(model, asked: Sequence[Question]) -> Tensor:
@@ -72,22 +61,18 @@ def letter_tokens(model, asked: Sequence[Question]) -> Tensor:
 
     Errors: `ValueError` where a letter is not exactly one more token, or both are the same one.
     """
-    prompts = model.tokenizer([q.prompt for q in asked]).input_ids
-    both = [
-        model.tokenizer([q.prompt + getattr(q, side) for q in asked]).input_ids
-        for side in ("matching", "other")
-    ]
-    found = []
-    for q, prompt, *texts in zip(asked, prompts, *both, strict=True):
-        ends = [tokens[len(prompt) :] for tokens in texts]
-        kept = all(tokens[: len(prompt)] == prompt for tokens in texts)
+    texts = [q.prompt + letter for q in asked for letter in ("", q.matching, q.other)]
+    rows, pairs = model.tokenizer(texts).input_ids, []
+    for q, prompt, *answered in zip(asked, rows[::3], rows[1::3], rows[2::3], strict=True):
+        ends = [row[len(prompt) :] for row in answered]
+        kept = all(row[: len(prompt)] == prompt for row in answered)
         if not kept or [len(end) for end in ends] != [1, 1] or ends[0] == ends[1]:
             raise ValueError(
                 f"expected {q.matching!r} and {q.other!r} to be one more token each behind "
                 f"{q.prompt[-20:]!r}, found {ends}; end the prompt where a token ends"
             )
-        found.append([end[0] for end in ends])
-    return torch.tensor(found, device=model.hf.device)
+        pairs.append([end[0] for end in ends])
+    return torch.tensor(pairs, device=model.hf.device)
 
 
 @dataclass(frozen=True)
@@ -114,32 +99,27 @@ def sweep(
 ) -> Sweep:
     """Steers the last word at every depth by every multiplier, and repeats no work.
 
-    parts: 'residual', parts of the architecture's COMPRESSED state, or both kinds. At depth k the
-    state that reaches the k-th block is changed, then the residual stream behind that block. Only
-    blocks at or behind the change run, for one word, for all prompts and multipliers at once.
+    parts: 'residual', compressed parts of the state, or both kinds. At depth k the state that reaches
+    the k-th block is changed, then the residual stream behind that block. Only blocks at or behind the
+    change run, for one word, for all prompts and multipliers at once.
     """
-    states, depths = _checked(model, parts, depths)
-    m = torch.tensor(multipliers, dtype=ready.residual.dtype, device=ready.residual.device)
-    cells = []
+    states, depths = _checked(model, direction, parts, depths)
+    times, cells = len(multipliers), []
     for k in depths:
+        start = k - 1 if states else k
+        x = ready.residual[start][:, None, None].expand(-1, times, -1, -1)  # [prompt variant 1 d_model]
         if states:
-            past = dict(ready.past[k - 1])
-            for name in states:
-                past[name] = past[name] + torch.tensordot(m, direction.state[k - 1][name], 0)
-            entering = ready.residual[k - 1][:, None].expand(-1, len(m), -1)
-            x = model.architecture.step(model.hf, k - 1, entering, past, ready.mask)
-        else:
-            x = ready.residual[k][:, None].expand(-1, len(m), -1)
+            past = dict(ready.past[start])
+            for part in states & direction.state[start].keys():
+                past[part] = past[part] + _times(multipliers, direction.state[start][part], past[part])
+            x = model.block(start, x, past=past)
         if RESIDUAL in parts:
-            x = x + m[:, None] * direction.residual[k]
+            x = x + _times(multipliers, direction.residual[k][None], x)
         for layer in range(k, model.n_layers):
-            x = model.architecture.step(model.hf, layer, x, ready.past[layer], ready.mask)
-        cells.append(_letters(_logits(model, x), ready.letters))
-    matching, nonsense = (torch.stack(found).transpose(1, 2) for found in zip(*cells, strict=True))
-    unsteered, _ = _letters(_logits(model, ready.residual[-1][:, None]), ready.letters)
-    return Sweep(
-        model.n_layers, tuple(depths), tuple(multipliers), matching, nonsense, unsteered[:, 0], ready.asks
-    )
+            x = model.block(layer, x, past=ready.past[layer])
+        cells.append(_letters(model.to_logits(x[:, :, 0]), ready.letters))
+    unsteered, _ = _letters(model.to_logits(ready.residual[-1][:, None]), ready.letters)
+    return _swept(model, depths, multipliers, cells, unsteered, ready.asks)
 
 
 @torch.no_grad()
@@ -157,61 +137,62 @@ def naive_sweep(
     word: the steered word's position, counted from the prompt's end if negative. Prompts of several
     lengths: only from the end.
     """
-    _, depths = _checked(model, parts, depths)
-    ids, mask = tokenize(model, [q.prompt for q in asked])
+    _, depths = _checked(model, direction, parts, depths)
+    prompts = [q.prompt for q in asked]
+    ids, mask = reading.tokens(model, prompts, side="left") if word < 0 else _even(model, prompts)
     letters = letter_tokens(model, asked)
 
-    def answers(push: Push | None, times: int) -> list[Tensor]:
-        """Matching probability and nonsense [time prompt]."""
-        words, cache, at = ids.repeat(times, 1), None, word % ids.shape[1]
-        if at:
-            cache, _ = run(model, words[:, :at], mask.repeat(times, 1)[:, :at])
+    def answers(push: Push | None, times: int) -> list[Tensor]:  # [prompt time], as of `_letters`
+        words, seen, at = ids.repeat(times, 1), mask.repeat(times, 1), word % ids.shape[1]
+        cache = carried(model, words[:, :at], seen[:, :at]) if at else None
         with _pushed(model, cache, push, once=True):
-            _, logits = run(model, words[:, at:], mask.repeat(times, 1), cache)
-        return [found.view(times, -1) for found in _letters(logits[:, None], letters.repeat(times, 1))]
+            _, logits = reading.run(model, words[:, at:], seen, cache)
+        return [x.view(times, -1).T for x in _letters(logits[:, None], letters.repeat(times, 1))]
 
-    m = torch.tensor(multipliers, device=ids.device).repeat_interleave(len(asked))[:, None, None]
+    m = torch.tensor(multipliers).repeat_interleave(len(asked))
     cells = [answers(Push(direction, m, (k,), tuple(parts)), len(multipliers)) for k in depths]
-    matching, nonsense = (torch.stack(found) for found in zip(*cells, strict=True))
-    return Sweep(
-        model.n_layers,
-        tuple(depths),
-        tuple(multipliers),
-        matching,
-        nonsense,
-        answers(None, 1)[0][0],
-        tuple(q.asks for q in asked),
-    )
+    return _swept(model, depths, multipliers, cells, answers(None, 1)[0], tuple(q.asks for q in asked))
 
 
-def _checked(model, parts: Sequence[str], depths: Sequence[int] | None) -> tuple[list, Sequence[int]]:
-    """The parts that are states, and the depths (None: all)."""
-    known = (RESIDUAL, *model.architecture.COMPRESSED)
-    if not parts or not set(parts) <= set(known):
+def _swept(model, depths, multipliers, cells, unsteered: Tensor, asks: tuple[str, ...]) -> Sweep:
+    """cells: of each depth what `_letters` gives; unsteered [prompt 1]."""
+    answers = (torch.stack(values).transpose(1, 2) for values in zip(*cells, strict=True))
+    return Sweep(model.n_layers, tuple(depths), tuple(multipliers), *answers, unsteered[:, 0], asks)
+
+
+def _checked(model, direction: Direction, parts, depths) -> tuple[set[str], Sequence[int]]:
+    """The parts that are states, and the depths (None: all at which there are such)."""
+    compressed = [set(model.kind(layer).compressed) for layer in range(model.n_layers)]
+    states = set(parts) - {RESIDUAL}
+    if not parts or not states <= set().union(*compressed):
         raise ValueError(
-            f"expected parts among {', '.join(known)}, found {', '.join(parts) or 'none'}; this "
-            "architecture has no other compressed state"
+            f"expected parts among {', '.join((RESIDUAL, *sorted(set().union(*compressed))))}, found "
+            f"{', '.join(parts) or 'none'}; this architecture has no other compressed state"
         )
-    states = [part for part in parts if part != RESIDUAL]
-    depths = range(bool(states), model.n_layers + 1) if depths is None else depths
-    if not set(depths) <= set(range(bool(states), model.n_layers + 1)):
+    if states and not any(block[part].any() for block in direction.state for part in states & set(block)):
         raise ValueError(
-            f"expected depths from {int(bool(states))} to {model.n_layers}, found {list(depths)}; a "
-            "state belongs to a block, so it has no depth 0"
+            "expected a direction of the state, found zeros: its texts differ in their last word alone, "
+            "and the state is read before it; take texts that differ earlier"
         )
-    return states, depths
+    known = [k for k in range(model.n_layers + 1) if not states or (k and states & compressed[k - 1])]
+    if not set(depths or ()) <= set(known):
+        raise ValueError(
+            f"expected depths from {known[0]} to {known[-1]}, found {list(depths)}; no state has depth 0"
+        )
+    return states, known if depths is None else depths
+
+
+def _times(multipliers: float | Sequence[float] | Tensor, vector: Tensor, like: Tensor) -> Tensor:
+    """Each multiplier times a vector [...]: [multiplier ...], as precise as what it is added to."""
+    m = torch.as_tensor(multipliers, dtype=like.dtype, device=like.device).reshape(-1)
+    return torch.tensordot(m, vector.to(m), 0)
 
 
 def _letters(logits: Tensor, letters: Tensor) -> tuple[Tensor, Tensor]:
     """Matching probability and nonsense [prompt variant] of logits [prompt variant vocab]."""
+    logits = wide(logits)
     two = logits.gather(-1, letters[:, None].expand(-1, logits.shape[1], -1))
     return two.softmax(-1)[..., 0], 1 - (two.logsumexp(-1) - logits.logsumexp(-1)).exp()
-
-
-def _logits(model, residual: Tensor) -> Tensor:
-    parts = model.architecture
-    normed, unembedding = parts.final_norm(model.hf)(residual), parts.unembedding(model.hf)
-    return unembedding(normed.to(unembedding.weight.dtype)).float()
 
 
 def best(swept: Sweep, sign: int, nonsense: float = 0.1) -> tuple[int, float]:
@@ -227,13 +208,10 @@ def best(swept: Sweep, sign: int, nonsense: float = 0.1) -> tuple[int, float]:
             f"expected a cell of sign {sign:+d} with nonsense of at most {nonsense}, found none; "
             "sweep smaller multipliers"
         )
-    flat = shift.masked_fill(~allowed, -torch.inf).flatten()
+    shift = shift.masked_fill(~allowed, -torch.inf)
     # Where effects saturate, the gentlest multiplier that reaches the top is the best one.
-    near = (flat >= flat.max() - 0.005).nonzero()[:, 0].tolist()
-    i, j = min(
-        (divmod(at, len(swept.multipliers)) for at in near),
-        key=lambda cell: abs(swept.multipliers[cell[1]]),
-    )
+    near = (shift >= shift.max() - 0.005).nonzero().tolist()
+    i, j = min(near, key=lambda cell: abs(swept.multipliers[cell[1]]))
     return swept.depths[i], swept.multipliers[j]
 
 
@@ -241,11 +219,6 @@ def shifts(swept: Sweep, depth: int, multiplier: float) -> list[float]:
     """Change of each prompt's matching probability at one cell."""
     at = swept.depths.index(depth), swept.multipliers.index(multiplier)
     return (swept.matching[at] - swept.unsteered).tolist()
-
-
-def effect(swept: Sweep, depth: int, multiplier: float) -> stats.Estimate:
-    """Change of the mean matching probability at one cell, with an interval over questions."""
-    return stats.clustered_mean(shifts(swept, depth, multiplier), list(swept.asks))
 
 
 # ---- open-ended text -----------------------------------------------------------------------------
@@ -256,7 +229,7 @@ class Push:
     """One way to steer: what, how hard, at which depths, and which parts."""
 
     direction: Direction
-    multiplier: float | Tensor  # one for all texts, or one for each [text 1 1]
+    multiplier: float | Tensor  # one for all texts, or one for each [text]
     depths: tuple[int, ...]
     parts: tuple[str, ...] = (RESIDUAL,)
 
@@ -265,68 +238,59 @@ class Push:
 def _pushed(model, cache, push: Push | None, once: bool = False) -> Iterator[None]:
     """Changes a cache's states; within, adds to the residual stream of every word that is read, or
     `once`: of the first word of a pass."""
-    hooks = []
-    for k in push.depths if push else ():
-        for name in push.parts:
-            if name == RESIDUAL:
-                change = push.multiplier * push.direction.residual[k]
-                hooks.append(reading.depths(model)[k].register_forward_hook(_adder(change, once)))
-            else:
-                state = model.state(cache, k - 1)[name]
-                state += push.multiplier * push.direction.state[k - 1][name].to(state.dtype)
-    try:
+    with ExitStack() as stack:
+        if push:
+            states, _ = _checked(model, push.direction, push.parts, push.depths)
+        for k in push.depths if push else ():
+            for part in states & set(model.kind(k - 1).compressed):
+                state = model.state(cache, k - 1)[part]
+                state += _times(push.multiplier, push.direction.state[k - 1][part], state)
+            if RESIDUAL in push.parts:
+
+                def add(_, stream: Tensor, vector: Tensor = push.direction.residual[k]) -> Tensor:
+                    stream, end = stream.clone(), 1 if once else None
+                    stream[:, :end] += _times(push.multiplier, vector[None], stream)
+                    return stream
+
+                stack.enter_context(reading.hooked(reading.depths(model)[k], add))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
-def _adder(change: Tensor, once: bool):
-    def add(module, inputs, out: Tensor) -> Tensor:
-        out = out.clone()
-        out[:, : 1 if once else None] += change.to(out.dtype)
-        return out
-
-    return add
-
-
-def _even(model, texts: Sequence[str]) -> Tensor:
-    ids, mask = tokenize(model, texts)
-    if not mask.all():
-        lengths = sorted(set(mask.sum(1).tolist()))
-        raise ValueError(
-            f"expected texts of one length, found lengths {lengths} in tokens; cut them, or call "
-            "once for each length"
-        )
-    return ids
+def _even(model, texts: str | Sequence[str]) -> reading.Tokens:
+    """Texts of one length in tokens."""
+    rows = reading.tokens(model, texts)
+    if not rows.mask.all():
+        lengths = sorted(set(rows.lengths.tolist()))
+        raise ValueError(f"expected texts of one length, found {lengths} tokens; cut them to one length")
+    return rows
 
 
 @torch.no_grad()
 def continuations(
-    model, prompts: Sequence[str], n: int, push: Push | None = None, seed: int = 0
+    model, prompts: str | Sequence[str], n: int, push: Push | None = None, seed: int = 0
 ) -> list[str]:
     """n sampled tokens behind each prompt, at temperature 1. Prompts have one length.
 
     The state is changed once, before the prompt's last word; the residual stream at that word and at
     every word that follows.
     """
-    ids = _even(model, prompts)
+    ids = _even(model, prompts).ids
     draw = torch.Generator(ids.device).manual_seed(seed)
-    (cache, _), sampled = run(model, ids[:, :-1]), [ids[:, -1:]]
+    cache, sampled = carried(model, ids[:, :-1]), [ids[:, -1:]]
     with _pushed(model, cache, push):
         for _ in range(n):
-            cache, logits = run(model, sampled[-1], cache=cache)
+            cache, logits = reading.run(model, sampled[-1], cache=cache)
             logits[:, model.tokenizer.all_special_ids] = -torch.inf
-            sampled.append(torch.multinomial(logits.float().softmax(-1), 1, generator=draw))
+            sampled.append(torch.multinomial(wide(logits).softmax(-1), 1, generator=draw))
     return model.tokenizer.batch_decode(torch.cat(sampled[1:], 1))
 
 
 @torch.no_grad()
-def surprise(model, texts: Sequence[str], start: int, push: Push | None = None) -> list[float]:
+def surprise(model, texts: str | Sequence[str], start: int, push: Push | None = None) -> list[float]:
     """Mean nats per token from token `start` on, for each text; steered as a continuation would be."""
-    ids = _even(model, texts)
-    cache, _ = run(model, ids[:, : start - 1])
+    ids = _even(model, texts).ids
+    cache = carried(model, ids[:, : start - 1])
     with _pushed(model, cache, push):
         logits = model.hf(ids[:, start - 1 : -1], **{model.architecture.CACHE: cache}).logits
-    chances = logits.float().log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0]
-    return (-chances.mean(-1)).tolist()
+    nats = -wide(logits).log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0]
+    return nats.mean(-1).tolist()
