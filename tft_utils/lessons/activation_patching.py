@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from tft_utils.course.exercises import Wrong
+from tft_utils.course.exercises import Wrong, close, expect_tensor, refuse
 from tft_utils.course.plots import BLUE, GREY, VERMILION, band, panels, style
 from tft_utils.stats import Estimate
 
@@ -47,18 +47,10 @@ def rank_one(W, k, v, C):
     return W + torch.outer(v - W @ k, u / (u @ k))
 
 
-def _tensor(found: object, shape: tuple[int, ...], what: str) -> Tensor:
-    if not isinstance(found, Tensor):
-        raise Wrong(f"expected {what} as a tensor, found {type(found).__name__}; return one tensor")
-    if tuple(found.shape) != shape:
-        raise Wrong(f"expected {what} of shape {shape}, found {tuple(found.shape)}")
-    return found
-
-
 def check_effect(attempt) -> None:
     clean, corrupt = torch.tensor([4.0, 2.0, 3.0]), torch.tensor([-4.0, -6.0, 1.0])
     patched = torch.tensor([0.0, -4.0, 4.0])
-    found = _tensor(attempt(patched, clean, corrupt), (3,), "one effect for each prompt")
+    answer = expect_tensor(attempt(patched, clean, corrupt), (3,), "one effect for each prompt")
     right = effect(patched, clean, corrupt)  # 0.5, 0.25, 1.5
     mistakes = {
         "a patch that does nothing gets 1 and one that restores the clean run gets 0; measure from the "
@@ -70,38 +62,32 @@ def check_effect(attempt) -> None:
         ),
         "an effect beyond 1 or below 0 is possible and says something; do not clip it": right.clamp(0, 1),
     }
-    for mistake, wrong in mistakes.items():
-        if torch.allclose(found, wrong):
-            raise Wrong(mistake)
-    if not torch.allclose(found, right):
-        raise Wrong("the effect is the patched run's distance from the corrupt one, over the clean run's")
+    definition = "the effect is the patched run's distance from the corrupt one, over the clean run's"
+    if not close(answer, right):
+        refuse(answer, mistakes, definition)
 
 
 def check_dual_state(attempt) -> None:
     draw = torch.Generator().manual_seed(0)
     u, B, C = (torch.randn(6, n, generator=draw) for n in (3, 2, 2))
     delta = 0.2 + torch.rand(6, 3, generator=draw)
-    A, sources, query = -0.2 - torch.rand(3, 2, generator=draw), {1, 2}, 4
-    found = _tensor(attempt(u, delta, A, B, C, sources, {query}), (6, 3), "y")
-
-    def like(
-        u: Tensor, delta: Tensor, sources: set, queries: set, at: list | slice = slice(None)
-    ) -> bool:
-        return torch.allclose(found[at], dual_state(u, delta, A, B, C, sources, queries)[at], atol=1e-4)
-
-    if like(u, delta, sources, {query}):
-        plain = dual_state(u, delta, A, B, C, set(), set())
-        if not torch.allclose(attempt(u, delta, A, B, C, set(), {query}), plain, atol=1e-4):
+    A, query, none = -0.2 - torch.rand(3, 2, generator=draw), 4, set()
+    answer = expect_tensor(attempt(u, delta, A, B, C, {1, 2}, {query}), (6, 3), "y")
+    plain = dual_state(u, delta, A, B, C, none, none)
+    if close(answer, dual_state(u, delta, A, B, C, {1, 2}, {query})):
+        if not close(attempt(u, delta, A, B, C, none, {query}), plain):
             raise Wrong("with no source blocked, y must be that of the plain scan")
         return
-    without = torch.ones(6, 1).index_fill(0, torch.tensor(list(sources)), 0)
-    if like(u * without, delta, set(), set()):
-        raise Wrong("every position loses the sources; only the queries may: keep two states")
-    if like(u, delta, set(), set()):
-        raise Wrong("nothing is blocked: at a query, read the state that never took in the sources")
-    if like(u, delta * without, set(), set(), [query]):
-        raise Wrong("the second state stands still at a source; it must decay there, and take in nothing")
-    if not like(u, delta, set(), set(), [t for t in range(6) if t != query]):
+    outside = torch.tensor([1, 0, 0, 1, 1, 1])[:, None]  # of the sources
+    hints = {
+        "every position loses the sources; only the queries may: keep two states": (u * outside, delta),
+        "nothing is blocked: at a query, read the state that never took in the sources": (u, delta),
+    }
+    refuse(answer, {hint: dual_state(*case, A, B, C, none, none) for hint, case in hints.items()})
+    hint = "the second state stands still at a source; it must decay there, and take in nothing"
+    refuse(answer[query], {hint: dual_state(u, delta * outside, A, B, C, none, none)[query]})
+    others = [t for t in range(6) if t != query]
+    if not close(answer[others], plain[others]):
         raise Wrong("positions that are no queries must read the whole state, as ever")
     raise Wrong(
         "the query's y is not C times a state that decays like the other and skips the sources' writes"
@@ -112,21 +98,19 @@ def check_rank_one(attempt) -> None:
     draw = torch.Generator().manual_seed(1)
     W, k, v = (torch.randn(*shape, generator=draw) for shape in ((3, 4), (4,), (3,)))
     root = torch.randn(4, 4, generator=draw)
-    C = root @ root.T + 0.5 * torch.eye(4)
-    before = W.clone()
-    found = _tensor(attempt(W, k, v, C), (3, 4), "the new matrix")
+    C, before = root @ root.T + 0.5 * torch.eye(4), W.clone()
+    answer = expect_tensor(attempt(W, k, v, C), (3, 4), "the new matrix")
     if not torch.equal(W, before):
         raise Wrong("you change the W you were given; return a new matrix")
-    if torch.linalg.matrix_rank(found - W, atol=1e-4) > 1:
+    if torch.linalg.matrix_rank(answer - W, atol=1e-4) > 1:
         raise Wrong("the change has a rank above one; it is the outer product of two vectors")
-    if not torch.allclose(found @ k, v, atol=1e-3):
-        if torch.allclose((found - W) @ k, v, atol=1e-3):
+    if not torch.allclose(answer @ k, v, atol=1e-3):
+        if torch.allclose((answer - W) @ k, v, atol=1e-3):
             raise Wrong("you add v to what W stored; only the difference v - W k is missing")
         raise Wrong("the new matrix does not store v: times k it must give v; mind the scale of u")
-    if torch.allclose(found, W + torch.outer(v - W @ k, k / (k @ k)), atol=1e-4):
+    if close(answer, W + torch.outer(v - W @ k, k / (k @ k))):
         raise Wrong("v is stored, but you ignore C: keys that are common elsewhere are moved too much")
-    best = rank_one(W, k, v, C)
-    if not torch.allclose(found, best, atol=1e-3):
+    if not torch.allclose(answer, rank_one(W, k, v, C), atol=1e-3):
         raise Wrong("v is stored, but another u moves the other keys less: solve C u = k")
 
 

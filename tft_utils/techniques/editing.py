@@ -85,13 +85,10 @@ def inputs(model, ids: Tensor, k: int | None = None, place: str | None = None) -
     return keys
 
 
-def moments(
-    model, documents: Sequence[world.Document] | None = None, place: str | None = None
-) -> list[Tensor]:
-    """C = E[k k^T] [d_key d_key] of each layer's memory, over all words of documents (None: 6 of each
-    kind, from training)."""
-    if documents is None:
-        documents = [d for kind in world.KINDS for d in world.documents(kind, 6, split="train")]
+def moments(model, place: str | None = None) -> list[Tensor]:
+    """C = E[k k^T] [d_key d_key] of each layer's memory, over all words of 6 documents of each kind, from
+    training."""
+    documents = [d for kind in world.KINDS for d in world.documents(kind, 6, split="train")]
     ids, mask = reading.tokens(model, [document.text for document in documents])
     by_layer = []
     for keys in inputs(model, ids, place=place):
@@ -104,11 +101,12 @@ def moments(
 
 def contexts(model, wanted: Sequence[FactEdit], prefixes: int = 2, seed: int = 0) -> Prompts:
     """Each edit's prompt bare, and after each of `prefixes` sentences about other subjects."""
-    told = world.documents("facts", 8 * prefixes, seed, split="train")
+    documents = world.documents("facts", 8 * prefixes, seed, split="train")
+    told = [_first_sentence(document.words) for document in documents]
     texts, subjects, edits = [], [], []
     for i, edit in enumerate(wanted):
         name = set(edit.prompt.split()[: edit.subject + 1])
-        before = [_first_sentence(document) for document in told if not name & _subject(document)]
+        before = [sentence for subject, sentence in told if not name & subject]
         for prefix in ["", *before[:prefixes]]:
             texts.append(f"{prefix} {edit.prompt}".strip())
             subjects.append(len(prefix.split()) + edit.subject)
@@ -116,13 +114,11 @@ def contexts(model, wanted: Sequence[FactEdit], prefixes: int = 2, seed: int = 0
     return _prompts(model, texts, subjects, edits)
 
 
-def _first_sentence(document: world.Document) -> str:
-    words = [word.text for word in document.words]
-    return " ".join(words[: words.index(".") + 1])
-
-
-def _subject(document: world.Document) -> set[str]:
-    return {word.text for word in document.words if word.role == "subject"}
+def _first_sentence(words: Sequence[world.Word]) -> tuple[set[str], str]:
+    """The words of all subjects of a document, and its first sentence."""
+    texts = [word.text for word in words]
+    subjects = {word.text for word in words if word.role == "subject"}
+    return subjects, " ".join(texts[: texts.index(".") + 1])
 
 
 def _prompts(model, texts: Sequence[str], subjects: Sequence[int], edits: Sequence[int]) -> Prompts:
@@ -207,17 +203,16 @@ def edited(model, update: Update, edit: int) -> Iterator[None]:
 @torch.no_grad()
 def said(model, update: Update | None, texts: Sequence[str], edits: Sequence[int]) -> Tensor:
     """Log-probabilities of the next word [text vocab], each text under its own edit (None: as it was)."""
-    prompts, layer = reading.tokens(model, texts), 0 if update is None else update.layer
+    prompts, layer, place = reading.tokens(model, texts), *((0, None) if update is None else update[:2])
+
+    def change(key: Tensor, output: Tensor) -> Tensor | None:
+        if update is None:
+            return None
+        left, right = (part[list(edits)][:, None] for part in update[2:])
+        return output + (key * right).sum(-1, keepdim=True) * left
+
     x = reading.streams(model, prompts.ids, layer)[layer]
-    with ExitStack() as hooks:
-        if update is not None:
-            left, right = (part[list(edits)][:, None] for part in (update.left, update.right))
-            hooks.enter_context(
-                reading.hooked(
-                    memory(model, layer, update.place),
-                    lambda key, output: output + (key * right).sum(-1, keepdim=True) * left,
-                )
-            )
+    with reading.hooked(memory(model, layer, place), change):
         return reading.finish(model, x, layer, prompts.lengths - 1).log_softmax(-1)
 
 

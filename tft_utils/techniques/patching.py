@@ -30,7 +30,6 @@ import torch
 from torch import Tensor
 
 from tft_utils import reading, stats
-from tft_utils.architectures.recurrent import keep
 from tft_utils.corpora.pairs import Pair
 from tft_utils.reading import Asked, at_positions
 from tft_utils.techniques import attention
@@ -72,26 +71,12 @@ def components(model) -> list[str]:
 
 def _depths(model, component: str) -> list[int]:
     """Where a model has a component: k = 0 ... L for the residual stream, else some of its layers."""
-    if component not in components(model):
-        known = ", ".join(components(model))
-        raise ValueError(f"expected a component, one of {known}; found {component!r}")
+    if component not in (known := components(model)):
+        raise ValueError(f"expected a component, one of {', '.join(known)}; found {component!r}")
     if component == "residual":
         return list(range(model.n_layers + 1))
     kinds = [model.kind(layer) for layer in range(model.n_layers)]
     return [k for k, kind in enumerate(kinds) if component in kind.components + kind.stepwise]
-
-
-def _recorder(component: str, stepwise: bool = False) -> tuple[Callable, list[Tensor]]:
-    """A `put` that changes nothing, and the list that it fills with a component's values."""
-    values = []
-
-    def put(name: str, value, t: int | None = None):
-        if name == component:
-            values.append(value)
-        return value
-
-    put.stepwise = stepwise
-    return put, values
 
 
 def held(model, x: Tensor, layer: int, component: str) -> Tensor:
@@ -100,10 +85,16 @@ def held(model, x: Tensor, layer: int, component: str) -> Tensor:
         return x
     if layer not in _depths(model, component):
         raise ValueError(f"expected a component of block {layer}, found {component!r}, which it lacks")
-    stepwise = component in model.kind(layer).stepwise
-    put, values = _recorder(component, stepwise)
+    values = []
+
+    def put(name: str, value, t: int | None = None):
+        if name == component:
+            values.append(value)
+        return value
+
+    put.stepwise = component in model.kind(layer).stepwise
     model.block(layer, x, put)
-    return torch.stack(values, 1) if stepwise else values[0]
+    return torch.stack(values, 1) if put.stepwise else values[0]
 
 
 def replace(model, layer: int, component: str, where: Tensor, value: Tensor) -> Callable:
@@ -116,7 +107,7 @@ def replace(model, layer: int, component: str, where: Tensor, value: Tensor) -> 
         mask, new = (where, value) if t is None else (where[:, t], value[:, t])
         return torch.where(mask[(...,) + (None,) * (old.dim() - mask.dim())], new, old)
 
-    put.stepwise = component in model.kind(layer).stepwise
+    put.stepwise = component != "residual" and component in model.kind(layer).stepwise
     return put
 
 
@@ -127,9 +118,8 @@ def replace(model, layer: int, component: str, where: Tensor, value: Tensor) -> 
 class Effects:
     """Normalised effects of patches, one for each depth, prompt and position.
 
-    depth is k = 0 ... L for the residual stream, the layer 0 ... L-1 for a component (of a window its
-    first layer). Positions after a prompt's last word hold nan, those before the first difference 0;
-    where no block has the component, all is nan.
+    depth is k = 0 ... L for the residual stream, the layer 0 ... L-1 for a component: nan where a block
+    lacks it. Positions after a prompt's last word hold nan, those before the first difference 0.
     """
 
     values: Tensor  # [depth pair pos]
@@ -149,17 +139,11 @@ class Effects:
 
 @torch.no_grad()
 def grid(
-    model,
-    asked: Asked,
-    component: str = "residual",
-    window: int = 1,
-    noising: bool = False,
-    where: Tensor | None = None,
+    model, asked: Asked, component: str = "residual", noising: bool = False, where: Tensor | None = None
 ) -> Effects:
     """Patches each (depth, position) of every prompt by itself, one position at a time.
 
-    window: patch the component in this many layers at once, from each layer on. where [pair pos]: only
-    at these positions, the others hold nan.
+    where [pair pos]: only at these positions, the others hold nan.
     """
     depths, of_stream = _depths(model, component), component == "residual"
     ids = (asked.corrupt, asked.ids) if noising else (asked.ids, asked.corrupt)
@@ -168,22 +152,15 @@ def grid(
     row, at = (cells(asked) & where).nonzero().T
     order = asked.last[row].argsort()  # prompts of like length run side by side, without their padding
     row, at = row[order], at[order]
-    before = _m(model, asked, base)
+    before, step = _m(model, asked, base), max(1, WORDS // asked.ids.shape[1])
     change = donor.new_full((model.n_layers + of_stream, *asked.ids.shape), torch.nan)
-    step = max(1, WORDS // asked.ids.shape[1])
-    for k in range(len(change)):
-        layers = [i for i in depths if k <= i < k + (1 if of_stream else window)]
-        if not layers:
-            continue
-        change[k] = 0
-        values = {layer: held(model, donor[layer], layer, component) for layer in layers}
+    change[depths] = 0
+    for k in depths:
+        value = held(model, donor[k], k, component)
         for r, p in zip(row.split(step), at.split(step), strict=True):
             few, end = asked[r], int(asked.last[r].max()) + 1
-            x, here, puts = base[k][r, :end], at_positions(few, p)[:, :end], {}
-            if of_stream:
-                x = torch.where(here[..., None], donor[k][r, :end], x)
-            else:
-                puts = {i: replace(model, i, component, here, new[r, :end]) for i, new in values.items()}
+            put = replace(model, k, component, at_positions(few, p)[:, :end], value[r, :end])
+            x, puts = put("residual", base[k][r, :end]), {} if of_stream else {k: put}
             change[k, r, p] = few.score(reading.finish(model, x, k, few.last, puts)) - before[r]
     return _effects(model, asked, donor, base, change.masked_fill(~where, torch.nan))
 
@@ -193,6 +170,7 @@ def _m(model, asked: Asked, run: Tensor) -> Tensor:
     return asked.score(reading.finish(model, run[-1], model.n_layers, asked.last))
 
 
+@torch.no_grad()
 def _effects(model, asked: Asked, donor: Tensor, base: Tensor, change: Tensor) -> Effects:
     """Effects from the change of m by each cell [depth pair pos], and the streams of both runs."""
     whole = _m(model, asked, donor) - _m(model, asked, base)
@@ -203,79 +181,57 @@ def _effects(model, asked: Asked, donor: Tensor, base: Tensor, change: Tensor) -
 # ---- attribution patching ------------------------------------------------------------------------
 
 
-def attribution(model, asked: Asked, component: str = "residual", steps: int = 1) -> Effects:
-    """Estimates what `grid` measures with denoising, from gradients: (clean - corrupt) . dm/da.
+def attribution(model, asked: Asked, steps: int = 1) -> Effects:
+    """Estimates what `grid` measures in the residual stream with denoising, from gradients:
+    (clean - corrupt) . dm/dx.
 
     One backward pass estimates every depth and position (Nanda 2023; Syed et al. 2023). steps = 1
     takes the gradient at the corrupt run; more steps average it over the midpoints of a straight
     line between the embeddings of both runs (Hanna et al. 2024), where norms and softmax have bent.
     """
-    depths = _depths(model, component)
-    if component != "residual" and any(component in model.kind(k).stepwise for k in depths):
-        raise ValueError(
-            f"expected a component that exists for all positions at once, found {component!r}; its "
-            "steps have no common gradient: use grid"
-        )
-    with torch.no_grad():
-        clean, corrupt = runs = [reading.streams(model, ids) for ids in (asked.ids, asked.corrupt)]
-        gaps = [
-            held(model, clean[k], k, component) - held(model, corrupt[k], k, component) for k in depths
-        ]
-    change = clean.new_full((model.n_layers + (component == "residual"), *asked.ids.shape), torch.nan)
-    change[depths] = 0
-    for i in range(steps):
-        start = torch.lerp(corrupt[0], clean[0], 0 if steps == 1 else (i + 0.5) / steps)
-        for k, gap, slope in zip(depths, gaps, _slopes(model, asked, start, component), strict=True):
-            change[k] += (gap * slope).flatten(2).sum(-1) / steps
-    with torch.no_grad():
-        return _effects(model, asked, *runs, change)
-
-
-@torch.enable_grad()
-def _slopes(model, asked: Asked, x: Tensor, component: str, k: int = 0) -> tuple[Tensor, ...]:
-    """dm/da of a component at each depth that has it, in the run whose stream after k blocks is x."""
-    (put, values), depths = _recorder(component), _depths(model, component)
-    x = put("residual", x.detach().requires_grad_())
-    for layer in range(k, model.n_layers):
-        x = put("residual", model.block(layer, x, put if layer in depths else keep))
-    m = asked.score(reading.finish(model, x, model.n_layers, asked.last))
-    return torch.autograd.grad(m.sum(), values)
+    clean, corrupt = (reading.streams(model, ids) for ids in (asked.ids, asked.corrupt))
+    shares = [0.0] if steps == 1 else [(i + 0.5) / steps for i in range(steps)]
+    starts = (torch.lerp(corrupt[0], clean[0], share) for share in shares)
+    slope = sum(torch.stack(_slopes(model, asked, x, 0)) for x in starts) / steps
+    return _effects(model, asked, clean, corrupt, ((clean - corrupt) * slope).sum(-1))
 
 
 def attribution_by_depth(model, asked: Asked, steps: int = 5) -> Effects:
-    """Like `attribution` of the residual stream, on a straight line for each depth: between the streams
-    of both runs at that depth, not between their words.
+    """Like `attribution`, on a straight line for each depth: between the streams of both runs at that
+    depth, not between their words.
 
     So nothing below a depth bends the line, and the effects of one depth add up to 1. It takes `steps`
     passes for each depth in place of `steps` in all.
     """
-    with torch.no_grad():
-        clean, corrupt = runs = [reading.streams(model, ids) for ids in (asked.ids, asked.corrupt)]
-    change = []
+    clean, corrupt = (reading.streams(model, ids) for ids in (asked.ids, asked.corrupt))
+    shares, slopes = [(i + 0.5) / steps for i in range(steps)], []
     for k, (a, b) in enumerate(zip(clean, corrupt, strict=True)):
-        shares = ((i + 0.5) / steps for i in range(steps))
-        lines = (_slopes(model, asked, torch.lerp(b, a, share), "residual", k)[0] for share in shares)
-        change.append(((a - b) * sum(lines) / steps).sum(-1))
-    with torch.no_grad():
-        return _effects(model, asked, *runs, torch.stack(change))
+        lines = (_slopes(model, asked, torch.lerp(b, a, share), k)[0] for share in shares)
+        slopes.append(sum(lines) / steps)
+    change = ((clean - corrupt) * torch.stack(slopes)).sum(-1)
+    return _effects(model, asked, clean, corrupt, change)
+
+
+@torch.enable_grad()
+def _slopes(model, asked: Asked, x: Tensor, k: int) -> tuple[Tensor, ...]:
+    """dm/dx after k, k + 1 ... L blocks, in the run whose stream after k blocks is x."""
+    x = [x.detach().requires_grad_()]
+    for layer in range(k, model.n_layers):
+        x.append(model.block(layer, x[-1]))
+    m = asked.score(reading.finish(model, x[-1], model.n_layers, asked.last))
+    return torch.autograd.grad(m.sum(), x)
 
 
 # ---- what is carried, and who reads it -----------------------------------------------------------
 
 
 @torch.no_grad()
-def transplant(
-    model,
-    asked: Asked,
-    at: Tensor,
-    parts: Sequence[str] | None = None,
-    layers: Sequence[int] | None = None,
-) -> Tensor:
+def transplant(model, asked: Asked, at: Tensor, parts: Sequence[str] | None = None) -> Tensor:
     """Normalised effect [pair] when all words up to the one at `at` [pair] are read in the clean run,
     and the corrupt run goes on from what was carried.
 
-    parts: what is handed over, names of the model's `state` (None: all of it); layers: of these
-    layers (None: all). The rest stays as the corrupt run had it.
+    parts: what is handed over, names of the model's `state` (None: all of it). The rest stays as the
+    corrupt run had it.
     """
     model.requires("continuation")
     at = at.to(asked.last.device)
@@ -284,21 +240,18 @@ def transplant(
             f"expected each cut before the last word, found {at.tolist()} with last words "
             f"{asked.last.tolist()}; what comes after the cut must be read"
         )
-    layers = range(model.n_layers) if layers is None else layers
     whole, before = (_m(model, asked, reading.streams(model, ids)) for ids in (asked.ids, asked.corrupt))
     m = torch.empty_like(whole)
     for cut in at.unique():
         rows = (at == cut).nonzero()[:, 0]
-        m[rows] = _transplanted(model, asked[rows], int(cut) + 1, parts, layers)
+        m[rows] = _transplanted(model, asked[rows], int(cut) + 1, parts)
     return (m - before) / (whole - before)
 
 
-def _transplanted(
-    model, asked: Asked, cut: int, parts: Sequence[str] | None, layers: Sequence[int]
-) -> Tensor:
+def _transplanted(model, asked: Asked, cut: int, parts: Sequence[str] | None) -> Tensor:
     """m of each corrupt prompt that goes on from what the clean one carried."""
     donor, mixed = (reading.run(model, ids[:, :cut])[0] for ids in (asked.ids, asked.corrupt))
-    states = [[model.state(cache, layer) for cache in (donor, mixed)] for layer in layers]
+    states = [[model.state(cache, k) for cache in (donor, mixed)] for k in range(model.n_layers)]
     known = dict.fromkeys(name for _, target in states for name in target)
     if unknown := set(parts or ()) - set(known):
         raise ValueError(f"expected parts among {', '.join(known)}; found {sorted(unknown)}")
@@ -319,6 +272,7 @@ def blocked(
 
     sources, queries: masks [pair pos], in the clean run. spread: as in `attention.block`.
     """
+    model.requires("hidden attention")
     try:
         logits = attention.block(model, asked.ids, layers, sources, queries, spread)
     except ValueError:  # somewhere a query reads nothing but sources: find its prompt
