@@ -81,7 +81,7 @@ class Gated(recurrent.Mixing):
         core = Attention(points["mixing"].q, points["mixing"].k)  # its keys are those of each head
         v = points["v"].repeat_interleave(core.heads // points["v"].shape[-2], -2)
         gate = points["output gate"].flatten(2)
-        return super().of({"mixing": core, "convolution": v, "gate": gate}, linear)
+        return super().of({"mixing": core, "v": v, "gate": gate}, linear)
 
 
 DELTA = Kind(

@@ -45,6 +45,14 @@ def silu(x: Tensor, put: Callable = keep, point: str = "slope") -> Tensor:
     return x * put(point, torch.sigmoid(x))
 
 
+def bound(x: Tensor, at: float, put: Callable = keep, point: str = "cap") -> Tensor:
+    """x kept within -at and at by a tanh, as x times its slope, which is a point."""
+    within = at * torch.tanh(x / at)
+    if put is keep:
+        return within
+    return x * put(point, within / torch.where(x == 0, 1, x))
+
+
 def convolve(
     x: Tensor, conv: torch.nn.Conv1d, put: Callable = keep, past: Tensor | None = None
 ) -> Tensor:
@@ -157,12 +165,12 @@ class Mixing:
     def of(cls, points: dict, linear: torch.nn.Linear) -> "Mixing":
         """From the points that a block handed to `put`, and the projection that writes its output.
 
-        A block without convolution, skip or gate lacks their points.
+        A block without skip or gate lacks their points; without convolution u is the point 'v'.
         """
         points = {
             name: value.detach() if isinstance(value, Tensor) else value for name, value in points.items()
         }
-        u = wide(points["convolution"].flatten(2))
+        u = wide(points["convolution" if "convolution" in points else "v"].flatten(2))
         one, none = torch.ones_like(u), torch.zeros_like(u[0, 0])
         weight = wide(linear.weight.detach())
         return cls(
