@@ -79,5 +79,11 @@ class _Registry(Mapping):
 
 
 ARCHITECTURES = _Registry(
-    {"gpt_neox": "gpt_neox", "mamba": "mamba", "mamba2": "mamba2", "qwen3_next": "gated_deltanet"}
+    {
+        "gpt_neox": "gpt_neox",
+        "mamba": "mamba",
+        "mamba2": "mamba2",
+        "qwen3_next": "gated_deltanet",
+        "xlstm": "xlstm",
+    }
 )
