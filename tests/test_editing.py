@@ -85,9 +85,10 @@ def test_the_first_edits_do_not_depend_on_how_many_there_are():
 # The update
 
 
-def test_keys_and_moments_are_the_inputs_of_the_module(model):
+def test_keys_and_moments_are_the_inputs_of_the_module(model, monkeypatch):
     documents = world.documents("facts", 3, split="train")
-    found = editing.moments(model, documents)
+    monkeypatch.setattr(world, "documents", lambda kind, n, split: documents if kind == "facts" else [])
+    found = editing.moments(model)
     assert len(found) == model.n_layers
     total, n = 0, 0
     for document in documents:
@@ -104,7 +105,7 @@ def test_the_update_stores_the_value_and_moves_other_keys_least(model, wanted, f
     moments, update = found
     rows = editing.contexts(model, wanted)
     at = torch.arange(len(rows.ids))
-    keys = editing.inputs(model, rows.ids)[0][at, rows.subject].unflatten(0, (N, -1)).mean(1)
+    keys = editing.inputs(model, rows.ids)[0][at, rows.at["subject"]].unflatten(0, (N, -1)).mean(1)
     assert torch.allclose((update.right * keys).sum(-1), torch.ones(N), atol=1e-4)  # u . k = 1
     C, i = moments[0].double(), 2
     best = torch.outer(update.left[i], update.right[i]).double()
@@ -126,7 +127,7 @@ def test_no_change_is_longer_than_its_leash(model, wanted, found, monkeypatch):
         update = editing.rome(model, wanted, 1, moments[1])
         rows = editing.contexts(model, wanted)
         at = torch.arange(len(rows.ids))
-        keys = editing.inputs(model, rows.ids)[1][at, rows.subject].unflatten(0, (N, -1))
+        keys = editing.inputs(model, rows.ids)[1][at, rows.at["subject"]].unflatten(0, (N, -1))
         weight = editing.memory(model, 1).weight
         # left = (bare value + change) - mean value
         change = update.left + (keys.mean(1) - keys[:, 0]) @ weight.T
@@ -213,26 +214,24 @@ def in_pieces(model_type: str, answers: bool) -> Model:
     return Model(hf, PreTrainedTokenizerFast(tokenizer_object=bpe))
 
 
-def prompts_by_hand(model, texts, subjects, edits) -> editing.Prompts:
+def ask_by_hand(model, texts, subjects, answers) -> reading.Asked:
     """Where the decoded text ends with the subject's last word: found token by token."""
     positions = []
     for text, at in zip(texts, subjects, strict=True):
         row, start = model.tokenizer(text).input_ids, " ".join(text.split()[: at + 1])
         (end,) = [i for i in range(len(row)) if model.tokenizer.decode(row[: i + 1]) == start]
         positions.append(end)
-    ids, mask = reading.tokens(model, texts)
-    return editing.Prompts(ids, mask.sum(1) - 1, torch.tensor(positions), torch.tensor(edits))
+    return reading.ask(model, texts, [f" {word}" for word in answers], at={"subject": positions})
 
 
 @pytest.mark.parametrize("model_type", ["gpt_neox", "mamba"])
 def test_edits_are_made_and_scored_in_tokens(model_type, wanted, monkeypatch):
     model = in_pieces(model_type, answers=True)
-    words = [edit.subject for edit in wanted]
-    found = editing.contexts(model, wanted, prefixes=0)
-    assert (found.subject > torch.tensor(words)).all()  # no position of words is one of tokens
+    subject = editing.contexts(model, wanted, prefixes=0).at["subject"]
+    assert all(subject > torch.tensor([edit.subject for edit in wanted]))  # counted in words: elsewhere
     moments = editing.moments(model)[1]
     update = editing.rome(model, wanted, 1, moments)
-    monkeypatch.setattr(editing, "_prompts", prompts_by_hand)
+    monkeypatch.setattr(editing, "_ask", ask_by_hand)
     by_hand = editing.rome(model, wanted, 1, moments)
     assert torch.equal(update.left, by_hand.left)
     assert torch.equal(update.right, by_hand.right)

@@ -11,7 +11,7 @@ Which module stands in the architecture's `Kind`: the MLP's down-projection, or 
 projection (Sharma et al. 2024, arXiv 2404.03646, who also edit its input projection). `place` names
 another linear module of a block, such as "mixer.in_proj". k is the mean over contexts, in both places
 of the formula (Gupta et al. 2024, arXiv 2403.07175). v* minimises, by gradient descent on what is
-added to the value, the new object's surprise in those contexts, plus a pull to keep what else is known
+added to the value, the new object's surprise in the bare prompt, plus a pull to keep what else is known
 of the subject.
 
     wanted = pairs.fact_edits(100)
@@ -35,6 +35,7 @@ from torch import Tensor
 from tft_utils import reading, stats
 from tft_utils.corpora import world
 from tft_utils.corpora.pairs import FactEdit
+from tft_utils.reading import Asked
 
 STEPS, RATE = 6, 0.8  # of Adam on a value; in units of its root mean square
 KEEP = 0.0625  # weight of what else is known of the subject
@@ -50,15 +51,6 @@ class Update(NamedTuple):
     place: str | None
     left: Tensor  # v* - W k [edit d_value]
     right: Tensor  # u [edit d_key]
-
-
-class Prompts(NamedTuple):
-    """Prompts of all edits in one batch, in tokens."""
-
-    ids: Tensor  # [row pos]
-    last: Tensor  # position of the token that asks [row]
-    subject: Tensor  # position of the subject's last token [row]
-    edit: Tensor  # [row]
 
 
 def memory(model, layer: int, place: str | None = None):
@@ -99,19 +91,19 @@ def moments(model, place: str | None = None) -> list[Tensor]:
     return by_layer
 
 
-def contexts(model, wanted: Sequence[FactEdit], prefixes: int = 2, seed: int = 0) -> Prompts:
+def contexts(model, wanted: Sequence[FactEdit], prefixes: int = 2, seed: int = 0) -> Asked:
     """Each edit's prompt bare, and after each of `prefixes` sentences about other subjects."""
     documents = world.documents("facts", 8 * prefixes, seed, split="train")
     told = [_first_sentence(document.words) for document in documents]
-    texts, subjects, edits = [], [], []
-    for i, edit in enumerate(wanted):
+    texts, subjects, answers = [], [], []
+    for edit in wanted:
         name = set(edit.prompt.split()[: edit.subject + 1])
         before = [sentence for subject, sentence in told if not name & subject]
         for prefix in ["", *before[:prefixes]]:
             texts.append(f"{prefix} {edit.prompt}".strip())
             subjects.append(len(prefix.split()) + edit.subject)
-            edits.append(i)
-    return _prompts(model, texts, subjects, edits)
+            answers.append(edit.new)
+    return _ask(model, texts, subjects, answers)
 
 
 def _first_sentence(words: Sequence[world.Word]) -> tuple[set[str], str]:
@@ -121,17 +113,16 @@ def _first_sentence(words: Sequence[world.Word]) -> tuple[set[str], str]:
     return subjects, " ".join(texts[: texts.index(".") + 1])
 
 
-def _prompts(model, texts: Sequence[str], subjects: Sequence[int], edits: Sequence[int]) -> Prompts:
-    """subjects: position of each subject's last word among the text's words."""
-    ids, mask = reading.tokens(model, texts)
+def _ask(model, texts: Sequence[str], subjects: Sequence[int], answers: Sequence[str]) -> Asked:
+    """Prompts with the position of the subject's last token; subjects: of its last word among words."""
     starts = [" ".join(text.split()[: at + 1]) for text, at in zip(texts, subjects, strict=True)]
-    subject = reading.tokens(model, starts).lengths - 1  # where the text up to that word ends
-    return Prompts(ids, mask.sum(1) - 1, subject, torch.tensor(edits, device=ids.device))
+    ends = reading.tokens(model, starts).lengths - 1  # where the text up to that word ends
+    return reading.ask(model, texts, _spaced(answers), at={"subject": ends.tolist()})
 
 
-def _next_words(model, words: Sequence[str]) -> Tensor:
-    """The token of each word [word] when it goes on from a prompt."""
-    return reading.token_ids(model, [f" {word}" for word in words])
+def _spaced(words: Sequence[str]) -> list[str]:
+    """Words as they go on from a prompt."""
+    return [f" {word}" for word in words]
 
 
 def rome(
@@ -141,9 +132,10 @@ def rome(
 
     Errors: `ValueError` for a new object that is not one token of the model's tokenizer.
     """
-    prompts = contexts(model, wanted)
-    rows = torch.arange(len(prompts.ids), device=prompts.ids.device)
-    keys = inputs(model, prompts.ids, layer + 1, place)[layer][rows, prompts.subject]
+    asked = contexts(model, wanted)
+    keys = inputs(model, asked.ids, layer + 1, place)[layer][
+        torch.arange(len(asked)), asked.at["subject"]
+    ]
     keys = keys.unflatten(0, (len(wanted), -1))  # [edit context d_key]
     weight, key = memory(model, layer, place).weight.detach(), keys.mean(1)
     value = keys[:, 0] @ weight.T  # in the bare prompt; without a bias, which stays
@@ -156,27 +148,26 @@ def rome(
 @torch.enable_grad()
 def _change(model, wanted: Sequence[FactEdit], layer: int, place: str | None, value: Tensor) -> Tensor:
     """What must be added to each value [edit d_value] for the new object to be said."""
-    n, new = len(wanted), _next_words(model, [edit.new for edit in wanted])
-    asked = [(edit.prompt, edit.subject) for edit in wanted] + [edit.known for edit in wanted]
-    prompts = _prompts(model, *zip(*asked, strict=True), [*range(n), *range(n)])
-    x = reading.streams(model, prompts.ids, layer)[layer]
-    at_subject = torch.nn.functional.one_hot(prompts.subject, x.shape[1])[..., None]
+    n, new = len(wanted), [edit.new for edit in wanted]
+    prompts = [(edit.prompt, edit.subject) for edit in wanted] + [edit.known for edit in wanted]
+    asked = _ask(model, *zip(*prompts, strict=True), 2 * new)
+    x = reading.streams(model, asked.ids, layer)[layer]
+    at_subject = reading.at_positions(asked, asked.at["subject"])[..., None]
     with torch.no_grad():
-        before = reading.finish(model, x, layer, prompts.last)[n:].log_softmax(-1)
+        before = reading.finish(model, x, layer, asked.last)[n:].log_softmax(-1)
     length = value.norm(dim=-1, keepdim=True)
     change = torch.zeros_like(value).requires_grad_()
     optimiser = torch.optim.Adam([change], lr=RATE * length.mean().item() / value.shape[1] ** 0.5)
 
     def changed(_, output: Tensor) -> Tensor:
-        return output + at_subject * change[prompts.edit][:, None]
+        return output + at_subject * change.repeat(2, 1)[:, None]
 
     for _ in range(STEPS):
         with reading.hooked(memory(model, layer, place), changed):
-            said = reading.finish(model, x, layer, prompts.last).log_softmax(-1)
+            said = reading.finish(model, x, layer, asked.last).log_softmax(-1)
         moved = (before.exp() * (before - said[n:])).sum(-1)
         size = (change / length).square().sum(-1)
-        surprise = -said[:n].gather(1, new[:, None])[:, 0]
-        loss = (surprise + KEEP * moved + DECAY * size).sum()
+        loss = (-asked[:n].score(said[:n]) + KEEP * moved + DECAY * size).sum()
         (change.grad,) = torch.autograd.grad(loss, change)  # of the weights nothing is asked
         optimiser.step()
         with torch.no_grad():
@@ -257,16 +248,12 @@ def scores(
         for name, questions in zip(SCORES[2:], (e.neighbours, e.kin, e.others), strict=True):
             asked += [(name, i, text, answer, e.new) for text, answer in questions if answer != e.new]
     of, edits, texts, right, wrong = zip(*(row for row in asked if row[0] in names), strict=True)
-    right, wrong = _next_words(model, right), _next_words(model, wrong)
-    said_words = said(model, update, texts, edits)
-    at = torch.arange(len(right), device=right.device)
-    hits = {
-        "likelier": said_words[at, right] > said_words[at, wrong],
-        "top": said_words.argmax(-1) == right,
-    }
-    edit, shares = torch.tensor(edits, device=right.device), {how: {} for how in hits}
+    prompts = reading.ask(model, texts, _spaced(right), _spaced(wrong))
+    log_probs = said(model, update, texts, edits)
+    hits = {"likelier": prompts.score(log_probs) > 0, "top": prompts.right(log_probs)}
+    edit, shares = torch.tensor(edits, device=log_probs.device), {how: {} for how in hits}
     for score in names:
-        mine = torch.tensor([name == score for name in of], device=right.device)
+        mine = torch.tensor([name == score for name in of], device=edit.device)
         count = torch.bincount(edit[mine], minlength=len(wanted))
         for how, hit in hits.items():
             total = torch.bincount(edit[mine], hit[mine].float(), minlength=len(wanted))
