@@ -131,13 +131,11 @@ def two_runs() -> tuple[Figure, str]:
             axis.plot([x] * 3, range(3), markeredgecolor=ink, markeredgewidth=1.6, **ring)
         axis.text(left + 1.2, 2.55, f"says {answer}", ha="center", color=ink)
     axis.plot(1.2, 1, **ring | {"markerfacecolor": BLUE, "markeredgecolor": BLUE})
-    arrow = {"arrowstyle": "-|>", "linewidth": 2, "color": BLUE}
-    axis.annotate("", (7.0, 1), (1.45, 1), arrowprops=arrow)
+    axis.annotate("", (7, 1), (1.45, 1), arrowprops={"arrowstyle": "-|>", "linewidth": 2, "color": BLUE})
     axis.text(4.2, 1.14, "put it in, run on", ha="center", color=BLUE)
-    small = {"va": "center", "color": GREY, "fontsize": 10}
     for y, label in enumerate(("words", "after block 1", "after block 2")):
-        axis.text(-0.5, y, label, ha="right", **small)
-    axis.text(9.3, 2.0, "what does it\nsay now?", ha="left", **small)
+        axis.text(-0.5, y, label, ha="right", va="center", color=GREY, fontsize=10)
+    axis.text(9.3, 2.0, "what does it\nsay now?", va="center", color=GREY, fontsize=10)
     alt = (
         "Two runs on prompts that differ in the subject; one activation of the clean run is put at "
         "the same place of the corrupt run, which then continues."
@@ -148,10 +146,8 @@ def two_runs() -> tuple[Figure, str]:
 def routes(
     maps: Mapping[str, Mapping[str, Tensor]], roles: Mapping[str, Sequence[str]]
 ) -> tuple[Figure, str]:
-    """Mean effect of a residual patch: per kind (row of panels) and model (column) a map [role depth].
-
-    roles: kind -> the names of its maps' rows.
-    """
+    """Mean effect of a residual patch: per kind (row of panels) and model (column) a map [role depth],
+    whose rows `roles` names."""
     n = len(next(iter(maps.values())))
     figure, axes = panels(len(maps), n, (4.6 * n, 0.8 + 2.2 * len(maps)), sharex=True)
     said = []
@@ -198,17 +194,15 @@ Clouds = Mapping[str, tuple[Tensor, Tensor]]  # an estimate -> exact and estimat
 def estimates(clouds: Mapping[str, Mapping[str, Clouds]]) -> tuple[Figure, str]:
     """Estimated effects over exact ones [cell]: per kind (row of panels) and model (column) two named
     estimates, all on the same axes."""
-    n = len(next(iter(clouds.values())))
-    size = (4.5 * n, 0.6 + 3.2 * len(clouds))
-    figure, axes = panels(len(clouds), n, size, sharex=True, sharey=True)
+    n, shared = len(next(iter(clouds.values()))), {"sharex": True, "sharey": True}
+    figure, axes = panels(len(clouds), n, (4.5 * n, 0.6 + 3.2 * len(clouds)), **shared)
     looks, said = ({"color": GREY, "marker": "^"}, {"color": BLUE, "marker": "o"}), []
     for line, (kind, of_kind) in zip(axes, clouds.items(), strict=True):
         for axis, (name, by_label) in zip(line, of_kind.items(), strict=True):
             axis.plot([0, 1], [0, 1], color="black", linewidth=1)
             for look, (label, (exact, estimate)) in zip(looks, by_label.items(), strict=True):
                 axis.scatter(exact.tolist(), estimate.tolist(), s=12, alpha=0.5, label=label, **look)
-                error = float((exact - estimate).abs().mean())
-                said.append(f"{kind}, {name}, {label}: {error:.2f}")
+                said.append(f"{kind}, {name}, {label}: {(exact - estimate).abs().mean():.2f}")
             axis.set(title=f"{name}: {kind}", xlim=(-0.4, 1.3), ylim=(-0.4, 1.6))
         line[0].set_ylabel("estimated effect")
     for axis in axes[-1]:
@@ -228,12 +222,15 @@ def curves(
     said = []
     for axis, (name, by_label) in zip(axes[0], lines.items(), strict=True):
         for i, (label, estimates) in enumerate(by_label.items()):
-            look = style(name) if i == 0 else {"color": GREY, "linestyle": LINES[i], "marker": MARKS[i]}
+            look = (
+                style(name)
+                if i == 0
+                else {"color": GREY, "linestyle": LINES[i % 4], "marker": MARKS[i % 4]}
+            )
             band(axis, x[name], estimates, label, markersize=5, **look)
-            values = [e.value for e in estimates if e.n]
-            if values:
-                ends = f"{values[0]:.2f} to {values[-1]:.2f}, lowest {min(values):.2f}"
-                said.append(f"{name}, {label}: {ends}")
+            values = [e.value for e in estimates if e.n] or [math.nan]
+            ends = f"{values[0]:.2f} to {values[-1]:.2f}, lowest {min(values):.2f}"
+            said.append(f"{name}, {label}: {ends}")
         axis.set(title=name, xlabel=xlabel, ylim=(-0.05, 1.05))
         if all(isinstance(place, int) for place in x[name]):
             axis.set_xticks(x[name])
