@@ -208,7 +208,7 @@ def by_depth(
 
 
 def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> tuple[Figure, str]:
-    """Accuracy against the number of words since the cause; `lines`: (model, place to read) -> distance."""
+    """Accuracy against the number of words since the cause; `lines`: (model, place) -> distance."""
     with plt.rc_context(RC):
         figure, axis = plt.subplots(figsize=(7, 3.6))
     streams = {place for _, place in lines if "stream" in place}
