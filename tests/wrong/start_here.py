@@ -21,7 +21,7 @@ WRONG = {
             "    with model.trace(prompt):\n"
             "        stream = [model.residual(k)[0] for k in range(model.n_layers + 1)].save()\n"
             "    return torch.stack(stream)\n",
-            r"expected the shape \(7, 128\).* its last word",
+            r"of shape \(7, 128\).* its last word",
         ),
         (
             "def last_word(model, prompt):  # what the mixers add, not the stream\n"
@@ -88,7 +88,7 @@ WRONG = {
             "        model.residual(k)[:, positions] = donor\n"
             "        logits = model.output.logits.save()\n"
             "    return logits\n",
-            r"expected the shape \(\d+,\), \[vocab\]",
+            r"logits \[vocab\] of shape \(\d+,\)",
         ),
     ],
 }
