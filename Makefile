@@ -11,8 +11,8 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .PHONY: help lab test test-fast bench notebooks organisms clean
 
-# A backend chosen outside would replace the inline figures of notebook kernels.
-unexport MPLBACKEND
+# A backend chosen outside would replace the inline figures of kernels; claims are asserted in all that is committed.
+unexport MPLBACKEND TFT_CLAIMS
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
