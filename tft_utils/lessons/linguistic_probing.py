@@ -199,9 +199,9 @@ def by_depth(
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=10)
     ends = {
         title: ", ".join(
-            f"{name} {a[-1].value:.2f} against {b[-1].value:.2f}" for name, (a, b) in models.items()
+            f"{name} {a[-1].value:.2f} against {b[-1].value:.2f}" for name, (a, b) in by_model.items()
         )
-        for title, each in tasks.items()
+        for title, by_model in tasks.items()
     }
     said = "; ".join(f"{title}: {end}" for title, end in ends.items())
     return figure, f"{ylabel} and its control after the last block. {said}."
