@@ -12,11 +12,12 @@ from pathlib import Path
 import contract
 import nbformat
 import pytest
+import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from tft_utils.course import notebooks
-from tft_utils.course.exercises import NotAttempted, Wrong, check
+from tft_utils.course.exercises import NotAttempted, Wrong, check, close, expect_tensor, refuse
 
 PATHS = notebooks.all_notebooks()
 EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -85,6 +86,26 @@ class TestCheck:
     def test_an_unknown_lesson_is_explained(self, name):
         with pytest.raises(ValueError, match="expected a name like 'start_here/last_word'"):
             check(name, double)
+
+
+def test_an_answer_of_another_kind_or_shape_is_named():
+    answer = torch.zeros(2, 3)
+    assert expect_tensor(answer, (2, 3), "weights") is answer
+    with pytest.raises(Wrong, match=r"^expected weights as a tensor, found list; return one tensor$"):
+        expect_tensor([0.0], (1,), "weights")
+    with pytest.raises(Wrong, match=r"^expected weights of shape \(3, 2\), found \(2, 3\); turn it$"):
+        expect_tensor(answer, (3, 2), "weights", "turn it")
+
+
+def test_a_known_mistake_gives_its_hint():
+    answer, mistakes = torch.ones(3), {"one too few": torch.zeros(3), "no sum": torch.ones(3) + 1e-6}
+    assert close(answer, mistakes["no sum"])
+    assert not close(answer, torch.ones(1))
+    with pytest.raises(Wrong, match="^no sum$"):
+        refuse(answer, mistakes, "something else")
+    with pytest.raises(Wrong, match="^something else$"):
+        refuse(2 * answer, mistakes, "something else")
+    assert refuse(2 * answer, mistakes) is None
 
 
 # --------------------------------------------------------------------------------------------------
