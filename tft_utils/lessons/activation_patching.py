@@ -115,7 +115,8 @@ def check_rank_one(attempt) -> None:
 
 
 DEPTH = "depth k/L (blocks applied / all blocks)"
-LINES, MARKS = ("-", "--", ":", "-."), ("o", "s", "^", "v")
+DASHES = (("--", "s"), (":", "^"), ("-.", "v"))  # of lines after the first, with their markers
+GREYS = [{"color": GREY, "linestyle": dash, "marker": mark} for dash, mark in DASHES]
 
 
 def two_runs() -> tuple[Figure, str]:
@@ -222,11 +223,7 @@ def curves(
     said = []
     for axis, (name, by_label) in zip(axes[0], lines.items(), strict=True):
         for i, (label, estimates) in enumerate(by_label.items()):
-            look = (
-                style(name)
-                if i == 0
-                else {"color": GREY, "linestyle": LINES[i % 4], "marker": MARKS[i % 4]}
-            )
+            look = GREYS[(i - 1) % len(GREYS)] if i else style(name)
             band(axis, x[name], estimates, label, markersize=5, **look)
             values = [e.value for e in estimates if e.n] or [math.nan]
             ends = f"{values[0]:.2f} to {values[-1]:.2f}, lowest {min(values):.2f}"
