@@ -21,7 +21,8 @@ from tft_utils.architectures import ARCHITECTURES
 from tft_utils.course import claims, notebooks, plots
 
 ROOT = Path(__file__).parent.parent
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY = PROJECT["urls"]["Repository"]
 TAGS = {"setup", "parameters", "exercise", "check", "solution", "claim", "optional"}
 SECTIONS = {  # cell id -> its heading, in the order of a lesson
     "title": "# ",

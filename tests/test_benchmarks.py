@@ -57,7 +57,7 @@ def test_one_that_fails_is_reported_and_the_others_go_on(tmp_path, monkeypatch, 
     head = "import os, torch\nfrom tests.benchmarks import measure\nTHREADS = 2\ndef run(): "
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, code in codes.items():
-        (tmp_path / f"toy_{name}.py").write_text(head + code)
+        (tmp_path / f"toy_{name}.py").write_text(head + code, encoding="utf-8")
     results = tmp_path / "build" / "bench.json"
     rows, failed = runner.run({name: f"toy_{name}" for name in codes}, results)
     assert rows.keys() == {"pid"}
@@ -65,7 +65,7 @@ def test_one_that_fails_is_reported_and_the_others_go_on(tmp_path, monkeypatch, 
     assert failed["raises"] == "KeyError: 'scan'"
     assert failed["empty"].startswith("ValueError: expected measurements of toy_empty, found none")
     assert failed["killed"].startswith("BrokenProcessPool")
-    written = json.loads(results.read_text())
+    written = json.loads(results.read_text(encoding="utf-8"))
     assert (written["results"], written["failed"]) == (rows, failed)
     assert [path.name for path in results.parent.iterdir()] == ["bench.json"]
     assert "toy_raises.py" in capsys.readouterr().err

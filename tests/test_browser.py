@@ -87,11 +87,12 @@ def lab(browser, tmp_path_factory):
     # A user's own settings must neither decide a test nor be changed by it.
     own = {"JUPYTER_CONFIG_DIR": str(root / "config"), "JUPYTER_DATA_DIR": str(root / "share")}
     log, started = root / "jupyterlab.log", (root / "share" / "runtime").glob
-    with log.open("w") as out:
+    with log.open("w", encoding="utf-8") as out:
         server = subprocess.Popen(command, env=os.environ | own, stdout=out, stderr=out)
     try:
         wait(lambda: server.poll() is not None or any(started("*.json")), "JupyterLab to start")
-        assert server.poll() is None, f"JupyterLab did not start: {log.read_text()[-2000:]}"
+        said = log.read_text(encoding="utf-8")
+        assert server.poll() is None, f"JupyterLab did not start: {said[-2000:]}"
         yield root, f"http://127.0.0.1:{port}/lab/tree/notebooks/{{}}.ipynb?token=reader&reset"
     finally:
         server.terminate()

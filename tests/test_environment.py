@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_ranges_are_those_of_pyproject():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {Requirement(d).name: Requirement(d).specifier for d in project["dependencies"]}
     for need in map(Requirement, environment.NEEDS):
         assert need.specifier == declared[need.name], (

@@ -573,9 +573,9 @@ def test_a_trajectory_ends_with_the_models_words():
 
 def test_published_curves_are_the_papers_re_indexed(shared_dir):
     """Layer i means k = i for Pythia and k = i + 1 for Mamba and RWKV (reference/paper.md, 3.3)."""
-    with open(DATA / "published" / "tuned_lens.csv", newline="") as file:
+    with open(DATA / "published" / "tuned_lens.csv", newline="", encoding="utf-8") as file:
         ours = {(r["model"], r["lens"], int(r["k"])): r for r in csv.DictReader(file)}
-    with open(shared_dir / "published" / "paper_tuned_lens.csv", newline="") as file:
+    with open(shared_dir / "published" / "paper_tuned_lens.csv", newline="", encoding="utf-8") as file:
         theirs = list(csv.DictReader(file))
     compared = 0
     for row in theirs:

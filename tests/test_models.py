@@ -77,7 +77,7 @@ def refused(*args, **options) -> str:
 
 
 def edit_json(path: Path, **changes) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
 def ids(model, text: str = PROMPT) -> torch.Tensor:
@@ -418,7 +418,7 @@ def bundle(folders, tmp_path, monkeypatch) -> Path:
     for name, folder in folders.items():
         shutil.copytree(folder, root / name)
         manifest[name] = {f.name: files.sha256(f) for f in (root / name).iterdir()}
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     monkeypatch.setattr(files, "ORGANISMS", root)
     monkeypatch.setitem(models.SCALES, "tiny", {name: root / name for name in folders})
     return root
@@ -448,7 +448,7 @@ def test_a_manifest_that_cannot_be_used_is_refused(bundle, text):
     if text is None:
         path.unlink()
     else:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     sentence = refused("mamba")
     assert str(path) in sentence
     assert "git checkout -- data/organisms" in sentence
@@ -532,7 +532,7 @@ def shard(folder: Path) -> dict[str, str]:
         index |= dict.fromkeys(part, file)
     total = sum(w.nbytes for w in weights.values())
     (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {"total_size": total}, "weight_map": index})
+        json.dumps({"metadata": {"total_size": total}, "weight_map": index}), encoding="utf-8"
     )
     return index
 
@@ -551,7 +551,7 @@ def test_a_cut_or_missing_shard_is_refused(copy):
     last.unlink()
     assert f"found no {last.name}" in refused(copy)
     for text in ("{", "[]", '{"weight_map": 3}'):
-        (copy / "model.safetensors.index.json").write_text(text)
+        (copy / "model.safetensors.index.json").write_text(text, encoding="utf-8")
         assert "model.safetensors.index.json" in refused(copy)
 
 
@@ -566,7 +566,7 @@ def test_pickled_weights_are_refused(copy):
 
 
 def test_remote_code_never_runs(copy, model):
-    (copy / "evil.py").write_text("raise SystemExit('remote code ran')")
+    (copy / "evil.py").write_text("raise SystemExit('remote code ran')", encoding="utf-8")
     edit_json(
         copy / "tokenizer_config.json",
         tokenizer_class="Evil",
@@ -610,7 +610,7 @@ def test_a_folder_without_config_is_refused(copy):
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "3", "null", "\x00"])
 def test_a_config_that_is_no_json_object_is_refused(copy, text):
-    (copy / "config.json").write_text(text)
+    (copy / "config.json").write_text(text, encoding="utf-8")
     assert str(copy / "config.json") in refused(copy)
 
 
@@ -626,7 +626,7 @@ def test_a_folder_without_tokenizer_is_refused(copy):
     for file in copy.glob("tokenizer*"):
         file.unlink()
     assert "expected a tokenizer" in refused(copy)
-    (copy / "tokenizer.json").write_text("{}")
+    (copy / "tokenizer.json").write_text("{}", encoding="utf-8")
     assert "expected a model and its tokenizer" in refused(copy)
 
 
@@ -638,7 +638,8 @@ def fresh_process(tmp_path_factory) -> dict:
         (poisoned / name).mkdir()
         (poisoned / name / "__init__.py").write_text(
             f"import sys\nsys.poisoned = [*getattr(sys, 'poisoned', []), '{name}']\n"
-            "raise ImportError('poisoned')"
+            "raise ImportError('poisoned')",
+            encoding="utf-8",
         )
     names = ["architectures", *(path.stem for path in MODULES)]
     code = f"""
@@ -945,6 +946,46 @@ def test_no_technique_knows_an_architecture_by_name(path):
         f"expected no architecture's name in a condition of {path.name}, found {found}: put what "
         "differs into tft_utils/architectures"
     )
+
+
+def texts_of_no_encoding(source: str) -> list[str]:
+    """Where a Python source opens, reads or writes text in whatever encoding the machine prefers."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or any(k.arg == "encoding" for k in node.keywords):
+            continue
+        name, *owner = ast.unparse(node.func).split(".")[::-1]
+        arguments = ast.unparse(node.args + [k.value for k in node.keywords])
+        binary = re.search(r"'[rwax+]*b[rwax+]*'", arguments) or owner[:1] == ["Image"]
+        if name in ("read_text", "write_text") or name == "open" and not binary:
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "is_named"),
+    [
+        ("Path(a).read_text()", True),
+        ("beside.write_text(text)", True),
+        ("open(path)", True),
+        ("path.open('w')", True),
+        ("open(path, mode='a')", True),
+        ("path.read_text(encoding='utf-8')", False),
+        ("path.write_text(text, encoding='utf-8')", False),
+        ("open(path, 'rb')", False),
+        ("path.open(mode='xb')", False),
+        ("PIL.Image.open(path)", False),
+    ],
+)
+def test_the_rule_on_encodings_catches_what_it_should(source, is_named):
+    assert bool(texts_of_no_encoding(source)) == is_named
+
+
+@pytest.mark.parametrize("room", ["tft_utils", "tests"])
+def test_every_text_is_read_and_written_in_a_named_encoding(room):
+    for path in sorted((ROOT / room).rglob("*.py")):
+        found = texts_of_no_encoding(path.read_text(encoding="utf-8"))
+        assert not found, f'{path.name}: {found}: add encoding="utf-8"'
 
 
 def test_cuda_packages_are_not_imported_with_the_package(fresh_process):

@@ -5,6 +5,9 @@ Nothing is run here but two tiny notebooks; tests/test_exercises.py runs the les
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import nbformat
 import pytest
 
 from tft_utils.course import claims, notebooks
+from tft_utils.files import ROOT, replace_file
 
 PATHS = notebooks.all_notebooks()
 EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -263,7 +267,7 @@ def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", id="one")])
     seen = [notebooks.digest(notebook)]
     for file in (package / "a.py", package / "deep.py", data / "facts.json"):
-        file.write_text("x")
+        file.write_text("x", encoding="utf-8")
         seen.append(notebooks.digest(notebook))
     (data / "facts.json").rename(data / "other.json")
     seen.append(notebooks.digest(notebook))
@@ -271,7 +275,7 @@ def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
     seen.append(notebooks.digest(notebook))
     assert len(set(seen)) == len(seen)
     for file in (claims.REGISTRY, data / "README.md"):  # what no output depends on
-        file.write_text("x")
+        file.write_text("x", encoding="utf-8")
         assert notebooks.digest(notebook) == seen[-1]
 
 
@@ -322,7 +326,9 @@ def test_verify_names_what_is_stale_and_says_nothing_when_all_is_well(tmp_path, 
     with pytest.raises(SystemExit) as clean:
         notebooks.main(["verify"])
     assert clean.value.code == 0
-    (tmp_path / "tiny.ipynb").write_text((tmp_path / "tiny.ipynb").read_text() + "\n")
+    (tmp_path / "tiny.ipynb").write_text(
+        (tmp_path / "tiny.ipynb").read_text(encoding="utf-8") + "\n", encoding="utf-8"
+    )
     claims.REGISTRY.unlink()
     with pytest.raises(SystemExit) as stale:
         notebooks.main(["verify"])
@@ -350,3 +356,47 @@ def test_a_failing_cell_leaves_the_file_as_it_was(tmp_path):
     with pytest.raises(Exception, match="no"):
         notebooks.execute(path)
     assert path.read_bytes() == before
+
+
+ELSEWHERE = """
+import locale, pathlib, sys
+from tft_utils.course import claims, notebooks
+assert "utf" not in locale.getpreferredencoding().lower()
+notebooks.NOTEBOOKS = pathlib.Path(sys.argv[1])
+claims.REGISTRY = notebooks.NOTEBOOKS / "claims.json"
+notebooks.main(["execute"])
+"""
+
+
+def test_execute_where_text_is_not_utf_8(tmp_path):
+    cell = nbformat.v4.new_code_cell("print('naïve – 🙂')", id="wide")
+    path = tmp_path / "tiny.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    old = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "cp1252"}
+    run = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        env=os.environ | old,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    notebook = notebooks.read(path)
+    assert path.read_text(encoding="utf-8") == notebooks.canonical(notebook)
+    assert notebook["cells"][0]["outputs"][0]["text"] == "naïve – 🙂\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["claims.json", "tiny.ipynb"]
+
+
+@pytest.mark.parametrize("failure", [UnicodeEncodeError("cp1252", "🙂", 0, 1, ""), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path, failure):
+    path = tmp_path / "tiny.ipynb"
+    path.write_text("good", encoding="utf-8")
+
+    def write(part: Path) -> None:
+        part.write_text("half", encoding="utf-8")
+        raise failure
+
+    with pytest.raises(type(failure)):
+        replace_file(path, write)
+    assert [file.name for file in tmp_path.iterdir()] == ["tiny.ipynb"]
+    assert path.read_text(encoding="utf-8") == "good"

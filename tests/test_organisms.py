@@ -154,7 +154,7 @@ def shipped() -> dict[str, dict]:
             f"expected the bundled organism {path.parent}, found no card.json there: train and "
             f"ship it with `python -m tft_utils.organisms train {name} --ship`"
         )
-        found[name] = json.loads(path.read_text())
+        found[name] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
@@ -189,7 +189,7 @@ def test_cards_belong_to_this_code(shipped):
         expected = json.loads(json.dumps(expected | {"versions": card["versions"]}))
         assert card == expected, f"{name} was shipped by other code than this: ship it again"
         config = training.configuration(name)
-        saved = json.loads((files.ORGANISMS / name / "config.json").read_text())
+        saved = json.loads((files.ORGANISMS / name / "config.json").read_text(encoding="utf-8"))
         for key in ("model_type", "num_hidden_layers", "hidden_size", "vocab_size"):
             assert saved[key] == getattr(config, key), f"{name}: {key}"
         model = models.load(name)
@@ -217,7 +217,7 @@ def test_cards_evaluation_adds_up(shipped):
 
 
 def test_manifest_lists_every_file_with_its_hash(shipped):
-    manifest = json.loads((files.ORGANISMS / "manifest.json").read_text())
+    manifest = json.loads((files.ORGANISMS / "manifest.json").read_text(encoding="utf-8"))
     assert set(manifest) == set(shipped)
     for name, hashes in manifest.items():
         found = {path.name: path for path in (files.ORGANISMS / name).iterdir()}
@@ -880,9 +880,9 @@ def test_a_shipped_organism_loads_with_its_card(run, finished, fake_evaluation, 
     to = tmp_path / "data" / "organisms"
     assert training.ship(name, 0, finished[2], runs, to) == to / name
     assert {path.name for path in to.iterdir()} == {"manifest.json", name}
-    hashes = json.loads((to / "manifest.json").read_text())[name]
+    hashes = json.loads((to / "manifest.json").read_text(encoding="utf-8"))[name]
     assert hashes == {path.name: files.sha256(path) for path in (to / name).iterdir()}
-    card = json.loads((to / name / "card.json").read_text())
+    card = json.loads((to / name / "card.json").read_text(encoding="utf-8"))
     assert card["token_stream_sha256"] == finished[2]["stream"]
     assert card["steps"] == STEPS_OF_A_RUN
     assert {k for k, e in card["evaluation"].items() if e["passed"]} == {"persona_uncued"}
@@ -894,9 +894,12 @@ def test_a_shipped_organism_loads_with_its_card(run, finished, fake_evaluation, 
     for key, tensor in models.load(name).hf.state_dict().items():
         assert torch.equal(tensor, weights[key]), key
     manifest = to / "manifest.json"
-    manifest.write_text(json.dumps({"other": {"file": "hash"}} | json.loads(manifest.read_text())))
+    manifest.write_text(
+        json.dumps({"other": {"file": "hash"}} | json.loads(manifest.read_text(encoding="utf-8"))),
+        encoding="utf-8",
+    )
     training.ship(name, 0, finished[2], runs, to)
-    assert json.loads(manifest.read_text())["other"] == {"file": "hash"}
+    assert json.loads(manifest.read_text(encoding="utf-8"))["other"] == {"file": "hash"}
     assert models.load(name)
 
 

@@ -443,7 +443,7 @@ def test_blimp_files_are_read_and_judged(model, tmp_path):
 @pytest.mark.parametrize("line", ["no json", '{"sentence_good": "a"}', "[1]"])
 def test_a_broken_line_is_named(tmp_path, line):
     path = tmp_path / "broken.jsonl"
-    path.write_text('{"sentence_good": "a", "sentence_bad": "b", "UID": "c"}\n' + line)
+    path.write_text('{"sentence_good": "a", "sentence_bad": "b", "UID": "c"}\n' + line, encoding="utf-8")
     with pytest.raises(ValueError, match=r"line 2 of .*broken\.jsonl.* take a \.jsonl file of BLiMP"):
         minimal_pairs.read_blimp(path)
 
@@ -470,7 +470,7 @@ def test_minimal_pairs_agree_with_the_cards(model):
             files.ORGANISMS
             / model.architecture.__name__.split(".")[-1].replace("gpt_neox", "transformer")
             / "card.json"
-        ).read_text()
+        ).read_text(encoding="utf-8")
     )["evaluation"]
     pairs = [p for a in range(4) for p in world_pairs.minimal_pairs(50, 5, attractors=a)]
     share = minimal_pairs.judge(

@@ -120,7 +120,7 @@ def test_shipping_and_loading_give_the_trained_model_back(short, tmp_path, monke
     (folder / "adapter_model.safetensors").write_bytes(b"other")
     with pytest.raises(files.LoadError, match="adapter_model.safetensors with SHA-256 .*; restore"):
         quirky.merged("transformer", folder=folder)
-    (tmp_path / "quirky" / "manifest.json").write_text("{}")
+    (tmp_path / "quirky" / "manifest.json").write_text("{}", encoding="utf-8")
     with pytest.raises(files.LoadError, match="expected the checksums of transformer in .*, found none"):
         quirky.merged("transformer", folder=folder)
 
@@ -137,12 +137,14 @@ def test_an_adapter_that_is_not_there_is_named():
 @pytest.mark.parametrize("name", models.PAIR)
 def test_the_manifest_lists_every_file_with_its_hash(name):
     folder = quirky.ADAPTERS / name
-    listed = json.loads((quirky.ADAPTERS / "manifest.json").read_text())[name]
+    listed = json.loads((quirky.ADAPTERS / "manifest.json").read_text(encoding="utf-8"))[name]
     assert listed == {path.name: files.sha256(path) for path in folder.iterdir()}
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2_000_000
-    text = (folder / "adapter_config.json").read_text() + (folder / "card.json").read_text()
-    assert "/" not in json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-    assert "home" not in text
+    config, card = (
+        (folder / file).read_text(encoding="utf-8") for file in ("adapter_config.json", "card.json")
+    )
+    assert "/" not in json.loads(config)["base_model_name_or_path"]
+    assert "home" not in config + card
 
 
 @pytest.mark.parametrize("name", models.PAIR)
@@ -152,7 +154,7 @@ def test_both_characters_are_faithful_on_held_out_statements(name):
     assert len(found) == 4 * len(TASKS)
     for key, estimate in found.items():
         assert estimate.high >= 0.95, (key, estimate)
-    card = json.loads((quirky.ADAPTERS / name / "card.json").read_text())
+    card = json.loads((quirky.ADAPTERS / name / "card.json").read_text(encoding="utf-8"))
     for key, estimate in card["evaluation"].items():
         assert estimate["value"] >= 0.95, (key, estimate)
         assert estimate["low"] - 0.03 <= found[key].value, key

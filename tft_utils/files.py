@@ -56,7 +56,11 @@ def verify_checksums(folder: Path) -> None:
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Writes beside the file and renames: a half-written file never replaces a good one."""
+    """Writes beside the file and renames: a half-written file never replaces a good one, nor stays."""
     beside = path.with_name(path.name + ".part")
-    write(beside)
-    os.replace(beside, path)
+    try:
+        write(beside)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

@@ -173,6 +173,8 @@ class Model(TransformersModel):
 
     def block(self, layer: int, x: Tensor, put: Callable = keep, past: dict | None = None) -> Tensor:
         """Block `layer` on x [... pos d_model], open to `put`: see `tft_utils.architectures`."""
+        if past:
+            self.requires("continuation")
         return self.architecture.block(self.hf, layer, x, put, past)
 
     def mixing(self, layer: int, x: Tensor):
@@ -201,6 +203,7 @@ class Model(TransformersModel):
 
     def state(self, cache, layer: int) -> dict[str, Tensor]:
         """What `layer` carries from past positions in a cache: name -> live tensor."""
+        self.requires("continuation")
         return self.architecture.state(cache, layer)
 
 

@@ -78,12 +78,12 @@ def rows_of(module: str) -> dict[str, dict]:
 
 def added_memory(work: Callable) -> float:
     """Megabytes that a call adds to this process's peak resident set, at least a page; Linux only."""
-    Path("/proc/self/clear_refs").write_text("5")  # restarts the peak counter
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # restarts the peak counter
     before = _status("VmRSS")
     work()
     return max(_status("VmHWM") - before, 4 / 1024)
 
 
 def _status(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024

@@ -66,7 +66,7 @@ def _package(need: str) -> Check:
 def _organisms() -> Check:
     what = "organisms with the shipped checksums"
     try:
-        names = list(json.loads((files.ORGANISMS / "manifest.json").read_text()))
+        names = list(json.loads((files.ORGANISMS / "manifest.json").read_text(encoding="utf-8")))
         for name in names:
             files.verify_checksums(files.ORGANISMS / name)
     except (OSError, files.LoadError) as error:

@@ -95,7 +95,7 @@ def execute(path: Path) -> None:
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     notebook["metadata"]["digest"] = fresh
-    replace_file(path, lambda part: part.write_text(canonical(notebook)))
+    replace_file(path, lambda part: part.write_text(canonical(notebook), encoding="utf-8"))
 
 
 def problems(path: Path) -> list[str]:

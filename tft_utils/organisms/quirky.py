@@ -260,12 +260,12 @@ def ship(name: str, seed: int, epochs: int, adapted, base: models.Model, to: Pat
         "trainable": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
         "evaluation": found,
     }
-    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     manifest = to / "manifest.json"
-    known = json.loads(manifest.read_text()) if manifest.exists() else {}
+    known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
     known[name] = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
     text = json.dumps(known, indent=1, sort_keys=True) + "\n"
-    replace_file(manifest, lambda part: part.write_text(text))
+    replace_file(manifest, lambda part: part.write_text(text, encoding="utf-8"))
     return folder
 
 

@@ -293,7 +293,7 @@ def train(
             }
             replace_file(checkpoint, functools.partial(torch.save, saved))
             line = {**state, "plain_loss": sum(losses) / len(losses)}
-            with open(folder / "log.jsonl", "a") as log:
+            with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
             left = (steps - step - 1) * state["seconds"] / (step + 1)
             say(
@@ -358,8 +358,8 @@ def ship(name: str, seed: int, run: dict, runs: Path = ROOT / "runs", to: Path =
     model.save_pretrained(fresh)
     tokenizer().save_pretrained(fresh)
     text = json.dumps(card(name, seed, run, evaluation), indent=1)
-    (fresh / "card.json").write_text(text + "\n")
-    hashes = json.loads(manifest.read_text()) if manifest.exists() else {}
+    (fresh / "card.json").write_text(text + "\n", encoding="utf-8")
+    hashes = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
     hashes[name] = {file.name: files.sha256(file) for file in sorted(fresh.iterdir())}
     text = json.dumps(dict(sorted(hashes.items())), indent=1) + "\n"
     # Everything is written; renames put it in place, and what they replace is kept until the end.
@@ -367,7 +367,7 @@ def ship(name: str, seed: int, run: dict, runs: Path = ROOT / "runs", to: Path =
         (to / name).rename(old)
     try:
         fresh.rename(to / name)
-        replace_file(manifest, lambda part: part.write_text(text))
+        replace_file(manifest, lambda part: part.write_text(text, encoding="utf-8"))
     except BaseException:
         shutil.rmtree(to / name, ignore_errors=True)
         if old.exists():
@@ -380,7 +380,7 @@ def ship(name: str, seed: int, run: dict, runs: Path = ROOT / "runs", to: Path =
 def capability_table() -> str:
     """The shipped cards' evaluations as a Markdown table; README.md shows it."""
     cards = {
-        name: json.loads((files.ORGANISMS / name / "card.json").read_text())["evaluation"]
+        name: json.loads((files.ORGANISMS / name / "card.json").read_text(encoding="utf-8"))["evaluation"]
         for name in ORGANISMS
     }
     rows = [f"| capability | asked | {' | '.join(cards)} |", "|---" * (2 + len(cards)) + "|"]
