@@ -527,7 +527,8 @@ def test_a_damaged_item_is_named(tmp_path, change, message):
         for file in published.FILES.values():
             (tmp_path / behaviour / file).write_text(json.dumps([ITEM]), encoding="utf-8")
     assert published.question_sets(tmp_path)["refusal"]["test"][0].options == ("Yes", "No")
-    (tmp_path / "refusal" / "generate_dataset.json").write_text(json.dumps([ITEM | change]), encoding="utf-8")
+    damaged = json.dumps([ITEM | change])
+    (tmp_path / "refusal" / "generate_dataset.json").write_text(damaged, encoding="utf-8")
     with pytest.raises(LoadError, match=message):
         published.question_sets(tmp_path)
     (tmp_path / "refusal" / "generate_dataset.json").write_text("no JSON", encoding="utf-8")
