@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from tft_utils.course.exercises import Wrong
+from tft_utils.course.exercises import Wrong, expect_tensor
 from tft_utils.course.plots import GREY, RC, band, panels, style
 from tft_utils.stats import Estimate
 
@@ -43,18 +42,10 @@ def erase(x, z):
     return x - (centred @ b / (a @ b))[:, None] * a
 
 
-def _tensor(found: object, shape: tuple[int, ...], what: str) -> Tensor:
-    if not isinstance(found, Tensor):
-        raise Wrong(f"expected {what} as a tensor, found {type(found).__name__}; return one tensor")
-    if tuple(found.shape) != tuple(shape):
-        raise Wrong(f"expected {what} of shape {tuple(shape)}, found {tuple(found.shape)}")
-    return found
-
-
 def check_control_task(attempt) -> None:
     causes = [f"word{i}" for i in range(400) for _ in range(3)]
     labels = (torch.arange(1200) % 10 == 0).long()  # one in ten
-    found = _tensor(attempt(causes, labels, 0), (1200,), "the labels")
+    found = expect_tensor(attempt(causes, labels, 0), (1200,), "the labels")
     by_cause = found.view(400, 3)
     if not (by_cause == by_cause[:, :1]).all():
         raise Wrong("the same cause has different labels in different places; draw once a cause")
@@ -76,7 +67,7 @@ def check_control_task(attempt) -> None:
 
 
 def check_tree_distance(attempt) -> None:
-    chain = _tensor(attempt([1, 2, None]), (3, 3), "the distances")
+    chain = expect_tensor(attempt([1, 2, None]), (3, 3), "the distances")
     if chain[0, 2] == 1 and chain[0, 1] == 1:
         raise Wrong(
             "word 0 hangs on word 1 and word 1 on word 2: from 0 to 2 there are two edges, you count 1"
@@ -107,7 +98,7 @@ def check_erase(attempt) -> None:
     x = torch.randn(400, 5, dtype=torch.float64, generator=draw) @ mix + 3
     x = x + z[:, None] * torch.tensor([1.0, 0.5, 0.0, -1.0, 2.0])
     before = x.clone()
-    found = _tensor(attempt(x, z.double()), (400, 5), "the vectors")
+    found = expect_tensor(attempt(x, z.double()), (400, 5), "the vectors")
     if not torch.equal(x, before):
         raise Wrong("you write into the vectors that you were given; return new ones")
     left = (found - found.mean(0)).T @ (z - z.mean()).double() / 400
