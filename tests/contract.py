@@ -164,7 +164,7 @@ def setup(path: Path, notebook: dict) -> Problems:
             yield tag, f"expected one code cell with this id and the tag '{tag}'; write it so"
     first = notebooks.all_notebooks()[0]
     text = source(notebook, "setup")
-    if text != source(notebooks.read(first), "setup"):
+    if text != source(notebooks.parse(first), "setup"):
         yield "setup", f"it differs from that of {first.name}; copy it from there"
     if len(text.splitlines()) > SETUP_LINES:
         yield "setup", f"expected at most {SETUP_LINES} lines; shorten it"
@@ -216,7 +216,7 @@ def unresolved(path: Path, link: str) -> str:
     if not anchor:
         return ""
     if target.suffix == ".ipynb":  # Jupyter's anchors keep the case; GitHub's do not
-        pages = [cell["source"] for cell in cells(notebooks.read(target), "markdown")]
+        pages = [cell["source"] for cell in cells(notebooks.parse(target), "markdown")]
         anchors = {text.replace(" ", "-") for page in pages for _, text in headings(page)}
     else:
         found = headings(target.read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tft_utils.course.notebooks import all_notebooks, read
+from tft_utils.course.notebooks import all_notebooks, parse
 from tft_utils.files import ROOT
 
 BROWSERS = ("google-chrome", "chromium", "chromium-browser")
@@ -123,7 +123,7 @@ return found !== arguments[1] && found"""
 def test_lesson_runs_in_jupyterlab(browser, lab, name):
     root, address = lab
     path = root / "notebooks" / f"{name}.ipynb"
-    notebook, js = read(path), browser.execute_script
+    notebook, js = parse(path), browser.execute_script
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:  # committed outputs would look like a run
         cell.outputs, cell.execution_count = [], None

@@ -192,7 +192,7 @@ def run(path: Path, notebook: dict, form: str) -> dict:
 
 @EACH
 def test_every_solution_is_right(path: Path):
-    done = run(path, solved(notebooks.read(path)), "solved")
+    done = run(path, solved(notebooks.parse(path)), "solved")
     for cell in contract.cells(done, "code", "check"):
         said = "".join(output.get("text", "") for output in cell["outputs"])
         assert ": right\n" in said, f"{path.name}, solved, cell {cell['id']}: it says '{said}'"
@@ -201,7 +201,7 @@ def test_every_solution_is_right(path: Path):
 @EACH
 def test_every_wrong_answer_is_refused_with_its_hint(path: Path):
     wrong = contract.wrong_answers(path)
-    run(path, attacked(notebooks.read(path), contract.lesson_of(path), wrong), "wrong answers")
+    run(path, attacked(notebooks.parse(path), contract.lesson_of(path), wrong), "wrong answers")
 
 
 # The tests of these tests: one small lesson, right and broken.

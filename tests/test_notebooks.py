@@ -26,7 +26,7 @@ START = notebooks.NOTEBOOKS / "00_start_here.ipynb"
 @EACH
 @pytest.mark.parametrize("rule", contract.RULES, ids=lambda rule: rule.__name__)
 def test_committed_notebook_keeps_the_contract(path: Path, rule: Callable):
-    found = contract.problems(path, notebooks.read(path), [rule])
+    found = contract.problems(path, notebooks.parse(path), [rule])
     assert not found, "\n".join(found)
 
 
@@ -183,7 +183,7 @@ BREACHES = {  # what is broken -> how, and the problem it must give
 @pytest.mark.parametrize("breach", BREACHES)
 def test_a_breach_is_named(breach: str):
     break_it, message = BREACHES[breach]
-    notebook = notebooks.read(START)
+    notebook = notebooks.parse(START)
     break_it(notebook)
     with pytest.raises(AssertionError, match=rf"(?s)00_start_here\.ipynb.*{message}"):
         raise AssertionError("\n".join(contract.problems(START, notebook)))
@@ -201,7 +201,7 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("text", CONDITIONS)
 def test_an_architecture_in_a_condition_is_named(text: str):
-    notebook = notebooks.read(START)
+    notebook = notebooks.parse(START)
     cell(notebook, "toy-run")["source"] += "\n" + text
     found = contract.problems(START, notebook, [contract.code])
     assert found == [
@@ -210,7 +210,7 @@ def test_an_architecture_in_a_condition_is_named(text: str):
 
 
 def test_architectures_as_data_are_welcome():
-    notebook = notebooks.read(START)
+    notebook = notebooks.parse(START)
     cell(notebook, "toy-run")["source"] += (
         "\nfor k in range(mamba.n_layers):\n    assert transformer.n_layers >= 0\npair = {'Mamba': mamba}"
     )
@@ -218,7 +218,7 @@ def test_architectures_as_data_are_welcome():
 
 
 def test_a_percentage_is_bound_to_a_claim_or_a_setting():
-    notebook = notebooks.read(START)
+    notebook = notebooks.parse(START)
     record(notebook).update(value=0.3721, expect=None)
     cell(notebook, "toy-run")["source"] += "\nshare = 0.1234"
     cell(notebook, "limits")["source"] += "37.2 %, 37 % and 12.3% with a 95 % interval, not `88 %`"
@@ -227,7 +227,7 @@ def test_a_percentage_is_bound_to_a_claim_or_a_setting():
 
 def test_exercise_without_wrong_answers_is_named(monkeypatch):
     monkeypatch.setattr(contract, "wrong_answers", lambda path: {})
-    found = contract.problems(START, notebooks.read(START), [contract.exercises])
+    found = contract.problems(START, notebooks.parse(START), [contract.exercises])
     assert any("cell ex-last-word: fewer than 2 wrong answers" in problem for problem in found)
 
 
@@ -235,7 +235,7 @@ def test_neighbours_must_be_linked(monkeypatch):
     """A lesson that gets a neighbour must link to it, in both directions."""
     after = START.with_name("01_next.ipynb")
     monkeypatch.setattr(notebooks, "all_notebooks", lambda: [START, after])
-    notebook = notebooks.read(START)
+    notebook = notebooks.parse(START)
     title = cell(notebook, "title")
     title["source"] = title["source"].replace("01_two_machines.ipynb", "elsewhere.ipynb")
     found = contract.problems(START, notebook, [contract.navigation])
@@ -344,7 +344,7 @@ def test_execute_runs_in_order_and_writes_canonical_output(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
     notebooks.execute(path)
     assert not notebooks.problems(path)
-    output = notebooks.read(path)["cells"][0]["outputs"][0]
+    output = notebooks.parse(path)["cells"][0]["outputs"][0]
     assert output["data"]["text/plain"] == "2"
 
 
@@ -381,7 +381,7 @@ def test_execute_where_text_is_not_utf_8(tmp_path):
         timeout=120,
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    notebook = notebooks.read(path)
+    notebook = notebooks.parse(path)
     assert path.read_text(encoding="utf-8") == notebooks.canonical(notebook)
     assert notebook["cells"][0]["outputs"][0]["text"] == "naïve – 🙂\n"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["claims.json", "tiny.ipynb"]

@@ -24,7 +24,7 @@ def lesson():
     """The functions that the notebook's cells define, as a reader runs them."""
     wanted = ("scan_by_hand", "rotate", "attention_by_hand", "mixer_by_hand")
     names = {"torch": torch, "F": F, "attend": answers.attend, "step": answers.step}
-    for cell in notebooks.read(NOTEBOOK)["cells"]:
+    for cell in notebooks.parse(NOTEBOOK)["cells"]:
         if cell["cell_type"] == "code" and any(f"def {name}(" in cell["source"] for name in wanted):
             tree = ast.parse(cell["source"])
             tree.body = [node for node in tree.body if getattr(node, "name", "") in wanted]

@@ -73,7 +73,7 @@ def _is_lasting(output: dict) -> bool:
     return not progress and WIDGET not in output.get("data", {})
 
 
-def read(path: Path) -> dict:
+def parse(path: Path) -> dict:
     """The notebook with each source and each output text as one string."""
     import nbformat
 
@@ -84,7 +84,7 @@ def execute(path: Path) -> None:
     """Runs a notebook from top to bottom in a fresh kernel and writes what it showed."""
     from nbclient import NotebookClient
 
-    notebook = read(path)
+    notebook = parse(path)
     # The digest is taken first: a change of the package during the run must read as stale.
     fresh = digest(notebook)
     NotebookClient(
@@ -100,7 +100,7 @@ def execute(path: Path) -> None:
 
 def problems(path: Path) -> list[str]:
     """What is wrong with a committed notebook, in one sentence each; nothing is run."""
-    notebook, found = read(path), []
+    notebook, found = parse(path), []
     if path.read_text(encoding="utf-8") != canonical(notebook):
         found.append("its JSON is not canonical")
     if notebook["metadata"].get("digest") != digest(notebook):
