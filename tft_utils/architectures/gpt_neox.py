@@ -74,11 +74,11 @@ def norm(module, x: Tensor, put=keep) -> Tensor:
     return centred * scale * module.weight + module.bias
 
 
-def activate(act, x: Tensor, put=keep) -> Tensor:
+def activate(act, x: Tensor, put=keep, point: str = "slope") -> Tensor:
     """phi(x) as x times its slope phi(x) / x, which is a point."""
     if put is keep:  # nobody looks, and the slope costs more than phi
         return act(x)
-    return x * put("slope", act(x) / torch.where(x == 0, 1, x))
+    return x * put(point, act(x) / torch.where(x == 0, 1, x))
 
 
 def final(model, x: Tensor, put=keep) -> Tensor:

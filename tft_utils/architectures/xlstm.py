@@ -83,7 +83,7 @@ def _memory(m, x: Tensor, put, past: dict) -> Tensor:
     i, f = (bound(wide(linear(x)), m.config.gate_soft_cap) for linear in (m.igate_preact, m.fgate_preact))
     i, f = put("input gate", torch.exp(i)[..., None]), put("forget gate", torch.sigmoid(f)[..., None])
     C = n = None
-    exponent = log_f = torch.log(f).cumsum(-3)
+    exponent = log_f = torch.log(f.clamp(min=1e-30)).cumsum(-3)  # a gate may be patched to 0
     if past:
         C, n = (torch.exp(past["m"])[..., None] * part for part in (past["C"], past["n"][..., None]))
         C = C - C.mean(-1, keepdim=True)
