@@ -84,6 +84,7 @@ ARCHITECTURES = _Registry(
         "mamba": "mamba",
         "mamba2": "mamba2",
         "qwen3_next": "gated_deltanet",
+        "recurrent_gemma": "griffin",
         "xlstm": "xlstm",
     }
 )
