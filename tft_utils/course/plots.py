@@ -19,10 +19,6 @@ from matplotlib.text import Text
 
 from tft_utils.stats import Estimate
 
-STYLES = (  # one per model of a pair
-    {"color": "#0072B2", "linestyle": "-", "marker": "o"},
-    {"color": "#D55E00", "linestyle": "--", "marker": "s"},
-)
 BLUE, VERMILION, GREEN, PURPLE, BLACK = COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
 LOOKS = {  # of the course's models: no two share a dash or a marker
     "transformer": (BLUE, "-", "o"),
