@@ -146,7 +146,7 @@ def _delta(m, x: Tensor, put, past: dict) -> Tensor:
     q, k = put("read", q * key**-0.5), put("write", k)
     decay = put("decay", torch.exp(-torch.exp(wide(m.A_log)) * F.softplus(wide(raw) + m.dt_bias)))
     erase = put("erase", torch.sigmoid(wide(erase)))
-    mixing = put("mixing", Recurrence(q, k, decay[..., None], erase, past.get("delta"), put))
+    mixing = put("mixing", Recurrence(q, k, decay[..., None], erase, past=past.get("delta"), put=put))
     y = put("read-out", mixing(v))
     scale = put("scale", torch.rsqrt(y.square().mean(-1, keepdim=True) + m.norm.variance_epsilon))
     mixed = put("mixed", y.flatten(-2) * put("gated scale", (scale * m.norm.weight).flatten(-2)))

@@ -4,11 +4,12 @@ Symbols, at position t of one head:
 
     q_t  read vector [key]      S_t  state [key value]      a_t  decay, [key] or one number
     k_t  write vector [key]     v_t  what is written [value]    e_t  how much the delta rule erases
+                                                                b_t  weight of the present word
 
     S_t = a_t S_{t-1} + k_t w_t^T,     y_t = q_t S_t,     w_t = v_t, or with the delta rule
-    w_t = e_t (v_t - k_t^T a_t S_{t-1})
+    w_t = e_t (v_t - k_t^T a_t S_{t-1}); or, read before it is written, y_t = q_t S_{t-1} + b_t v_t
 
-Frozen at its q, k, a and e, a recurrence is linear in v: y_t = sum_s alpha[t,s] v_s. That is the
+Frozen at its q, k, a, e and b, a recurrence is linear in v: y_t = sum_s alpha[t,s] v_s. That is the
 attention hidden in it (Ali et al. 2024, arXiv 2403.01590); `Mixing` adds what stands around it.
 """
 
@@ -78,57 +79,67 @@ def convolve(
 class Recurrence:
     """A recurrence frozen on one input: linear in the values that it is called with.
 
-    q, k [... pos head key]; decay [... pos head key or 1]; erase [... pos head] or None; past: the
-    state before [... head key value], sizes of leading axes 1 or equal; None: zero.
+    q, k [... pos head key]; decay [... pos head key or 1]; erase, bonus [... pos head] or None; past:
+    the state before [... head key value], sizes of leading axes 1 or equal; None: zero.
     """
 
     q: Tensor
     k: Tensor
     decay: Tensor
     erase: Tensor | None = None
+    bonus: Tensor | None = None
     past: Tensor | None = None
     put: Callable = keep
 
     def __call__(self, v: Tensor) -> Tensor:
         """y [... pos head value] for v [... pos head value].
 
-        A `put` with a true attribute `stepwise` gets 'state', S_t, and 'carry', what step t + 1 takes.
+        A `put` with a true attribute `stepwise` gets 'state', which y_t reads, and 'carry', what step t + 1 takes.
         """
         stepwise, outputs = getattr(self.put, "stepwise", False), []
         shape = (*v.shape[:-3], v.shape[-2], self.k.shape[-1], v.shape[-1])
         S = v.new_zeros(shape) if self.past is None else self.past.expand(shape)
+
+        def read(S: Tensor, t: int) -> Tensor:
+            S = self.put("state", S, t) if stepwise else S
+            outputs.append((self.q[..., t, :, None, :] @ S)[..., 0, :])
+            return S
+
         for t in range(v.shape[-3]):
+            if self.bonus is not None:
+                S = read(S, t)
+                outputs[t] = outputs[t] + self.bonus[..., t, :, None] * v[..., t, :, :]
             S = self.decay[..., t, :, :, None] * S
             write = v[..., t, :, None, :]
             if self.erase is not None:
                 write = write - (self.k[..., t, :, :, None] * S).sum(-2, keepdim=True)
                 write = self.erase[..., t, :, None, None] * write
             S = S + self.k[..., t, :, :, None] * write
-            S = self.put("state", S, t) if stepwise else S
-            outputs.append((self.q[..., t, :, None, :] @ S)[..., 0, :])
+            S = read(S, t) if self.bonus is None else S
             S = self.put("carry", S, t) if stepwise else S
         return torch.stack(outputs, -3)
 
     def weights(self, queries: Tensor, heads: list[int] | None = None) -> Tensor:
         """alpha [batch head query source]: the recurrence applied to the identity."""
-        units = slice(None) if heads is None else heads
-        q, k, decay = (x[:, :, units] for x in (self.q, self.k, self.decay))
-        erase = None if self.erase is None else self.erase[:, :, units]
-        pos = q.shape[1]
-        eye = torch.eye(pos, dtype=q.dtype, device=q.device)[None, :, None].expand(
-            len(q), pos, q.shape[2], pos
+        part = self._at((slice(None), slice(None), slice(None) if heads is None else heads))
+        batch, pos, n = part.k.shape[:3]
+        eye = torch.eye(pos, dtype=part.k.dtype, device=part.k.device)[None, :, None]
+        return part(eye.expand(batch, pos, n, pos))[:, queries].transpose(1, 2)
+
+    def row(self, i: int, length: int) -> "Recurrence":
+        """The first `length` positions of sequence i, as a batch of one."""
+        return self._at((slice(i, i + 1), slice(length)))
+
+    def _at(self, index: tuple) -> "Recurrence":
+        """A part of it, from a state of zero."""
+        q, k, decay, erase, bonus = (
+            None if x is None else x[index] for x in (self.q, self.k, self.decay, self.erase, self.bonus)
         )
-        return Recurrence(q, k, decay, erase)(eye)[:, queries].transpose(1, 2)
+        return Recurrence(q, k, decay, erase, bonus)
 
     @property
     def heads(self) -> int:
         return self.k.shape[-2]
-
-    def row(self, i: int, length: int) -> "Recurrence":
-        """The first `length` positions of sequence i, as a batch of one."""
-        q, k, decay = (x[i : i + 1, :length] for x in (self.q, self.k, self.decay))
-        erase = None if self.erase is None else self.erase[i : i + 1, :length]
-        return Recurrence(q, k, decay, erase)
 
 
 @dataclass(frozen=True)
