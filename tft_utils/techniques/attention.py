@@ -64,8 +64,7 @@ def contributions(mixing, queries: Tensor | None = None) -> Tensor:
     """
     values, (units, width, d_model) = mixing.values(), mixing.projection.shape
     batch, _, pos, _ = values.shape
-    if queries is None:
-        queries = torch.arange(pos, device=values.device)
+    queries = torch.arange(pos, device=values.device) if queries is None else queries
     lengths = values.new_zeros(batch, len(queries), pos)
     step = max(1, PRODUCTS // (batch * pos * d_model))
     for q in range(0, len(queries), step):
@@ -110,8 +109,7 @@ def rollout(maps: Sequence[Tensor]) -> Tensor:
             "expected maps without negative entries, found some; take their absolute values, or "
             "`contributions`"
         )
-    eye = torch.eye(maps[0].shape[-1], dtype=maps[0].dtype, device=maps[0].device)
-    reached = eye
+    eye = reached = torch.eye(maps[0].shape[-1], dtype=maps[0].dtype, device=maps[0].device)
     for layer in maps:
         reached = (0.5 * row_normalised(layer) + 0.5 * eye) @ reached
     return reached
