@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import contract
 import nbformat
 import pytest
 import pytest_socket
@@ -194,6 +195,26 @@ def test_imports_run_down_through_the_house_and_take_nothing_private(path):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             private = node.value.id in modules and re.match("_[^_]", node.attr)
             assert not private, f"found {node.value.id}.{node.attr} in line {node.lineno}: make it public"
+
+
+@EACH_SOURCE
+def test_no_condition_names_an_architecture(path):
+    """What differs between architectures is data of their files, or a verb of the model."""
+    names = set(contract.named_in_conditions(ast.parse(path.read_text(encoding="utf-8"))))
+    assert not names, (
+        f"found conditions on {sorted(names)}: put what differs into the architecture's file"
+    )
+
+
+def test_words_of_the_house_mean_one_thing():
+    """One way each to load, to ask, to read and to run: nobody else takes these names."""
+    places = {name: [] for name in ("load", "tokens", "ask", "Asked", "Item", "read", "run", "batches")}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in places:
+                places[node.name].append(path.name)
+    twice = {name: files for name, files in places.items() if len(files) != 1}
+    assert not twice, f"expected each name in one file, found {twice}: rename the others, or use the one"
 
 
 def module_exists(dotted: str) -> bool:
