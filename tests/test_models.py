@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from tft_utils import files, models
 from tft_utils.architectures import mamba_scan as scan
+from tft_utils.corpora import published
 from tft_utils.files import LoadError
 from tft_utils.models import load
 from tft_utils.organisms import evaluation, training
@@ -717,7 +718,7 @@ class Hub:
         monkeypatch.setattr(huggingface_hub, "get_cached_repo_tree", self.nothing_cached)
         monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: self)
 
-    def nothing_cached(self, repository: str, revision: str) -> None:
+    def nothing_cached(self, **commit: str) -> None:
         raise LookupError
 
     def head(self, url: str, timeout: float) -> None:
@@ -725,8 +726,8 @@ class Hub:
         if not self.online:
             raise ConnectionError("no route to host")
 
-    def download(self, repository, revision, allow_patterns, local_files_only):
-        self.asked.append((repository, revision, tuple(allow_patterns), local_files_only))
+    def download(self, repo_id, revision, repo_type, allow_patterns, local_files_only):
+        self.asked.append((repo_id, revision, tuple(allow_patterns), local_files_only))
         if isinstance(self.folder, Exception):
             raise self.folder
         return str(self.folder)
@@ -888,6 +889,17 @@ def test_a_cache_that_lacks_a_file_is_completed(loopback, folder, tmp_path):
     assert loopback.source.repository in refused(folder.name, "small")
     loopback.is_portal = False
     assert load(folder.name, "small").n_layers > 0
+
+
+def test_a_cached_data_set_is_used_behind_a_captive_portal(loopback, tmp_path):
+    source = models.Source("somebody/sets", "0" * 40)
+    snapshot = tmp_path / "cache" / "datasets--somebody--sets" / "snapshots" / source.revision
+    loopback.is_portal = True
+    with pytest.raises(LoadError, match="the dataset somebody/sets .* or use a local folder"):
+        published.question_sets(source)
+    snapshot.mkdir(parents=True)
+    with pytest.raises(LoadError, match=f"expected JSON in {snapshot}"):
+        published.question_sets(source)
 
 
 def test_a_captive_portal_and_no_cache_is_one_sentence(loopback, folder):

@@ -222,13 +222,13 @@ def load(
     device = _best_device() if device == "auto" else device
     _check_device_and_dtype(device, dtype)
     source = _resolve(name, scale)
-    folder = source if isinstance(source, Path) else _download(source, ["*.json"])
+    folder = source if isinstance(source, Path) else download(source, ["*.json"])
     if folder.parent == files.ORGANISMS:
         files.verify_checksums(folder)
     config = _read_config(folder)
     _check_memory(config, str(name), device, dtype)
     if isinstance(source, Source):
-        folder = _download(source, ["*.json", "*.safetensors", "*.txt"])
+        folder = download(source, ["*.json", "*.safetensors", "*.txt"])
     for weights in _weight_files(folder):
         _verify_safetensors(weights)
     if not any((folder / name).is_file() for name in TOKENIZERS):  # transformers would invent one
@@ -313,21 +313,27 @@ def _resolve(name: str | Path, scale: str) -> Path | Source:
     raise LoadError(f"expected a model's name or a local folder, found {str(name)!r}; {hint}")
 
 
-def _download(source: Source, patterns: list[str]) -> Path:
+def download(
+    source: Source,
+    patterns: list[str],
+    repo_type: str = "model",
+    instead: str = "use scale='tiny', which needs none",
+) -> Path:
     """The repository's files at the pinned commit: from the local cache where they are known to be
     complete, else from the hub, else from a cache that may be complete."""
     from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
     from huggingface_hub.utils import get_session
 
+    commit = {"repo_id": source.repository, "revision": source.revision, "repo_type": repo_type}
+
     def snapshot(local: bool) -> Path:
-        commit = {"revision": source.revision, "allow_patterns": patterns, "local_files_only": local}
-        return Path(snapshot_download(source.repository, **commit))
+        return Path(snapshot_download(**commit, allow_patterns=patterns, local_files_only=local))
 
     with suppress(Exception):  # without its list of files, nobody can tell whether a cache is complete
-        get_cached_repo_tree(source.repository, revision=source.revision)
+        get_cached_repo_tree(**commit)
         return snapshot(local=True)
-    what = f"a way to {source.repository} at {source.revision[:12]} on the model hub"
-    with explain(what, "connect to the network, or use scale='tiny', which needs none"):
+    what = f"a way to the {repo_type} {source.repository} at {source.revision[:12]} on the hub"
+    with explain(what, f"connect to the network, or {instead}"):
         try:  # ask once whether the hub is there: without an answer, a download retries for minutes
             get_session().head(constants.ENDPOINT, timeout=5)
             return snapshot(local=False)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tft_utils.corpora.questions import Question
 from tft_utils.files import LoadError, explain
-from tft_utils.models import Source
+from tft_utils.models import Source, download
 
 FILES = {"train": "generate_dataset.json", "test": "test_dataset_ab.json"}
 BEHAVIOURS = (
@@ -46,22 +46,15 @@ def question_sets(folder: str | Path | Source) -> dict[str, dict[str, list[Entry
 
     Errors: `LoadError` where a file or a field is missing, or a letter names no option.
     """
-    folder = _download(folder) if isinstance(folder, Source) else Path(folder)
+    if isinstance(folder, Source):
+        folder = download(folder, ["*.json"], "dataset", "use a local folder")
+    folder = Path(folder)
     if not folder.is_dir():
         raise LoadError(
             f"expected a folder with {', '.join(BEHAVIOURS[:2])}, ..., found none at {folder}; get "
             "the data sets of github.com/nrimsky/CAA, or name a hub repository as a models.Source"
         )
     return {b: {split: _read(folder / b / file) for split, file in FILES.items()} for b in BEHAVIOURS}
-
-
-def _download(source: Source) -> Path:
-    from huggingface_hub import snapshot_download
-
-    what = f"the data set {source.repository} at {source.revision[:12]} on the hub"
-    options = {"revision": source.revision, "repo_type": "dataset", "allow_patterns": ["*.json"]}
-    with explain(what, "connect to the network, or use a local folder"):
-        return Path(snapshot_download(source.repository, **options))
 
 
 def _read(path: Path) -> list[Entry]:
