@@ -225,9 +225,9 @@ def curves(
         for i, (label, estimates) in enumerate(by_label.items()):
             look = GREYS[(i - 1) % len(GREYS)] if i else style(name)
             band(axis, x[name], estimates, label, markersize=5, **look)
-            values = [e.value for e in estimates if e.n] or [math.nan]
-            ends = f"{values[0]:.2f} to {values[-1]:.2f}, lowest {min(values):.2f}"
-            said.append(f"{name}, {label}: {ends}")
+            if values := [e.value for e in estimates if e.n]:
+                ends = f"{values[0]:.2f} to {values[-1]:.2f}, lowest {min(values):.2f}"
+                said.append(f"{name}, {label}: {ends}")
         axis.set(title=name, xlabel=xlabel, ylim=(-0.05, 1.05))
         if all(isinstance(place, int) for place in x[name]):
             axis.set_xticks(x[name])

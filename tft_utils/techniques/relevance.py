@@ -49,26 +49,31 @@ def score(model, asked: Asked, embeddings: Tensor | None = None) -> Tensor:
 # ---- the rules and the identity ------------------------------------------------------------------
 
 
-def shares(
-    model, last: Tensor, name: str | None = None, without: Collection[str] = ()
-) -> Callable[..., Tensor]:
-    """The `put` of a rule set (None: the architecture's first): values stay, gradients are scaled.
+def rule_set(model, name: str | None = None) -> str:
+    """The name of a rule set that the model's architecture has (None: its first).
+
+    Errors: `Unsupported` where there are no rules, `ValueError` for an unknown name.
+    """
+    model.requires("relevance")
+    known = model.architecture.RULE_SETS
+    if name is not None and name not in known:
+        raise ValueError(f"expected a rule set among {', '.join(known)}; found {name!r}")
+    return next(iter(known)) if name is None else name
+
+
+def shares(model, last: Tensor, name: str | None = None, without: Collection[str] = ()) -> Callable:
+    """The `put` of a rule set: values stay, gradients are scaled.
 
     last: position of the word that asks [prompt]. without: rules to leave out, whose points then keep
     all of their gradient.
     """
-    parts = model.architecture
-    name = name or next(iter(parts.RULE_SETS))
-    for what, given, known in (
-        ("a rule set", {name}, parts.RULE_SETS),
-        ("rules to leave out", set(without), parts.RULES),
-    ):
-        if not given <= set(known):
-            raise ValueError(f"expected {what} among {', '.join(known)}; found {sorted(given)}")
-    whole = {point for rule in without for point in parts.RULES[rule]}
+    points, rules = model.architecture.RULE_SETS[rule_set(model, name)], model.architecture.RULES
+    if unknown := sorted(set(without) - set(rules)):
+        raise ValueError(f"expected rules to leave out among {', '.join(rules)}; found {unknown}")
+    whole = {point for rule in without for point in rules[rule]}
 
     def put(point: str, value):
-        share = 1 if point in whole else parts.RULE_SETS[name].get(point, 1)
+        share = 1 if point in whole else points.get(point, 1)
         if isinstance(share, tuple):  # value [prompt pos ...]
             earlier, at_last = share
             asks = torch.arange(value.shape[1], device=last.device) == last[:, None]
@@ -110,9 +115,8 @@ def conservation(model, asked: Asked, name: str | None = None, without: Collecti
     """The conservation identity on one prompt, each term computed on its own."""
     if len(asked) != 1:
         raise ValueError(f"expected one prompt, found {len(asked)}; ask one at a time")
-    name = name or next(iter(model.architecture.RULE_SETS))
     put, patterns = shares(model, asked.last, name, without), []
-    leak = getattr(model.architecture, "LEAKS", {}).get(name)
+    leak = getattr(model.architecture, "LEAKS", {}).get(rule_set(model, name))
 
     def put_and_watch(point: str, value):
         if leak and hasattr(value, "pattern"):  # once read, it is what the block mixes with
@@ -142,24 +146,20 @@ def explain(model, asked: Asked, method: str = "lrp", seed: int = 0) -> Tensor:
     or of the attention that is hidden in a mixer (`attention`).
     """
     f, x = partial(score, model, asked), model.embed(asked.ids).detach()
-    sets = model.architecture.RULE_SETS
-    if method == "lrp" or method in sets:
-        relevance = flow(model, asked, None if method == "lrp" else method)[0]
-    elif method == "gradient x input":
-        relevance = gradient_x_input(f, x)
-    elif method == "integrated gradients":
-        relevance = integrated_gradients(f, x, mean_embedding(model))
-    elif method == "leave one out":
-        relevance = leave_one_out(model, asked)
-    elif method == "rollout":
-        relevance = _rollout(model, asked)
-    elif method == "random":
-        draw = torch.Generator().manual_seed(seed)
-        relevance = torch.rand(asked.ids.shape, generator=draw).to(x.device)
-    else:
-        known = ", ".join((*METHODS, *sets))
-        raise ValueError(f"expected a method among {known}; found {method!r}")
-    return relevance * asked.mask
+    draw = torch.Generator().manual_seed(seed)
+    methods = {
+        "lrp": lambda: flow(model, asked)[0],
+        "gradient x input": lambda: gradient_x_input(f, x),
+        "integrated gradients": lambda: integrated_gradients(f, x, mean_embedding(model)),
+        "leave one out": lambda: leave_one_out(model, asked),
+        "rollout": lambda: _rollout(model, asked),
+        "random": lambda: torch.rand(asked.ids.shape, generator=draw).to(x.device),
+    }
+    for name in getattr(model.architecture, "RULE_SETS", {}):
+        methods[name] = lambda name=name: flow(model, asked, name)[0]
+    if method not in methods:
+        raise ValueError(f"expected a method among {', '.join(methods)}; found {method!r}")
+    return methods[method]() * asked.mask
 
 
 @torch.enable_grad()
