@@ -559,16 +559,17 @@ def drawn():
     grid = torch.linspace(0, 1, 32).view(2, 4, 4)
     many = steering.Sweep(2, (1, 2), (-2.0, -1.0, 1.0, 2.0), grid, grid, grid[0, 0], ("a", "b") * 2)
     yield figures.two_places()
-    yield figures.maps(dict.fromkeys("AB", {"residual": cells, "state": cells}))
-    yield figures.maps({"A": dict.fromkeys(BEHAVIOURS, many)})
     rows = {"refusal": (stats.Estimate(-0.3, 9, -0.4, -0.2), e)}
-    yield figures.reach({"A": rows, "B": rows})
     ranges = {"residual": {"refusal": 0.1}, "state": {"refusal": 0.9}}
-    yield figures.both_ways({"A": ranges, "B": ranges})
     reaches = {"refusal": ([0.9] + [0.5] * 9, [0.1, -0.1] * 9)}
-    yield figures.labellings({"A": reaches, "B": reaches})
-    yield figures.told({"A": ("It was a bad day .", "It was good ."), "B": ("It was .", "So so .")})
-    yield figures.moods({"A": [(0.0, e, 1.0), (1.0, e, 1.1)], "B": [(0.0, e, 1.0), (1.0, e, 1.2)]})
+    for names in (("mamba",), ("mamba", "transformer", "somebody's")):
+        yield figures.maps(dict.fromkeys(names, {"residual": cells, "state": cells}))
+        yield figures.maps(dict.fromkeys(names, dict.fromkeys(BEHAVIOURS, many)))
+        yield figures.reach({f"{name}, first word": rows for name in names})
+        yield figures.both_ways([{"theirs": ranges}, dict.fromkeys(names, ranges)])
+        yield figures.labellings(dict.fromkeys(names, reaches))
+        yield figures.told(dict.fromkeys(names, ("It was a bad day .", "It was good .")))
+        yield figures.moods(dict.fromkeys(names, [(0.0, e, 1.0), (1.0, e, 1.1)]))
 
 
 def test_a_map_shows_every_cell_at_its_depth_and_multiplier():
@@ -579,8 +580,8 @@ def test_a_map_shows_every_cell_at_its_depth_and_multiplier():
     assert "from -40 to +40" in alt
     axis, (image,) = figure.axes[0], figure.axes[0].images
     assert [label.get_text() for label in axis.get_xticklabels()] == ["-1", "1", "2"]
-    assert image.get_extent() == [-0.5, 2.5, 0.25, 1.25]  # centres: k/L = 0.5 and 1
-    assert image.get_array().round().tolist() == [[-40, 0, 0], [0, 0, 40]]
+    assert image.get_extent() == [-0.5, 2.5, -0.25, 1.25]  # centres: k/L = 0, 0.5 and 1
+    assert image.get_array().round().tolist() == [[None] * 3, [-40, 0, 0], [0, 0, 40]]
 
 
 def test_figures_are_fit_and_the_same_on_every_run():

@@ -158,7 +158,9 @@ class Model(TransformersModel):
     def unit_outputs(self, layer: int) -> Tensor:
         """What the mixer's units hand to its output projection, side by side
         [batch pos unit*width]. Only inside a trace; change it in place."""
-        return attrgetter(self.kind(layer).output)(self.mixer(layer)).input
+        mixer, output = self.mixer(layer), self.kind(layer).output
+        # A module named like one of nnsight's own words gets another name there.
+        return attrgetter(f"E_{output}" if hasattr(type(mixer), output) else output)(mixer).input
 
     @property
     def logits(self) -> Tensor:
@@ -195,6 +197,11 @@ class Model(TransformersModel):
         linear = self.module("unembedding")
         normed = self.architecture.final(self.hf, residual, put)
         return self._capped(F.linear(normed.to(linear.weight.dtype), linear.weight, linear.bias), put)
+
+    @property
+    def capped(self) -> bool:
+        """Whether logits are more than the unembedding's product with the normed stream."""
+        return hasattr(self.architecture, "cap")
 
     def _capped(self, logits: Tensor, put: Callable = keep) -> Tensor:
         """The unembedding's output as the model hands it out: some bound it."""

@@ -74,7 +74,7 @@ def problem(size: Size) -> tuple[SimpleNamespace, lenses.Lens, torch.Tensor]:
         parameter.requires_grad_(False)
     states = torch.randn(depths + 1, size.words, d).cumsum(0)
     lens = lenses.Lens(0.01 * torch.randn(depths, d, d), torch.randn(depths, d))
-    return SimpleNamespace(hf=hf, module=modules.get), lens, states
+    return SimpleNamespace(hf=hf, module=modules.get, capped=False), lens, states
 
 
 def step(loss, model, lens, states) -> list[torch.Tensor]:

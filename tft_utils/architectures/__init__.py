@@ -85,6 +85,7 @@ ARCHITECTURES = _Registry(
         "mamba2": "mamba2",
         "qwen3_next": "gated_deltanet",
         "recurrent_gemma": "griffin",
+        "rwkv": "rwkv",
         "xlstm": "xlstm",
     }
 )

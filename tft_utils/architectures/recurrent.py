@@ -94,7 +94,8 @@ class Recurrence:
     def __call__(self, v: Tensor) -> Tensor:
         """y [... pos head value] for v [... pos head value].
 
-        A `put` with a true attribute `stepwise` gets 'state', which y_t reads, and 'carry', what step t + 1 takes.
+        A `put` with a true attribute `stepwise` gets 'state', which y_t reads, and 'carry', which step
+        t + 1 takes.
         """
         stepwise, outputs = getattr(self.put, "stepwise", False), []
         shape = (*v.shape[:-3], v.shape[-2], self.k.shape[-1], v.shape[-1])

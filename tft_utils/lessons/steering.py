@@ -216,7 +216,9 @@ def both_ways(rows: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -
                 look = {"color": colour, "marker": marker, "linestyle": ""}
                 (shown[kind],) = axis.plot(list(values.values()), y, **look)
                 said.append(f"{title}, {kind}: median {100 * np.median(list(values.values())):.0f}")
-            _in_points(axis, list(values), "range (points)" if line is axes[-1] else "", -0.03, 1.05)
+            lowest = axis.get_subplotspec().is_last_row()
+            _in_points(axis, list(values), "range (points)" if lowest else "", -0.03, 1.05)
+            axis.tick_params(labelbottom=True)
             axis.set_title(title, fontsize=12)
     legend = {"frameon": False, "loc": "outside upper center", "ncols": len(shown)}
     figure.legend(shown.values(), shown.keys(), **legend)

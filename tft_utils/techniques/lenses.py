@@ -34,13 +34,13 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from tft_utils import reading
 from tft_utils.files import LoadError, explain, replace_file
 from tft_utils.stats import Estimate, ratio
 
 ROWS = 512  # words whose logits exist at one time
-METRICS = ("ce", "kl", "entropy")
 RATE, BETAS = 0.05, (0.8, 0.9)  # of Adam; for matrices at width 128, and less for wider ones
 RIDGE = 3.0  # of a depth's mean variance: directions below it are left as they are
 SAY_EVERY = 5.0  # seconds between two lines of progress
@@ -208,9 +208,9 @@ def shuffled(source: Callable[[int], Tensor], seed: int = 0) -> Callable[[int], 
 
 
 @torch.no_grad()
-def mean_row(x: Tensor, rows: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Under q = softmax(x . rows + bias) the mean row sum_v q_v rows_v [word d_model] and log sum exp
-    [word], both float32, for x [word d_model], rows [vocab d_model] and bias [vocab].
+def mean_row(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Under q = softmax(x . rows) the mean row sum_v q_v rows_v [word d_model] and log sum exp [word],
+    both float32, for x [word d_model] and rows [vocab d_model].
 
     The logits of at most `ROWS` words exist at a time, in one array that is used again.
     """
@@ -218,8 +218,6 @@ def mean_row(x: Tensor, rows: Tensor, bias: Tensor | None = None) -> tuple[Tenso
     scratch = x.new_empty(min(ROWS, len(x)), len(rows))
     for words, out, total in zip(x.split(ROWS), mean.split(ROWS), log_sum.split(ROWS), strict=True):
         logits = torch.mm(words, rows.mT, out=scratch[: len(words)])
-        if bias is not None:
-            logits += bias
         z = logits.float()  # the same memory when it is float32 already
         most = z.amax(-1, keepdim=True)
         z.sub_(most).exp_()
@@ -230,38 +228,48 @@ def mean_row(x: Tensor, rows: Tensor, bias: Tensor | None = None) -> tuple[Tenso
 
 
 class _Divergence(torch.autograd.Function):
-    """KL(p || q) [k word] of q, the softmax of x [k word d_model] times the unembedding, from p, that of
-    final [word d_model]. The gradient e(q) - e(p) is made on the way forward, while the logits exist."""
+    """KL(p || q) [k word] of q = softmax(x . rows), x [k word d_model], from p = softmax(final . rows).
+
+    The gradient e(q) - e(p) is made on the way forward, while the logits exist.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, final: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
-        target, own = mean_row(final, rows, bias)
-        mean, log_sum = mean_row(x.flatten(0, 1), rows, bias)
+    def forward(ctx, x: Tensor, final: Tensor, rows: Tensor) -> Tensor:
+        target, own = mean_row(final, rows)
+        mean, log_sum = mean_row(x.flatten(0, 1), rows)
         ctx.save_for_backward(mean.view(x.shape).sub_(target).to(x.dtype))
         away = ((final.float() - x.float()) * target).sum(-1)
         return log_sum.view(x.shape[:-1]) - own + away
 
     @staticmethod
-    def backward(ctx, given: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx, given: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * given[..., None].to(gradient.dtype), None, None, None
+        return gradient * given[..., None].to(gradient.dtype), None, None
 
 
 def divergence(model, lens: Lens, states: Tensor) -> Tensor:
     """Mean KL(model || lens) of each depth [k] in nats a word, k < L, for states [k word d_model];
     differentiable in the translators."""
-    norm, linear = model.module("final_norm"), model.module("unembedding")
-    x = norm(lens.translate(states).to(model.hf.dtype)).to(linear.weight.dtype)
-    bias = None if linear.bias is None else linear.bias.detach()
-    return _Divergence.apply(x[:-1], x[-1].detach(), linear.weight.detach(), bias).mean(-1)
+    h, norm, linear = lens.translate(states), model.module("final_norm"), model.module("unembedding")
+    if model.capped or linear.bias is not None:  # logits are more than x . rows: leave it to autograd
+        few = h.split(max(1, ROWS // len(h)), 1)
+        kl = [checkpoint(_plain, model, words, use_reentrant=False) for words in few]
+        return torch.cat(kl, 1).mean(-1)
+    x = norm(h.to(model.hf.dtype)).to(linear.weight.dtype)
+    return _Divergence.apply(x[:-1], x[-1].detach(), linear.weight.detach()).mean(-1)
+
+
+def _plain(model, h: Tensor) -> Tensor:
+    """KL(model || lens) [k word], k < L, by all logits of states h [k word d_model]."""
+    log_q = model.to_logits(h).float().log_softmax(-1)
+    return (log_q[-1].exp() * (log_q[-1] - log_q[:-1])).sum(-1)
 
 
 def train(model, source: Callable[[int], Tensor], steps: int) -> Lens:
     """Trains the translators of all depths at once on source(0) ... source(steps - 1).
 
-    Adam, each depth on its own, in coordinates where the residual stream has no direction that dwarfs
-    the others (`_whitened`): A = M P and b = c - M P mean for what is learned, M and c, which start at
-    zero. The rate falls linearly to zero.
+    Adam, each depth on its own, in coordinates where no direction of the residual stream dwarfs the
+    others (`_whitened`): A = M P and b = c - M P mean for what is learned, M and c, zero at first.
     """
     center, P, scale = _whitened(source(0))
     M, c = torch.zeros_like(P, requires_grad=True), torch.zeros_like(center, requires_grad=True)
@@ -349,17 +357,12 @@ class Measured:
     n_bytes: Tensor  # [text]
 
     def nats_per_word(self, metric: str) -> list[Estimate]:
-        """One estimate for each depth k, in nats per token; n counts texts."""
-        return self._per(metric, self.n_words)
+        """One estimate of 'ce', 'kl' or 'entropy' for each depth k, in nats per token; n counts texts."""
+        return [ratio(column, self.n_words) for column in getattr(self, metric).T]
 
     def bits_per_byte(self, metric: str) -> list[Estimate]:
-        """One estimate for each depth k, in bits per UTF-8 byte, spaces counted; n counts texts."""
-        return self._per(metric, self.n_bytes * math.log(2))
-
-    def _per(self, metric: str, units: Tensor) -> list[Estimate]:
-        if metric not in METRICS:
-            raise ValueError(f"expected a metric among {', '.join(METRICS)}; found {metric!r}")
-        return [ratio(column, units) for column in getattr(self, metric).T]
+        """The same in bits per UTF-8 byte, spaces counted."""
+        return [ratio(column, self.n_bytes * math.log(2)) for column in getattr(self, metric).T]
 
     def minus(self, other: "Measured") -> list[Estimate]:
         """How much more cross-entropy than another lens on the same texts, text by text, in nats per
@@ -379,7 +382,7 @@ class Measured:
 @torch.no_grad()
 def measure(model, lens: Lens, texts: Texts) -> Measured:
     """Cross-entropy, KL and entropy of a lens at every depth, on texts it was not trained on."""
-    sums = torch.zeros(len(METRICS), len(texts.ids), len(lens.A) + 1, dtype=torch.float64)
+    sums = torch.zeros(3, len(texts.ids), len(lens.A) + 1, dtype=torch.float64)
     for rows, ids, counted in texts.batches():
         h = lens.translate(residuals(model, ids, counted))
         text = torch.tensor(rows).repeat_interleave(counted.sum(1).cpu())
@@ -438,9 +441,7 @@ def trajectory(model, lens: Lens, text: str) -> Trajectory:
 
 
 @torch.no_grad()
-def known(
-    model, lens: Lens, prompts: Sequence[str], answers: Sequence[str], foils: Sequence[str] | None = None
-) -> Tensor:
+def known(model, lens: Lens, prompts, answers, foils: Sequence[str] | None = None) -> Tensor:
     """Whether each answer is the lens's first choice after its prompt [prompt k]; with foils, whether
     it is likelier than its foil. Answers and foils are one token each."""
     asked = reading.ask(model, prompts, answers, foils)
