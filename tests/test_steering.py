@@ -568,7 +568,7 @@ def drawn():
         yield figures.reach({f"{name}, first word": rows for name in names})
         yield figures.both_ways([{"theirs": ranges}, dict.fromkeys(names, ranges)])
         yield figures.labellings(dict.fromkeys(names, reaches))
-        yield figures.told(dict.fromkeys(names, ("It was a bad day .", "It was good .")))
+        yield figures.told(dict.fromkeys(names, ("It was a bad day .", "But then all of it was good .")))
         yield figures.moods(dict.fromkeys(names, [(0.0, e, 1.0), (1.0, e, 1.1)]))
 
 

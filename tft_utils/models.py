@@ -1,7 +1,7 @@
 """Loading: three scales, one code path, and the same verbs for every architecture.
 
     model = load("mamba")                        # the bundled organism: offline, CPU, seconds
-    transformer, mamba = load_pair("small")      # Pythia-160m and Mamba-130m, from the hub
+    pair = load_models(("transformer", "mamba"), "small")    # Pythia-160m and Mamba-130m, from the hub
     model = load("path/to/a/folder")             # any folder in Hugging Face format
 
     with model.trace("The capital of Zabar is"):
