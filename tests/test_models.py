@@ -584,7 +584,7 @@ def test_remote_code_never_runs(copy, model):
     assert "would run its own code (auto_map)" in refused(copy)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "rwkv", None])
+@pytest.mark.parametrize("kind", ["gpt2", "bert", None])
 def test_an_unsupported_architecture_is_refused(copy, kind):
     edit_json(copy / "config.json", model_type=kind)
     sentence = refused(copy)
@@ -922,7 +922,7 @@ def test_offline_mode_of_the_environment(fresh_process):
 
 # --- the rules of the package --------------------------------------------------------------------
 
-ARCHITECTURE_NAMES = ("mamba", "gpt_neox", "gptneox", "transformer", "pythia", "rwkv")
+ARCHITECTURE_NAMES = ("mamba", "gpt_neox", "gptneox", "transformer", "pythia", "bert")
 
 
 def named_in_conditions(source: str) -> list[str]:
@@ -946,7 +946,7 @@ def named_in_conditions(source: str) -> list[str]:
         'x = 1 if "Mamba" in name else 2',
         "[m for m in a if isinstance(m, MambaMixer)]",
         'while model_type.startswith("gpt_neox"): pass',
-        'match kind:\n case "rwkv": pass',
+        'match kind:\n case "bert": pass',
         "ok = config.is_transformer == 1",
     ],
 )
