@@ -922,7 +922,7 @@ def test_offline_mode_of_the_environment(fresh_process):
 
 # --- the rules of the package --------------------------------------------------------------------
 
-ARCHITECTURE_NAMES = ("mamba", "gpt_neox", "gptneox", "transformer", "pythia", "bert")
+ARCHITECTURE_NAMES = ("mamba", "gpt_neox", "gptneox", "transformer", "pythia", "rwkv")
 
 
 def named_in_conditions(source: str) -> list[str]:
@@ -946,7 +946,7 @@ def named_in_conditions(source: str) -> list[str]:
         'x = 1 if "Mamba" in name else 2',
         "[m for m in a if isinstance(m, MambaMixer)]",
         'while model_type.startswith("gpt_neox"): pass',
-        'match kind:\n case "bert": pass',
+        'match kind:\n case "rwkv": pass',
         "ok = config.is_transformer == 1",
     ],
 )
