@@ -1,6 +1,7 @@
 """How every benchmark measures: contenders take turns, and memory is what a call adds to the peak of a
 fresh process."""
 
+import gc
 import importlib
 import math
 import multiprocessing
@@ -77,7 +78,11 @@ def rows_of(module: str) -> dict[str, dict]:
 
 
 def added_memory(work: Callable) -> float:
-    """Megabytes that a call adds to this process's peak resident set, at least a page; Linux only."""
+    """Megabytes that a call adds to this process's peak resident set, at least a page; Linux only.
+
+    What earlier work left to the collector goes first: freed meanwhile, it hides what the call adds.
+    """
+    gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # restarts the peak counter
     before = _status("VmRSS")
     work()
