@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tft_utils import stats
-from tft_utils.course import claims
+from tft_utils.course import claims, verdicts
 from tft_utils.stats import Estimate
 
 FOUND, CONTROL = Estimate(0.9, 50, 0.8, 0.95), Estimate(0.1, 50, 0.05, 0.2)
@@ -17,18 +17,17 @@ COMMON = {"technique": "lens", "architecture": "mamba", "metric": "accuracy"}
 
 @pytest.fixture
 def shown(monkeypatch) -> list[dict]:
-    """What claims display, instead of displaying it."""
+    """What claims display, instead of displaying it, in a notebook without claims so far."""
     bundles: list[dict] = []
+    monkeypatch.setattr(claims, "_basis", {})
     monkeypatch.setattr(claims, "display", lambda bundle, raw: bundles.append(bundle))
     return bundles
 
 
 def test_a_claim_shows_a_line_and_beside_it_a_record(shown):
-    claims.claim("lenses/final", FOUND, 0.92, 0.03, control=CONTROL, verdict="partly", **COMMON)
+    claims.claim("lenses/final", FOUND, 0.92, 0.03, control=CONTROL, better="higher", **COMMON)
     (bundle,) = shown
-    assert bundle["text/plain"] == (
-        "lenses/final: 0.9 [0.8, 0.95], n = 50, control 0.1 [0.05, 0.2], verdict: partly"
-    )
+    assert bundle["text/plain"] == "lenses/final: 0.9 [0.8, 0.95], n = 50, control 0.1 [0.05, 0.2]"
     assert bundle[claims.MIME] == {
         "name": "lenses/final",
         **COMMON,
@@ -38,9 +37,38 @@ def test_a_claim_shows_a_line_and_beside_it_a_record(shown):
         "high": 0.95,
         "expect": 0.92,
         "tolerance": 0.03,
-        "verdict": "partly",
         "control": {"value": 0.1, "n": 50, "low": 0.05, "high": 0.2},
+        "better": "higher",
+        "verdict": None,
+        "ratio": None,
     }
+
+
+def test_a_verdict_is_computed_where_the_transformer_was_measured_before(shown):
+    basis = COMMON | {"architecture": "transformer"}
+    half = Estimate(0.5, 50, 0.45, 0.55)
+    claims.claim("lenses/t", FOUND, 0.9, 0, control=CONTROL, better="higher", **basis)
+    claims.claim("lenses/m", half, 0.5, 0, control=CONTROL, better="higher", **COMMON)
+    claims.claim("lenses/fact", half, 0.5, 0, control=CONTROL, **COMMON)
+    claims.claim(
+        "lenses/x", half, 0.5, 0, control=CONTROL, better="higher", **COMMON | {"metric": "bits"}
+    )
+    transformer, mamba, fact, other = (bundle[claims.MIME] for bundle in shown)
+    effects = [verdicts.effect_of(e, CONTROL, "higher") for e in (half, FOUND)]
+    word, ratio = verdicts.verdict(effects[:1], effects[1:])
+    assert (word, round(ratio.value, 3)) == ("partly", 0.5)
+    assert (mamba["verdict"], mamba["ratio"]) == (word, pytest.approx(ratio._asdict()))
+    assert shown[1]["text/plain"].endswith(
+        f"verdict: partly (ratio 0.5 [{ratio.low:.4g}, {ratio.high:.4g}])"
+    )
+    assert all(record["verdict"] is record["ratio"] is None for record in (transformer, fact, other))
+
+
+def test_a_technique_that_fails_on_the_transformer_has_no_basis(shown):
+    basis = COMMON | {"architecture": "transformer"}
+    claims.claim("lenses/t", CONTROL, None, 0, control=FOUND, better="higher", **basis)
+    claims.claim("lenses/m", FOUND, None, 0, control=CONTROL, better="higher", **COMMON)
+    assert shown[1]["text/plain"].endswith("verdict: no basis")
 
 
 def test_a_claim_without_control_says_nothing_of_one(shown):
@@ -94,8 +122,8 @@ def test_numbers_of_other_libraries_become_json(shown):
         ({"control": (0.1, 9)}, "expected as control a stats.Estimate"),
         ({"tolerance": -0.1}, "expected a tolerance of at least 0, found -0.1"),
         ({"tolerance": math.inf}, "expected a tolerance of at least 0, found inf"),
-        ({"verdict": "maybe", "control": CONTROL}, "expected a verdict among transfers, partly, no"),
-        ({"verdict": "transfers"}, "expected a control beside the verdict 'transfers', found none"),
+        ({"better": "more", "control": CONTROL}, "expected as better one of higher, lower, found 'more'"),
+        ({"better": "higher"}, "expected a control beside a score, found none"),
     ],
 )
 def test_a_malformed_claim_is_explained(change, message):
@@ -121,14 +149,18 @@ def record(name: str, architecture: str, value: float, **more) -> dict:
         "expect": value,
         "tolerance": 0.1,
         "control": None,
+        "better": None,
         "verdict": None,
+        "ratio": None,
     }
     return made | more
 
 
+SCORE = {"control": CONTROL._asdict(), "better": "higher"}
+RATIO = Estimate(0.9, 1, 0.8, 1.0)
 PAIR = [
-    record("lenses/a", "transformer", 0.8),
-    record("lenses/b", "mamba", 0.7, control=CONTROL._asdict(), verdict="transfers"),
+    record("lenses/a", "transformer", 0.8, **SCORE),
+    record("lenses/b", "mamba", 0.7, **SCORE, verdict="transfers", ratio=RATIO._asdict()),
     record("lenses/c", "mamba", 0.2, metric="bits"),
 ]
 
@@ -152,30 +184,30 @@ def test_collect_reads_every_notebook_in_order(tmp_path):
     assert json.loads(claims.registry_text(PAIR)) == PAIR
 
 
-def test_a_name_or_a_verdict_given_twice_is_refused(tmp_path):
+def test_a_name_or_a_score_given_twice_is_refused(tmp_path):
     path = notebook_with(tmp_path / "0.ipynb", [PAIR[0], PAIR[0]])
     with pytest.raises(ValueError, match="each name once, found 'lenses/a' twice; rename"):
         claims.collect([path])
     path = notebook_with(tmp_path / "0.ipynb", [PAIR[1], PAIR[1] | {"name": "lenses/d"}])
-    with pytest.raises(ValueError, match=r"each verdict once, found \('lens', 'accuracy'\) twice"):
+    with pytest.raises(ValueError, match=r"each score once, found \('lens', 'accuracy', 'mamba'\) twice"):
         claims.collect([path])
 
 
-def test_the_scoreboard_has_a_row_for_each_claim_with_a_verdict():
+def test_the_scoreboard_has_a_row_for_each_score():
     rows = claims.scoreboard(PAIR)
     assert [(r.technique, r.metric, r.architecture, r.verdict, r.claim) for r in rows] == [
-        ("lens", "accuracy", "transformer", "transfers", "lenses/a"),
+        ("lens", "accuracy", "transformer", None, "lenses/a"),
         ("lens", "accuracy", "mamba", "transfers", "lenses/b"),
     ]
     assert rows[0].estimate == pytest.approx(Estimate(0.8, 50, 0.7, 0.9))
-    assert (rows[0].control, rows[1].control) == (None, CONTROL)
+    assert (rows[0].control, rows[0].ratio, rows[1].ratio) == (CONTROL, None, RATIO)
 
 
 def test_the_table_is_markdown():
     lines = claims.table(claims.scoreboard(PAIR)).splitlines()
-    assert lines[1] == "|" + " --- |" * 7
-    assert lines[2] == "| lens | accuracy | transformer | 0.8 [0.7, 0.9] | 50 | none | transfers |"
-    assert lines[3].endswith("| 0.7 [0.6, 0.8] | 50 | 0.1 [0.05, 0.2] | transfers |")
+    assert lines[1] == "|" + " --- |" * 8
+    assert lines[2].endswith("| transformer | 0.8 [0.7, 0.9] | 50 | 0.1 [0.05, 0.2] |  |  |")
+    assert lines[3].endswith("| 50 | 0.1 [0.05, 0.2] | 0.9 [0.8, 1] | transfers |")
     assert len(lines) == 4
 
 
@@ -184,7 +216,7 @@ def test_the_committed_registry_makes_a_scoreboard():
     rows = claims.scoreboard(registry)
     assert {row.architecture for row in rows} >= {"transformer", "mamba"}
     for row in rows:
-        assert row.verdict in claims.VERDICTS
+        assert row.verdict in ((None,) if row.architecture == claims.BASIS else verdicts.WORDS)
         assert row.estimate.low <= row.estimate.value <= row.estimate.high
 
 

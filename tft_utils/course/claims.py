@@ -1,11 +1,14 @@
 """Claims: every number that a lesson states is asserted, shown with its interval, and registered.
 
     claim("start_here/transplant-mamba", found, expect=0.98, tolerance=0.03, control=wrong_donor,
-          technique="transplant", architecture="mamba", metric="answers moved", verdict="transfers")
+          technique="transplant", architecture="mamba", metric="answers moved", better="higher")
 
 A claim leaves one output in its notebook: a line to read, and beside it a record under `MIME`.
 `collect` gathers the records of all notebooks; data/claims.json is that registry, rebuilt by
 `make notebooks`. `scoreboard` turns it into rows technique x metric x architecture.
+
+Nobody writes a verdict: `verdicts` computes it, from the claims of one technique and metric on the
+Transformer and on another architecture. In a notebook it is about the two models that run there.
 """
 
 import json
@@ -18,12 +21,16 @@ from typing import NamedTuple
 
 from IPython.display import display
 
+from tft_utils.course import verdicts
 from tft_utils.files import DATA
 from tft_utils.stats import Estimate
 
 MIME = "application/vnd.tft.claim+json"
 REGISTRY = DATA / "claims.json"
-VERDICTS = ("transfers", "partly", "no")
+BASIS = "transformer"  # the model whose effects others are compared with
+BETTER = ("higher", "lower")
+
+_basis: dict[tuple[str, str], Estimate] = {}  # its effects in this process, by technique and metric
 
 
 def claim(
@@ -36,24 +43,32 @@ def claim(
     architecture: str,
     metric: str,
     control: Estimate | None = None,
-    verdict: str | None = None,
+    better: str | None = None,
 ) -> None:
     """Asserts that an estimate is what the prose says, shows it, and registers it.
 
     name: '<lesson>/<slug>', unique in the course. expect, tolerance: the prose's number and how far
     the value may be from it; None: no prose speaks of this model, so nothing is asserted. The
     environment variable TFT_CLAIMS=show shows every claim and asserts none. control: the same metric
-    where the technique should find nothing. verdict: 'transfers', 'partly' or 'no', once per technique
-    and metric, on the claim of the last architecture; it needs a control.
+    where the technique should find nothing. better: 'higher' or 'lower', where the metric is a score of
+    its technique: then the distance from the control is the technique's effect, and a verdict follows
+    where the Transformer's effect is known. None: a fact, or a foundation that cannot fail.
     Errors: `AssertionError` when the value is out of tolerance, `ValueError` for a malformed claim.
     """
-    _check_form(name, estimate, control, tolerance, verdict)
+    _check_form(name, estimate, control, tolerance, better)
     value = float(estimate.value)
     if expect is not None and os.environ.get("TFT_CLAIMS") != "show":
         assert abs(value - expect) <= tolerance + 1e-12, (  # 1 - 0.95 is a little more than 0.05
             f"{name}: expected {expect:.4g} within {tolerance:.2g}, found {value:.4g}; correct the "
             "prose if the new number is right, or find out what changed"
         )
+    said = None
+    if better:
+        effect, key = verdicts.effect_of(estimate, control, better), (technique, metric)
+        if architecture == BASIS:
+            _basis[key] = effect
+        elif key in _basis:
+            said = verdicts.verdict([effect], [_basis[key]])
     record = {
         "name": name,
         "technique": technique,
@@ -63,14 +78,16 @@ def claim(
         "expect": expect,
         "tolerance": tolerance,
         "control": _plain(control) if control else None,
-        "verdict": verdict,
+        "better": better,
+        "verdict": said.word if said else None,
+        "ratio": _plain(said.ratio) if said and said.ratio else None,
     }
     # One bundle: no front end knows the record's type, so each of them shows the text.
     display({"text/plain": _line(record), MIME: record}, raw=True)
 
 
 def _check_form(
-    name: str, estimate: Estimate, control: Estimate | None, tolerance: float, verdict: str | None
+    name: str, estimate: Estimate, control: Estimate | None, tolerance: float, better: str | None
 ) -> None:
     if not all(name.partition("/")):
         raise ValueError(f"expected a name '<lesson>/<slug>', found {name!r}; add the lesson")
@@ -84,12 +101,12 @@ def _check_form(
             )
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"{name}: expected a tolerance of at least 0, found {tolerance!r}")
-    if verdict is not None and verdict not in VERDICTS:
-        raise ValueError(f"{name}: expected a verdict among {', '.join(VERDICTS)}, found {verdict!r}")
-    if verdict is not None and control is None:
+    if better is not None and better not in BETTER:
+        raise ValueError(f"{name}: expected as better one of {', '.join(BETTER)}, found {better!r}")
+    if better is not None and control is None:
         raise ValueError(
-            f"{name}: expected a control beside the verdict {verdict!r}, found none; measure the "
-            "same metric where the technique should find nothing"
+            f"{name}: expected a control beside a score, found none; measure the same metric where the "
+            "technique should find nothing"
         )
 
 
@@ -104,7 +121,8 @@ def _line(record: dict) -> str:
     if record["control"]:
         parts.append(f"control {_shown(record['control'])}")
     if record["verdict"]:
-        parts.append(f"verdict: {record['verdict']}")
+        ratio = f" (ratio {_shown(record['ratio'])})" if record["ratio"] else ""
+        parts.append(f"verdict: {record['verdict']}{ratio}")
     return ", ".join(parts)
 
 
@@ -120,8 +138,8 @@ def _shown(found: dict) -> str:
 def collect(notebooks: Iterable[Path]) -> list[dict]:
     """The records of all claims in the outputs of the notebooks, in their order.
 
-    Errors: `ValueError` when two claims share a name, or when a technique and metric have two
-    verdicts.
+    Errors: `ValueError` when two claims share a name, or when a technique, metric and architecture have
+    two scores.
     """
     records = [
         output["data"][MIME]
@@ -131,8 +149,8 @@ def collect(notebooks: Iterable[Path]) -> list[dict]:
         if MIME in output.get("data", {})
     ]
     _refuse_twice("name", [record["name"] for record in records], "rename one of them")
-    said = [(r["technique"], r["metric"]) for r in records if r["verdict"]]
-    _refuse_twice("verdict", said, "say it once, on the claim of the last architecture")
+    scored = [(r["technique"], r["metric"], r["architecture"]) for r in records if r["better"]]
+    _refuse_twice("score", scored, "give one of them another metric")
     return records
 
 
@@ -154,26 +172,27 @@ class Row(NamedTuple):
     metric: str
     architecture: str
     estimate: Estimate
-    control: Estimate | None
-    verdict: str
+    control: Estimate
+    verdict: str | None  # None for the Transformer, and where it was not measured
+    ratio: Estimate | None
     claim: str  # name of the claim that states it
 
 
 def scoreboard(registry: list[dict]) -> list[Row]:
-    """A row for each claim whose technique and metric have a verdict, in the registry's order."""
-    verdicts = {(r["technique"], r["metric"]): r["verdict"] for r in registry if r["verdict"]}
+    """A row for each claim that is a score, in the registry's order."""
     return [
         Row(
             r["technique"],
             r["metric"],
             r["architecture"],
             _estimate(r),
-            _estimate(r["control"]) if r["control"] else None,
-            verdicts[key],
+            _estimate(r["control"]),
+            r["verdict"],
+            _estimate(r["ratio"]) if r["ratio"] else None,
             r["name"],
         )
         for r in registry
-        if (key := (r["technique"], r["metric"])) in verdicts
+        if r["better"]
     ]
 
 
@@ -183,7 +202,16 @@ def _estimate(found: dict) -> Estimate:
 
 def table(rows: list[Row]) -> str:
     """The scoreboard in Markdown."""
-    head = ("technique", "metric", "architecture", "value [95 % interval]", "n", "control", "verdict")
+    head = (
+        "technique",
+        "metric",
+        "architecture",
+        "value [95 % interval]",
+        "n",
+        "control",
+        "ratio",
+        "verdict",
+    )
     body = [
         (
             row.technique,
@@ -191,8 +219,9 @@ def table(rows: list[Row]) -> str:
             row.architecture,
             _shown(row.estimate._asdict()),
             f"{row.estimate.n}",
-            _shown(row.control._asdict()) if row.control else "none",
-            row.verdict,
+            _shown(row.control._asdict()),
+            _shown(row.ratio._asdict()) if row.ratio else "",
+            row.verdict or "",
         )
         for row in rows
     ]

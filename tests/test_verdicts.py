@@ -1,0 +1,149 @@
+"""The rule of verdicts: planted effects get their word, and wrong words come as rarely as is said."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tft_utils import stats
+from tft_utils.course import verdicts
+from tft_utils.course.verdicts import effect_of, verdict, word_for
+from tft_utils.stats import Estimate
+
+DRAWS = 2000
+EFFECT = 0.8  # of the Transformer, in the simulations
+
+
+def effect(value: float, half: float = 0.02) -> Estimate:
+    return Estimate(value, 100, value - half, value + half)
+
+
+def drawn(rng, value: float, seeds: int, spread: float, items: float = 0.02) -> list[Estimate]:
+    """Effects of trained models that differ by `spread`, each measured with an error of `items`."""
+    return [effect(x, stats.Z * items) for x in rng.normal(value, math.hypot(spread, items), seeds)]
+
+
+def words(ratio: float, seeds: tuple[int, int], spread: tuple[float, float], basis=EFFECT) -> Counter:
+    """Shares of the words over draws of (other architecture, Transformer)."""
+    rng = np.random.default_rng([round(1000 * (ratio + 2)), *seeds])
+    said = Counter(
+        verdict(
+            drawn(rng, ratio * EFFECT, seeds[0], spread[0]), drawn(rng, basis, seeds[1], spread[1])
+        ).word
+        for _ in range(DRAWS)
+    )
+    return Counter({word: said[word] / DRAWS for word in verdicts.WORDS})
+
+
+# ---- planted ratios ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ratio", "word"),
+    [(1.0, "transfers"), (1.6, "transfers"), (0.5, "partly"), (0.0, "no"), (-1.0, "no")],
+)
+def test_a_planted_ratio_gets_its_word(ratio, word):
+    """Three seeds that differ little."""
+    assert words(ratio, (3, 3), (0.02, 0.02))[word] > 0.97
+
+
+def test_seeds_that_differ_as_much_as_the_question_leave_it_open():
+    said = words(0.5, (3, 3), (0.3, 0.1))
+    assert said["undecided"] > 0.6
+    assert said["transfers"] + said["no"] < 0.03
+
+
+def test_a_technique_without_an_effect_on_the_transformer_has_no_basis():
+    """By the interval's own error: it leaves out 0, on the better side, in 2.5 % of draws."""
+    assert words(1.0, (3, 3), (0.1, 0.1), basis=0.0)["no basis"] > 0.96
+    assert words(1.0, (3, 3), (0.1, 0.1), basis=-0.5)["no basis"] == 1
+
+
+@pytest.mark.parametrize("seeds", [(3, 3), (2, 3), (1, 3)])
+@pytest.mark.parametrize(
+    ("ratio", "wrong"),
+    [
+        (0.75, ("transfers",)),
+        (0.75, ("no", "partly", "at most partly")),  # these deny 3/4
+        (0.25, ("transfers", "partly", "at least partly")),  # these deny 1/4
+        (0.25, ("no",)),
+    ],
+)
+def test_on_the_border_the_wrong_word_comes_at_its_rate(seeds, ratio, wrong):
+    """2.5 %, and what 2,000 draws add by chance (two standard errors are .7 %)."""
+    said = words(ratio, seeds, (0.1, 0.1))
+    assert sum(said[word] for word in wrong) < 0.025 + 0.01
+
+
+def test_seeds_that_differ_more_in_one_architecture_cost_little():
+    """Ten times as much, in the one or in the other."""
+    assert words(0.75, (3, 3), (0.2, 0.02))["transfers"] < 0.05 + 0.01
+    assert words(0.75, (3, 3), (0.02, 0.2))["transfers"] < 0.05 + 0.01
+
+
+# ---- the interval ------------------------------------------------------------------------------------
+
+
+def test_ends_solve_fiellers_equation():
+    """At both ends the contrast own - r theirs lies q standard errors from 0, all found by hand."""
+    own, theirs = [effect(x) for x in (0.5, 0.6, 0.7)], [effect(x) for x in (0.85, 0.9)]
+    items = (0.02 / stats.Z) ** 2
+    pooled = (0.01 + 0.01 + 0.025**2 * 2) / 3  # the Transformer's own .00125 is less
+    variance = 0.01 / 3 + items, pooled / 2 + items
+    ratio = verdict(own, theirs).ratio
+    assert (ratio.value, ratio.n) == (pytest.approx(0.6 / 0.875), 3)
+    for r in (ratio.low, ratio.high):
+        squared = 3.182446305**2 * (variance[0] + r**2 * variance[1])  # Student's t, 3 degrees
+        assert (0.6 - r * 0.875) ** 2 == pytest.approx(squared)
+    assert ratio.low < ratio.value < ratio.high
+
+
+def test_with_a_sure_basis_it_is_the_interval_of_the_effect_divided():
+    sure = [Estimate(0.8, 100, 0.8, 0.8)]
+    found = verdict([effect(0.4, 0.1)], sure).ratio
+    assert found == pytest.approx((0.5, 1, 0.375, 0.625))
+
+
+def test_one_seed_borrows_the_spread_of_the_other_side():
+    alone = verdict([effect(0.6)], [effect(0.8)])
+    spread = verdict([effect(0.6)], [effect(0.7), effect(0.8), effect(0.9)])
+    assert alone.ratio.high - alone.ratio.low < 0.1 < spread.ratio.high - spread.ratio.low
+
+
+def test_nothing_is_divided_by_nothing():
+    exact = Estimate(1.0, 10, 1.0, 1.0)
+    assert verdict([exact, exact], [exact, exact]) == ("transfers", (1.0, 2, 1.0, 1.0))
+    assert verdict([exact], [Estimate(0.0, 10, 0.0, 0.0)]) == ("no basis", None)
+    with pytest.raises(ValueError, match="expected effects of one trained model or more on both"):
+        verdict([], [exact])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.76, 2.0, "transfers"),
+        (0.75, 2.0, "at least partly"),
+        (0.25, 0.75, "partly"),
+        (0.24, 0.75, "at most partly"),
+        (0.24, 0.76, "undecided"),
+        (-1.0, 0.25, "at most partly"),
+        (-1.0, 0.24, "no"),
+    ],
+)
+def test_the_word_of_an_interval(low, high, word):
+    assert word_for(low, high) == word
+
+
+def test_an_effect_has_more_is_better_as_its_sign():
+    score, control = Estimate(0.1, 40, 0.05, 0.2), Estimate(0.9, 50, 0.8, 0.95)
+    lower = effect_of(score, control, "lower")
+    assert lower == pytest.approx((0.8, 40, 0.8 - math.hypot(0.1, 0.1), 0.8 + math.hypot(0.05, 0.05)))
+    higher = effect_of(score, control, "higher")
+    assert (higher.value, higher.low, higher.high) == (-lower.value, -lower.high, -lower.low)
+
+
+def test_an_effect_covers_the_difference_of_two_shares():
+    """Newcombe (1998b), table II, case (a), method 10: 56/70 - 48/80 is .2, with [.0524, .3339]."""
+    found = effect_of(stats.proportion(56, 70), stats.proportion(48, 80), "higher")
+    assert (round(found.value, 4), round(found.low, 4), round(found.high, 4)) == (0.2, 0.0524, 0.3339)
