@@ -466,11 +466,15 @@ def claimed(path: Path, notebook: dict) -> Problems:
         if calls and not own:
             yield cell["id"], f"it shows no claim; {MAKE}"
         records += own
-    verdicts = {record["verdict"] for record in records} - {None}
-    row = re.search(r"^\| Verdict \|.*?\*\*(\w+)\*\*", source(notebook, "glance"), re.MULTILINE)
-    stated = row.group(1) if row else "nothing"
-    if len(verdicts) == 1 and stated not in verdicts:
-        yield "glance", f"its verdict is {stated}, the claims say {verdicts.pop()}; correct it"
+    computed = {record["verdict"] for record in records} - {None} or {"foundation"}
+    row = re.search(r"^\| Verdict \|.*", source(notebook, "glance"), re.MULTILINE)
+    stated = [word.lower() for word in re.findall(r"\*\*([^*]+)\*\*", row.group())] if row else []
+    for word in stated or ["none"]:
+        if word not in computed:
+            yield (
+                "glance",
+                f"its verdict is {word}, the claims say {', '.join(sorted(computed))}; correct it",
+            )
     known = percents(notebook, records)
     for cell in cells(notebook, "markdown"):
         for number in re.findall(r"(\d+(?:\.\d+)?) ?%", prose(cell["source"])):

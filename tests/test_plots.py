@@ -15,9 +15,11 @@ from matplotlib.text import Text
 
 from tft_utils import stats
 from tft_utils.course import plots
+from tft_utils.course.verdicts import Verdict
 from tft_utils.files import ROOT
 from tft_utils.lessons import lenses
 from tft_utils.lessons import start_here as figures
+from tft_utils.stats import Estimate
 from tft_utils.techniques.lenses import Trajectory
 
 CURVE = [stats.proportion(k, 10) for k in (0, 5, 10)]
@@ -288,3 +290,17 @@ def test_this_colour_check_knows_what_it_should_refuse():
     assert lab("red", "normal") == pytest.approx([53.24, 80.09, 67.20], abs=0.05)
     for vision in VISIONS:  # a dichromat sees greys as they are
         assert lab("#777777", vision) == pytest.approx(lab("#777777", "normal"), abs=0.1)
+
+
+def test_ratios_show_the_word_of_each_and_no_point_without_a_basis():
+    judged = {"probe": Verdict("partly", Estimate(0.5, 3, 0.3, 0.7)), "lens": Verdict("no basis", None)}
+    figure, alt = plots.ratios(judged)
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.texts] == ["partly", "no basis"]
+    assert len(axis.containers) == 1  # one point with its interval
+    assert sorted(line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--") == [
+        0.25,
+        0.75,
+    ]
+    assert "probe: partly, 0.50 [0.30, 0.70]; lens: no basis." in alt
+    assert not plots.unfit(figure, alt)

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from tft_utils.course.verdicts import FULLY, PARTLY, Verdict
 from tft_utils.stats import Estimate
 
 BLUE, VERMILION, GREEN, PURPLE, BLACK = COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
@@ -177,3 +178,30 @@ def next_words(guesses: Mapping[str, Sequence[tuple[str, float]]]) -> tuple[Figu
             axis.grid(axis="y", visible=False)
     first = ", ".join(f"{name} gives {rows[0][0]!r} {rows[0][1]:.0%}" for name, rows in guesses.items())
     return figure, f"The likeliest next word: {first}."
+
+
+def ratios(judged: Mapping[str, Verdict]) -> tuple[Figure, str]:
+    """Ratios of effects with 95 % intervals over the two borders of the rule, and each one's word.
+
+    judged: what was measured on which architecture -> its verdict. Without a basis there is no ratio.
+    """
+    with plt.rc_context(RC):
+        figure, axis = plt.subplots(figsize=(8, 1.1 + 0.4 * len(judged)))
+    for row, (word, ratio) in enumerate(judged.values()):
+        if ratio:
+            points(axis, [row], [ratio], color=BLACK, marker="o")
+        axis.text(1.02, row, word, transform=axis.get_yaxis_transform(), va="center")
+    for border in (PARTLY, FULLY):
+        axis.axvline(border, color=GREY, linestyle="--", zorder=0)
+    axis.set_yticks(range(len(judged)), judged)
+    axis.set_xticks([0, PARTLY, 0.5, FULLY, 1])
+    axis.set(xlabel="effect, as a ratio to the Transformer's", ylim=(len(judged) - 0.5, -0.5))
+    axis.grid(axis="y", visible=False)
+    said = "; ".join(
+        f"{name}: {word}" + (f", {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else "")
+        for name, (word, ratio) in judged.items()
+    )
+    return (
+        figure,
+        f"Ratios of effects with intervals, and borders at a quarter and three quarters. {said}.",
+    )
