@@ -5,7 +5,7 @@
 
 A claim leaves one output in its notebook: a line to read, and beside it a record under `MIME`.
 `collect` gathers the records of all notebooks; data/claims.json is that registry, rebuilt by
-`make notebooks`. `scoreboard` turns it into rows technique x metric x architecture.
+`make notebooks`.
 
 Nobody writes a verdict: `verdicts` computes it, from the claims of one technique and metric on the
 Transformer and on another architecture. In a notebook it is about the two models that run there.
@@ -14,10 +14,8 @@ Transformer and on another architecture. In a notebook it is about the two model
 import json
 import math
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from IPython.display import display
 
@@ -26,7 +24,7 @@ from tft_utils.files import DATA
 from tft_utils.stats import Estimate
 
 MIME = "application/vnd.tft.claim+json"
-REGISTRY = DATA / "claims.json"
+REGISTRY, SCOREBOARD = DATA / "claims.json", DATA / "scoreboard.json"
 BASIS = "transformer"  # the model whose effects others are compared with
 BETTER = ("higher", "lower")
 
@@ -47,12 +45,13 @@ def claim(
 ) -> None:
     """Asserts that an estimate is what the prose says, shows it, and registers it.
 
-    name: '<lesson>/<slug>', unique in the course. expect, tolerance: the prose's number and how far
-    the value may be from it; None: no prose speaks of this model, so nothing is asserted. The
-    environment variable TFT_CLAIMS=show shows every claim and asserts none. control: the same metric
-    where the technique should find nothing. better: 'higher' or 'lower', where the metric is a score of
-    its technique: then the distance from the control is the technique's effect, and a verdict follows
-    where the Transformer's effect is known. None: a fact, or a foundation that cannot fail.
+    name: '<lesson>/<slug>', unique in the course. architecture: the model's name, which may end in a
+    seed, 'mamba/1'. expect, tolerance: the prose's number and how far the value may be from it; None:
+    no prose speaks of this model, so nothing is asserted. The environment variable TFT_CLAIMS=show
+    shows every claim and asserts none. control: the same metric where the technique should find
+    nothing. better: 'higher' or 'lower', where the metric is a score of its technique: then the distance
+    from the control is the technique's effect, and a verdict follows where the Transformer's effect is
+    known. None: a fact, or a foundation that cannot fail.
     Errors: `AssertionError` when the value is out of tolerance, `ValueError` for a malformed claim.
     """
     _check_form(name, estimate, control, tolerance, better)
@@ -65,7 +64,7 @@ def claim(
     said = None
     if better:
         effect, key = verdicts.effect_of(estimate, control, better), (technique, metric)
-        if architecture == BASIS:
+        if architecture.partition("/")[0] == BASIS:
             _basis[key] = effect
         elif key in _basis:
             said = verdicts.verdict([effect], [_basis[key]])
@@ -132,7 +131,7 @@ def _shown(found: dict) -> str:
 
 
 # --------------------------------------------------------------------------------------------------
-# The registry and the scoreboard
+# The registry
 
 
 def collect(notebooks: Iterable[Path]) -> list[dict]:
@@ -163,73 +162,3 @@ def _refuse_twice(what: str, found: list, remedy: str) -> None:
 def registry_text(records: list[dict]) -> str:
     """The one text of a registry."""
     return json.dumps(records, indent=1, ensure_ascii=False) + "\n"
-
-
-class Row(NamedTuple):
-    """One line of the scoreboard: how well a technique works on one architecture."""
-
-    technique: str
-    metric: str
-    architecture: str
-    estimate: Estimate
-    control: Estimate
-    verdict: str | None  # None for the Transformer, and where it was not measured
-    ratio: Estimate | None
-    claim: str  # name of the claim that states it
-
-
-def scoreboard(registry: list[dict]) -> list[Row]:
-    """A row for each claim that is a score, in the registry's order."""
-    return [
-        Row(
-            r["technique"],
-            r["metric"],
-            r["architecture"],
-            _estimate(r),
-            _estimate(r["control"]),
-            r["verdict"],
-            _estimate(r["ratio"]) if r["ratio"] else None,
-            r["name"],
-        )
-        for r in registry
-        if r["better"]
-    ]
-
-
-def _estimate(found: dict) -> Estimate:
-    return Estimate(*(found[field] for field in Estimate._fields))
-
-
-def table(rows: list[Row]) -> str:
-    """The scoreboard in Markdown."""
-    head = (
-        "technique",
-        "metric",
-        "architecture",
-        "value [95 % interval]",
-        "n",
-        "control",
-        "ratio",
-        "verdict",
-    )
-    body = [
-        (
-            row.technique,
-            row.metric,
-            row.architecture,
-            _shown(row.estimate._asdict()),
-            f"{row.estimate.n}",
-            _shown(row.control._asdict()),
-            _shown(row.ratio._asdict()) if row.ratio else "",
-            row.verdict or "",
-        )
-        for row in rows
-    ]
-    lines = [head, ("---",) * len(head), *body]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-if __name__ == "__main__":
-    if not REGISTRY.is_file():
-        sys.exit(f"expected the registry {REGISTRY}, found none; run `make notebooks`")
-    print(table(scoreboard(json.loads(REGISTRY.read_text(encoding="utf-8")))), end="")

@@ -30,8 +30,9 @@ def digest(notebook: dict) -> str:
     """What the outputs depend on: the code cells, `tft_utils` and the shipped data."""
     code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
     found = hashlib.sha256(json.dumps(code).encode())
-    # Claims come out of the notebooks, so they cannot go into what the notebooks depend on.
-    data = [path for path in DATA.rglob("*") if path.is_file() and path != claims.REGISTRY]
+    # What comes out of the notebooks cannot go into what the notebooks depend on.
+    results = (claims.REGISTRY, claims.SCOREBOARD)
+    data = [path for path in DATA.rglob("*") if path.is_file() and path not in results]
     for path in sorted((ROOT / "tft_utils").rglob("*.py")) + sorted(data):
         if path.suffix != ".md":
             found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())

@@ -1,0 +1,153 @@
+"""The scoreboard: lessons run on any model, runs are kept and not repeated, rows join the seeds."""
+
+import json
+
+import nbformat
+import pytest
+
+from tft_utils.course import claims, notebooks, scoreboard, verdicts
+from tft_utils.stats import Estimate
+
+PARAMETERS = 'SCALE = "tiny"\nMODELS = ("transformer", "mamba")\nSEED = 0'
+CLAIMS = """
+from tft_utils.course.claims import claim
+from tft_utils.stats import Estimate
+
+(name,) = MODELS
+print("ran", file=open(LOG, "a"))
+for technique, better in (("lens", "higher"), ("no score", None)):
+    claim(f"toy/{technique}-{name}", Estimate(0.5, 20, 0.4, 0.6), 0.9, 0.1, technique=technique,
+          architecture=name, metric="share", control=Estimate(0.1, 20, 0.0, 0.2), better=better)
+"""
+FAILS = 'raise RuntimeError("expected a past, found none")'
+
+
+@pytest.fixture
+def lesson(tmp_path, monkeypatch):
+    """A lesson whose claims would fail if asserted, with a broken cell, and a log of its runs."""
+    monkeypatch.setattr(scoreboard, "RUNS", tmp_path / "build")
+    monkeypatch.setenv("TFT_CLAIMS", "show")
+    cell, cells = nbformat.v4.new_code_cell, []
+    for source in (
+        PARAMETERS,
+        f"LOG = {str(tmp_path / 'log')!r}",
+        CLAIMS,
+        FAILS,
+        "after = 1 + undefined",
+    ):
+        cells.append(cell(source))
+    cells[0]["id"], cells[3]["id"] = "parameters", "broken"
+    path = tmp_path / "99_toy.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
+    first = scoreboard.run(lesson, "mamba/1")
+    assert [(c["technique"], c["architecture"], c["value"]) for c in first["claims"]] == [
+        ("lens", "mamba/1", 0.5),
+        ("no score", "mamba/1", 0.5),
+    ]
+    assert first["failed"] == [
+        {"cell": "broken", "kind": "RuntimeError", "message": "expected a past, found none"}
+    ]
+    kept = scoreboard.run_file("tiny", lesson, "mamba/1")
+    assert json.loads(kept.read_text(encoding="utf-8")) == first
+    assert scoreboard.run(lesson, "mamba/1") == first
+    assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 1
+    notebook = notebooks.parse(lesson)
+    notebook["cells"][1]["source"] += "  # a change"
+    nbformat.write(notebook, lesson)
+    scoreboard.run(lesson, "mamba/1")
+    assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 2
+
+
+def test_parameters_are_set_behind_their_cell(lesson):
+    notebook = scoreboard.with_parameters(notebooks.parse(lesson), MODELS=("rwkv",), SEED=3)
+    values: dict = {}
+    for cell in notebook["cells"][:2]:
+        exec(cell["source"], values)
+    assert (values["SCALE"], values["MODELS"], values["SEED"]) == ("tiny", ("rwkv",), 3)
+    with pytest.raises(ValueError, match="expected a cell 'parameters' that sets MODEL, found none"):
+        scoreboard.with_parameters(notebooks.parse(lesson), MODEL="rwkv")
+
+
+@pytest.mark.parametrize("path", notebooks.all_notebooks(), ids=lambda path: path.stem)
+def test_every_lesson_is_a_function_of_its_parameters(path):
+    values: dict = {}
+    notebook = scoreboard.with_parameters(notebooks.parse(path), SCALE="small", MODELS=("rwkv",))
+    at = next(i for i, cell in enumerate(notebook["cells"]) if cell["id"] == "parameters")
+    for cell in notebook["cells"][at : at + 2]:
+        exec(cell["source"], values)
+    assert (values["SCALE"], values["MODELS"]) == ("small", ("rwkv",))
+
+
+def made(model: str, value: float, better: str | None = "higher", metric: str = "share") -> dict:
+    """A run with one claim."""
+    control = {"value": 0.1, "n": 20, "low": 0.05, "high": 0.15}
+    record = {"technique": "lens", "metric": metric, "architecture": model, "better": better}
+    record |= {"value": value, "n": 20, "low": value - 0.05, "high": value + 0.05, "control": control}
+    return {"lesson": "04_lenses", "claims": [record]}
+
+
+def test_rows_join_the_seeds_and_verdicts_compare_means_over_them():
+    values = {"transformer": 0.9, "transformer/1": 0.8, "mamba": 0.5, "mamba/1": 0.55, "lstm": 0.9}
+    rows = scoreboard.board([*(made(m, v) for m, v in values.items()), made("mamba", 0.3, None, "fact")])
+    by_name = {row["architecture"]: row for row in rows}
+    assert list(by_name) == ["transformer", "mamba", "lstm"]
+    assert {name: list(row["seeds"]) for name, row in by_name.items()} == {
+        "transformer": ["", "1"],
+        "mamba": ["", "1"],
+        "lstm": [""],
+    }
+    control = Estimate(0.1, 20, 0.05, 0.15)
+    effects = {
+        model: verdicts.effect_of(Estimate(v, 20, v - 0.05, v + 0.05), control, "higher")
+        for model, v in values.items()
+    }
+    basis = [effects["transformer"], effects["transformer/1"]]
+    word, ratio = verdicts.verdict([effects["mamba"], effects["mamba/1"]], basis)
+    assert (by_name["mamba"]["verdict"], by_name["mamba"]["ratio"]) == (word, ratio._asdict())
+    assert by_name["mamba"]["ratio"]["value"] == pytest.approx(0.425 / 0.75)
+    assert (by_name["transformer"]["verdict"], by_name["transformer"]["ratio"]) == (None, None)
+    assert by_name["mamba"]["seeds"]["1"]["effect"] == pytest.approx(effects["mamba/1"]._asdict())
+
+
+def test_a_score_given_twice_is_refused():
+    with pytest.raises(ValueError, match="expected one score of lens, share on mamba, found two"):
+        scoreboard.board([made("mamba", 0.5), made("mamba", 0.6)])
+
+
+def test_without_the_transformer_there_is_no_verdict():
+    (row,) = scoreboard.board([made("mamba", 0.5)])
+    assert (row["verdict"], row["ratio"]) == (None, None)
+
+
+def test_the_command_runs_all_and_writes_the_board(lesson, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "all_notebooks", lambda: [lesson])
+    monkeypatch.setattr(claims, "SCOREBOARD", tmp_path / "scoreboard.json")
+    scoreboard.main(["run", "transformer", "mamba"])
+    written = json.loads((tmp_path / "scoreboard.json").read_text(encoding="utf-8"))
+    assert [(r["architecture"], r["verdict"]) for r in written["rows"]] == [
+        ("mamba", "at least partly"),
+        ("transformer", None),
+    ]
+    assert "broken: RuntimeError: expected a past, found none" in capsys.readouterr().err
+
+
+def test_the_table_of_committed_claims_has_a_verdict_for_each_score(capsys):
+    scoreboard.main(["table"])
+    head, rule, *lines = capsys.readouterr().out.splitlines()
+    assert head.count("|") == rule.count("|") == 9
+    registry = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
+    verdict_of = {r["name"]: r["verdict"] for r in registry if r["better"]}
+    assert len(lines) == len(verdict_of) > 40
+    said = [line.split(" | ")[-1].strip(" |") for line in lines]
+    assert sorted(filter(None, said)) == sorted(filter(None, verdict_of.values()))
+
+
+def test_the_table_shows_means_over_seeds():
+    values = {"transformer": 0.9, "transformer/1": 0.9, "mamba": 0.5}
+    lines = scoreboard.table(scoreboard.board(made(m, v) for m, v in values.items())).splitlines()
+    assert lines[2] == "| lens | share | transformer | 2 | 0.9 | 0.1 |  |  |"
+    assert lines[3].startswith("| lens | share | mamba | 1 | 0.5 | 0.1 | 0.50 [")

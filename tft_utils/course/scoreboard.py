@@ -1,0 +1,207 @@
+"""The scoreboard: every lesson on every model, and a verdict for each technique on each architecture.
+
+    python -m tft_utils.course.scoreboard run MODEL ... [--lessons 02 04] [--scale tiny]
+    python -m tft_utils.course.scoreboard table             what the committed notebooks claim, as a table
+
+A lesson is a function of its parameters cell. Each run gives it one model ('mamba', or 'mamba/1' for
+another seed), shows its claims and asserts none, and leaves a file in build/scoreboard. A run whose
+lesson and package have not changed since is not repeated, so an interrupted call carries on. A cell that
+fails is recorded and stops nothing else. At the end all runs become data/scoreboard.json.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tft_utils import files
+from tft_utils.course import claims, notebooks, verdicts
+from tft_utils.stats import Estimate
+
+RUNS = files.ROOT / "build" / "scoreboard"
+AT_ONCE = 2  # runs side by side, a thread each
+LONGEST = 3600  # seconds a cell may take: a large model on a slow machine
+
+
+def run_file(scale: str, lesson: Path, model: str) -> Path:
+    """Where the run of a lesson on a model is kept."""
+    return RUNS / scale / lesson.stem / f"{model.replace('/', '~')}.json"
+
+
+def with_parameters(notebook: dict, **values) -> dict:
+    """The notebook with a cell behind its parameters cell that sets other values, as papermill does.
+
+    Errors: `ValueError` where it has no parameters cell, or that cell does not set one of the names.
+    """
+    from nbformat.v4 import new_code_cell
+
+    at = [i for i, cell in enumerate(notebook["cells"]) if cell["id"] == "parameters"]
+    given = notebook["cells"][at[0]]["source"] if at else ""
+    if unknown := [name for name in values if f"\n{name} = " not in f"\n{given}"]:
+        raise ValueError(
+            f"expected a cell 'parameters' that sets {', '.join(values)}, found none that sets "
+            f"{unknown[0]}; add it"
+        )
+    source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    notebook["cells"].insert(at[0] + 1, new_code_cell(source))
+    return notebook
+
+
+def run(lesson: Path, model: str, scale: str = "tiny") -> dict:
+    """Runs a lesson on one model: its claims, the first error of each kind, seconds; kept as a file.
+
+    The kernel asserts no claim. An `Unsupported` is what an architecture says it cannot do; what fails
+    because an earlier cell did (`NameError`) is not worth a record.
+    """
+    from nbclient import NotebookClient
+
+    notebook, path = notebooks.parse(lesson), run_file(scale, lesson, model)
+    fresh = notebooks.digest(notebook)
+    if path.is_file():
+        known = files.read_json(path, "delete it")
+        if known["digest"] == fresh:
+            return known
+    with_parameters(notebook, SCALE=scale, MODELS=(model,))
+    start = time.monotonic()
+    NotebookClient(
+        notebook,
+        timeout=LONGEST,
+        kernel_name="python3",
+        allow_errors=True,
+        record_timing=False,
+        resources={"metadata": {"path": str(lesson.parent)}},
+    ).execute()
+    shown = [(cell["id"], output) for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    failed = [
+        {"cell": cell, "kind": output["ename"], "message": output["evalue"]}
+        for cell, output in shown
+        if output["output_type"] == "error" and output["ename"] != "NameError"
+    ]
+    done = {
+        "lesson": lesson.stem,
+        "model": model,
+        "digest": fresh,
+        "seconds": round(time.monotonic() - start, 1),
+        "claims": [o["data"][claims.MIME] for _, o in shown if claims.MIME in o.get("data", {})],
+        "failed": failed,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace_file(path, lambda part: part.write_text(json.dumps(done, indent=1), encoding="utf-8"))
+    return done
+
+
+def board(runs: Iterable[dict]) -> list[dict]:
+    """Rows technique x metric x architecture from runs: each seed's effect, the ratio and the verdict.
+
+    Errors: `ValueError` where a technique and metric were scored twice on one model.
+    """
+    scores: dict[tuple, dict[str, dict]] = {}
+    for done in runs:
+        for record in done["claims"]:
+            if not record["better"]:
+                continue
+            architecture, _, seed = record["architecture"].partition("/")
+            of_seeds = scores.setdefault((record["technique"], record["metric"], architecture), {})
+            if seed in of_seeds:
+                raise ValueError(
+                    f"expected one score of {record['technique']}, {record['metric']} on "
+                    f"{record['architecture']}, found two; give one of them another metric"
+                )
+            of_seeds[seed] = record | {"lesson": done["lesson"]}
+    rows = []
+    for (technique, metric, architecture), of_seeds in scores.items():
+        basis = scores.get((technique, metric, claims.BASIS), {})
+        said = None
+        if basis and architecture != claims.BASIS:
+            said = verdicts.verdict(_effects(of_seeds), _effects(basis))
+        rows.append(
+            {
+                "technique": technique,
+                "metric": metric,
+                "architecture": architecture,
+                "lesson": next(iter(of_seeds.values()))["lesson"],
+                "seeds": {seed: _score(record) for seed, record in sorted(of_seeds.items())},
+                "ratio": said.ratio._asdict() if said and said.ratio else None,
+                "verdict": said.word if said else None,
+            }
+        )
+    return rows
+
+
+def _score(record: dict) -> dict:
+    effect = _effects({"": record})[0]
+    kept = {key: record[key] for key in ("value", "low", "high", "n", "control", "better")}
+    return kept | {"effect": effect._asdict()}
+
+
+def _effects(of_seeds: dict[str, dict]) -> list[Estimate]:
+    return [
+        verdicts.effect_of(_estimate(record), _estimate(record["control"]), record["better"])
+        for record in of_seeds.values()
+    ]
+
+
+def _estimate(record: dict) -> Estimate:
+    return Estimate(*(record[field] for field in Estimate._fields))
+
+
+def table(rows: Sequence[dict]) -> str:
+    """The board in Markdown: means over seeds of score and control, the ratio of effects, the verdict."""
+    head = ("technique", "metric", "architecture", "seeds", "score", "control", "ratio", "verdict")
+    body = []
+    for row in rows:
+        seeds, ratio = list(row["seeds"].values()), row["ratio"]
+        score, control = (
+            sum(values) / len(seeds)
+            for values in ([s["value"] for s in seeds], [s["control"]["value"] for s in seeds])
+        )
+        shown = f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]" if ratio else ""
+        names = (row["technique"], row["metric"], row["architecture"], f"{len(seeds)}")
+        body.append((*names, f"{score:.3g}", f"{control:.3g}", shown, row["verdict"] or ""))
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ("---",) * len(head), *body])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tft_utils.course.scoreboard",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("table", help="print the committed claims' verdicts")
+    command = verbs.add_parser("run", help="run lessons on models, and write the board")
+    command.add_argument("models", nargs="+", metavar="MODEL")
+    command.add_argument("--lessons", nargs="*", default=(), help="numbers, such as 02 04")
+    command.add_argument("--scale", default="tiny")
+    options = parser.parse_args(arguments)
+    if options.verb == "table":
+        registry = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
+        print(table(board([{"lesson": "", "claims": registry}])), end="")
+        return
+    lessons = [
+        path
+        for path in notebooks.all_notebooks()
+        if not options.lessons or path.name[:2] in options.lessons
+    ]
+    os.environ |= {"TFT_CLAIMS": "show", "OMP_NUM_THREADS": "1"}
+    work = [(lesson, model) for model in options.models for lesson in lessons]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        pending = [(job, pool.submit(run, *job, options.scale)) for job in work]
+        for i, ((lesson, model), future) in enumerate(pending):
+            done = future.result()
+            trouble = "".join(f"; {f['cell']}: {f['kind']}: {f['message']}" for f in done["failed"])
+            said = f"{len(done['claims'])} claims in {done['seconds']:.0f} s{trouble}"
+            print(f"{i + 1}/{len(work)} {lesson.stem} on {model}: {said}", file=sys.stderr)
+    runs = [files.read_json(path, "delete it") for path in sorted((RUNS / options.scale).rglob("*.json"))]
+    text = json.dumps({"scale": options.scale, "rows": board(runs)}, indent=1, ensure_ascii=False) + "\n"
+    target = claims.SCOREBOARD if options.scale == "tiny" else RUNS / f"{options.scale}.json"
+    files.replace_file(target, lambda part: part.write_text(text, encoding="utf-8"))
+    print(target)
+
+
+if __name__ == "__main__":
+    main()
