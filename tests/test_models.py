@@ -1009,3 +1009,15 @@ def test_every_text_is_read_and_written_in_a_named_encoding(room):
 def test_cuda_packages_are_not_imported_with_the_package(fresh_process):
     assert fresh_process["imported"] == []
     assert fresh_process["poison"] == ["mamba_ssm"], "the poison itself must work"
+
+
+@pytest.mark.parametrize("name", models.SCALES["tiny"])
+def test_an_untrained_twin_starts_where_training_does(name):
+    model = models.load(name)
+    twin = models.untrained(model, seed=3)
+    weights = twin.hf.state_dict()
+    assert weights.keys() == model.hf.state_dict().keys()
+    for key, value in training.build(name, 3).state_dict().items():
+        torch.testing.assert_close(weights[key], value, rtol=0, atol=0)
+    assert twin.tokenizer is model.tokenizer
+    assert not twin.hf.training

@@ -290,6 +290,14 @@ def load_models(names: Sequence[str] = PAIR, scale: str = "tiny", **options) -> 
     return {name: load(name, scale, **options) for name in names}
 
 
+def untrained(model: Model, seed: int = 0) -> Model:
+    """The same architecture, sizes and tokenizer with the random weights that training starts from."""
+    torch.manual_seed(seed)
+    hf = AutoModelForCausalLM.from_config(model.config, attn_implementation="eager")
+    prepare(hf)
+    return Model(hf.to(model.hf.device, model.hf.dtype).eval(), model.tokenizer)
+
+
 def _best_device() -> str:
     """CUDA, then Apple's MPS, then the CPU."""
     if torch.cuda.is_available():
