@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -103,6 +104,18 @@ def test_a_reader_of_other_models_can_have_claims_shown_and_not_asserted(shown, 
     monkeypatch.setenv("TFT_CLAIMS", "assert")
     with pytest.raises(AssertionError, match="expected 0.1"):
         claims.claim("a/b", FOUND, 0.1, 0.05, **COMMON)
+
+
+@pytest.mark.parametrize("changed", [{"SCALE": "small"}, {"SEED": 1}])
+def test_with_other_parameters_nothing_is_asserted(shown, monkeypatch, changed):
+    """The kernel's variables are the notebook's parameters."""
+    kernel = SimpleNamespace(user_ns={"SCALE": "tiny", "SEED": 0})
+    monkeypatch.setattr(claims, "get_ipython", lambda: kernel)
+    with pytest.raises(AssertionError, match="expected 0.1"):
+        claims.claim("a/b", FOUND, 0.1, 0.05, **COMMON)
+    kernel.user_ns |= changed
+    claims.claim("a/b", FOUND, 0.1, 0.05, **COMMON)
+    assert len(shown) == 1
 
 
 def test_numbers_of_other_libraries_become_json(shown):

@@ -43,22 +43,22 @@ def lesson(tmp_path, monkeypatch):
 
 
 def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
-    first = scoreboard.run(lesson, "mamba/1")
+    first = scoreboard.run(lesson, "mamba", 1)
     assert [(c["technique"], c["architecture"], c["value"]) for c in first["claims"]] == [
-        ("lens", "mamba/1", 0.5),
-        ("no score", "mamba/1", 0.5),
+        ("lens", "mamba", 0.5),
+        ("no score", "mamba", 0.5),
     ]
     assert first["failed"] == [
         {"cell": "broken", "kind": "RuntimeError", "message": "expected a past, found none"}
     ]
-    kept = scoreboard.run_file("tiny", lesson, "mamba/1")
+    kept = scoreboard.run_file(lesson, "mamba", 1, "tiny")
     assert json.loads(kept.read_text(encoding="utf-8")) == first
-    assert scoreboard.run(lesson, "mamba/1") == first
+    assert scoreboard.run(lesson, "mamba", 1) == first
     assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 1
     notebook = notebooks.parse(lesson)
     notebook["cells"][1]["source"] += "  # a change"
     nbformat.write(notebook, lesson)
-    scoreboard.run(lesson, "mamba/1")
+    scoreboard.run(lesson, "mamba", 1)
     assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 2
 
 
@@ -82,44 +82,46 @@ def test_every_lesson_is_a_function_of_its_parameters(path):
     assert (values["SCALE"], values["MODELS"]) == ("small", ("rwkv",))
 
 
-def made(model: str, value: float, better: str | None = "higher", metric: str = "share") -> dict:
+def made(model: str, seed: int, value: float, better: str | None = "higher") -> dict:
     """A run with one claim."""
     control = {"value": 0.1, "n": 20, "low": 0.05, "high": 0.15}
-    record = {"technique": "lens", "metric": metric, "architecture": model, "better": better}
+    record = {"technique": "lens", "metric": "share", "architecture": model, "better": better}
     record |= {"value": value, "n": 20, "low": value - 0.05, "high": value + 0.05, "control": control}
-    return {"lesson": "04_lenses", "claims": [record]}
+    return {"lesson": "04_lenses", "seed": seed, "claims": [record]}
 
 
 def test_rows_join_the_seeds_and_verdicts_compare_means_over_them():
-    values = {"transformer": 0.9, "transformer/1": 0.8, "mamba": 0.5, "mamba/1": 0.55, "lstm": 0.9}
-    rows = scoreboard.board([*(made(m, v) for m, v in values.items()), made("mamba", 0.3, None, "fact")])
+    values = {("transformer", 0): 0.9, ("transformer", 1): 0.8, ("mamba", 0): 0.5, ("mamba", 1): 0.55}
+    values["lstm", 0] = 0.9
+    runs = [made(model, seed, value) for (model, seed), value in values.items()]
+    rows = scoreboard.board([*runs, made("mamba", 0, 0.3, None)])
     by_name = {row["architecture"]: row for row in rows}
-    assert list(by_name) == ["transformer", "mamba", "lstm"]
-    assert {name: list(row["seeds"]) for name, row in by_name.items()} == {
-        "transformer": ["", "1"],
-        "mamba": ["", "1"],
-        "lstm": [""],
-    }
+    seeds = {"transformer": [0, 1], "mamba": [0, 1], "lstm": [0]}
+    assert {name: list(row["seeds"]) for name, row in by_name.items()} == seeds
     control = Estimate(0.1, 20, 0.05, 0.15)
     effects = {
-        model: verdicts.effect_of(Estimate(v, 20, v - 0.05, v + 0.05), control, "higher")
-        for model, v in values.items()
+        name: [
+            verdicts.effect_of(Estimate(v, 20, v - 0.05, v + 0.05), control, "higher")
+            for v in (values[name, seed] for seed in of_name)
+        ]
+        for name, of_name in seeds.items()
     }
-    basis = [effects["transformer"], effects["transformer/1"]]
-    word, ratio = verdicts.verdict([effects["mamba"], effects["mamba/1"]], basis)
+    word, ratio = verdicts.verdict(effects["mamba"], effects["transformer"])
     assert (by_name["mamba"]["verdict"], by_name["mamba"]["ratio"]) == (word, ratio._asdict())
     assert by_name["mamba"]["ratio"]["value"] == pytest.approx(0.425 / 0.75)
     assert (by_name["transformer"]["verdict"], by_name["transformer"]["ratio"]) == (None, None)
-    assert by_name["mamba"]["seeds"]["1"]["effect"] == pytest.approx(effects["mamba/1"]._asdict())
+    assert by_name["mamba"]["seeds"][1]["effect"] == pytest.approx(effects["mamba"][1]._asdict())
 
 
 def test_a_score_given_twice_is_refused():
-    with pytest.raises(ValueError, match="expected one score of lens, share on mamba, found two"):
-        scoreboard.board([made("mamba", 0.5), made("mamba", 0.6)])
+    with pytest.raises(
+        ValueError, match="one score of lens, share, mamba for seed 1, found two"
+    ):
+        scoreboard.board([made("mamba", 1, 0.5), made("mamba", 1, 0.6)])
 
 
 def test_without_the_transformer_there_is_no_verdict():
-    (row,) = scoreboard.board([made("mamba", 0.5)])
+    (row,) = scoreboard.board([made("mamba", 0, 0.5)])
     assert (row["verdict"], row["ratio"]) == (None, None)
 
 
@@ -147,7 +149,7 @@ def test_the_table_of_committed_claims_has_a_verdict_for_each_score(capsys):
 
 
 def test_the_table_shows_means_over_seeds():
-    values = {"transformer": 0.9, "transformer/1": 0.9, "mamba": 0.5}
-    lines = scoreboard.table(scoreboard.board(made(m, v) for m, v in values.items())).splitlines()
+    runs = [made("transformer", 0, 0.92), made("transformer", 1, 0.88), made("mamba", 0, 0.5)]
+    lines = scoreboard.table(scoreboard.board(runs)).splitlines()
     assert lines[2] == "| lens | share | transformer | 2 | 0.9 | 0.1 |  |  |"
-    assert lines[3].startswith("| lens | share | mamba | 1 | 0.5 | 0.1 | 0.50 [")
+    assert lines[3].startswith("| lens | share | mamba | 1 | 0.5 | 0.1 | ")

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from IPython import get_ipython
 from IPython.display import display
 
 from tft_utils.course import verdicts
@@ -27,6 +28,7 @@ MIME = "application/vnd.tft.claim+json"
 REGISTRY, SCOREBOARD = DATA / "claims.json", DATA / "scoreboard.json"
 BASIS = "transformer"  # the model whose effects others are compared with
 BETTER = ("higher", "lower")
+PARAMETERS = {"SCALE": "tiny", "SEED": 0}  # of the committed lessons
 
 _basis: dict[tuple[str, str], Estimate] = {}  # its effects in this process, by technique and metric
 
@@ -45,18 +47,18 @@ def claim(
 ) -> None:
     """Asserts that an estimate is what the prose says, shows it, and registers it.
 
-    name: '<lesson>/<slug>', unique in the course. architecture: the model's name, which may end in a
-    seed, 'mamba/1'. expect, tolerance: the prose's number and how far the value may be from it; None:
-    no prose speaks of this model, so nothing is asserted. The environment variable TFT_CLAIMS=show
-    shows every claim and asserts none. control: the same metric where the technique should find
-    nothing. better: 'higher' or 'lower', where the metric is a score of its technique: then the distance
-    from the control is the technique's effect, and a verdict follows where the Transformer's effect is
-    known. None: a fact, or a foundation that cannot fail.
+    name: '<lesson>/<slug>', unique in the course. architecture: the model's name. expect, tolerance: the
+    prose's number and how far the value may be from it; None: no prose speaks of this model. Asserted
+    is what prose speaks of: with a notebook's SCALE or SEED changed, or with the environment variable
+    TFT_CLAIMS=show, every claim is shown and none asserted. control: the same metric where the
+    technique should find nothing. better: 'higher' or 'lower', where the metric is a score of its
+    technique: then the distance from the control is the technique's effect, and a verdict follows where
+    the Transformer's effect is known. None: a fact, or a foundation that cannot fail.
     Errors: `AssertionError` when the value is out of tolerance, `ValueError` for a malformed claim.
     """
     _check_form(name, estimate, control, tolerance, better)
     value = float(estimate.value)
-    if expect is not None and os.environ.get("TFT_CLAIMS") != "show":
+    if expect is not None and _is_what_prose_speaks_of():
         assert abs(value - expect) <= tolerance + 1e-12, (  # 1 - 0.95 is a little more than 0.05
             f"{name}: expected {expect:.4g} within {tolerance:.2g}, found {value:.4g}; correct the "
             "prose if the new number is right, or find out what changed"
@@ -64,7 +66,7 @@ def claim(
     said = None
     if better:
         effect, key = verdicts.effect_of(estimate, control, better), (technique, metric)
-        if architecture.partition("/")[0] == BASIS:
+        if architecture == BASIS:
             _basis[key] = effect
         elif key in _basis:
             said = verdicts.verdict([effect], [_basis[key]])
@@ -83,6 +85,14 @@ def claim(
     }
     # One bundle: no front end knows the record's type, so each of them shows the text.
     display({"text/plain": _line(record), MIME: record}, raw=True)
+
+
+def _is_what_prose_speaks_of() -> bool:
+    """Whether the notebook runs with the parameters that its prose was written for."""
+    shell = get_ipython()
+    given = shell.user_ns if shell else {}
+    chosen = {name: given.get(name, value) for name, value in PARAMETERS.items()}
+    return chosen == PARAMETERS and os.environ.get("TFT_CLAIMS") != "show"
 
 
 def _check_form(

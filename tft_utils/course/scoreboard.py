@@ -1,15 +1,16 @@
 """The scoreboard: every lesson on every model, and a verdict for each technique on each architecture.
 
-    python -m tft_utils.course.scoreboard run MODEL ... [--lessons 02 04] [--scale tiny]
+    python -m tft_utils.course.scoreboard run MODEL ... [--seeds 0 1] [--lessons 02 04]
     python -m tft_utils.course.scoreboard table             what the committed notebooks claim, as a table
 
-A lesson is a function of its parameters cell. Each run gives it one model ('mamba', or 'mamba/1' for
-another seed), shows its claims and asserts none, and leaves a file in build/scoreboard. A run whose
-lesson and package have not changed since is not repeated, so an interrupted call carries on. A cell that
-fails is recorded and stops nothing else. At the end all runs become data/scoreboard.json.
+A lesson is a function of its parameters cell. Each run gives it one model of one seed, shows its claims
+and asserts none, and leaves a file in build/scoreboard. A run whose lesson and package have not changed
+since is not repeated, so an interrupted call carries on. A cell that fails is recorded and stops nothing
+else. At the end all runs become data/scoreboard.json.
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -27,9 +28,9 @@ AT_ONCE = 2  # runs side by side, a thread each
 LONGEST = 3600  # seconds a cell may take: a large model on a slow machine
 
 
-def run_file(scale: str, lesson: Path, model: str) -> Path:
+def run_file(lesson: Path, model: str, seed: int, scale: str) -> Path:
     """Where the run of a lesson on a model is kept."""
-    return RUNS / scale / lesson.stem / f"{model.replace('/', '~')}.json"
+    return RUNS / scale / lesson.stem / f"{model}-{seed}.json"
 
 
 def with_parameters(notebook: dict, **values) -> dict:
@@ -51,7 +52,7 @@ def with_parameters(notebook: dict, **values) -> dict:
     return notebook
 
 
-def run(lesson: Path, model: str, scale: str = "tiny") -> dict:
+def run(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> dict:
     """Runs a lesson on one model: its claims, the first error of each kind, seconds; kept as a file.
 
     The kernel asserts no claim. An `Unsupported` is what an architecture says it cannot do; what fails
@@ -59,13 +60,13 @@ def run(lesson: Path, model: str, scale: str = "tiny") -> dict:
     """
     from nbclient import NotebookClient
 
-    notebook, path = notebooks.parse(lesson), run_file(scale, lesson, model)
+    notebook, path = notebooks.parse(lesson), run_file(lesson, model, seed, scale)
     fresh = notebooks.digest(notebook)
     if path.is_file():
         known = files.read_json(path, "delete it")
         if known["digest"] == fresh:
             return known
-    with_parameters(notebook, SCALE=scale, MODELS=(model,))
+    with_parameters(notebook, SCALE=scale, MODELS=(model,), SEED=seed)
     start = time.monotonic()
     NotebookClient(
         notebook,
@@ -84,6 +85,7 @@ def run(lesson: Path, model: str, scale: str = "tiny") -> dict:
     done = {
         "lesson": lesson.stem,
         "model": model,
+        "seed": seed,
         "digest": fresh,
         "seconds": round(time.monotonic() - start, 1),
         "claims": [o["data"][claims.MIME] for _, o in shown if claims.MIME in o.get("data", {})],
@@ -99,19 +101,17 @@ def board(runs: Iterable[dict]) -> list[dict]:
 
     Errors: `ValueError` where a technique and metric were scored twice on one model.
     """
-    scores: dict[tuple, dict[str, dict]] = {}
+    scores: dict[tuple, dict[int, dict]] = {}
     for done in runs:
-        for record in done["claims"]:
-            if not record["better"]:
-                continue
-            architecture, _, seed = record["architecture"].partition("/")
-            of_seeds = scores.setdefault((record["technique"], record["metric"], architecture), {})
-            if seed in of_seeds:
+        for record in filter(lambda record: record["better"], done["claims"]):
+            key = (record["technique"], record["metric"], record["architecture"])
+            of_seeds = scores.setdefault(key, {})
+            if done["seed"] in of_seeds:
                 raise ValueError(
-                    f"expected one score of {record['technique']}, {record['metric']} on "
-                    f"{record['architecture']}, found two; give one of them another metric"
+                    f"expected one score of {', '.join(key)} for seed {done['seed']}, found two; "
+                    "give one of them another metric"
                 )
-            of_seeds[seed] = record | {"lesson": done["lesson"]}
+            of_seeds[done["seed"]] = record | {"lesson": done["lesson"]}
     rows = []
     for (technique, metric, architecture), of_seeds in scores.items():
         basis = scores.get((technique, metric, claims.BASIS), {})
@@ -133,12 +133,12 @@ def board(runs: Iterable[dict]) -> list[dict]:
 
 
 def _score(record: dict) -> dict:
-    effect = _effects({"": record})[0]
+    effect = _effects({0: record})[0]
     kept = {key: record[key] for key in ("value", "low", "high", "n", "control", "better")}
     return kept | {"effect": effect._asdict()}
 
 
-def _effects(of_seeds: dict[str, dict]) -> list[Estimate]:
+def _effects(of_seeds: dict[int, dict]) -> list[Estimate]:
     return [
         verdicts.effect_of(_estimate(record), _estimate(record["control"]), record["better"])
         for record in of_seeds.values()
@@ -175,12 +175,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbs.add_parser("table", help="print the committed claims' verdicts")
     command = verbs.add_parser("run", help="run lessons on models, and write the board")
     command.add_argument("models", nargs="+", metavar="MODEL")
+    command.add_argument("--seeds", nargs="+", type=int, default=[0])
     command.add_argument("--lessons", nargs="*", default=(), help="numbers, such as 02 04")
     command.add_argument("--scale", default="tiny")
     options = parser.parse_args(arguments)
     if options.verb == "table":
         registry = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
-        print(table(board([{"lesson": "", "claims": registry}])), end="")
+        print(table(board([{"lesson": "", "seed": 0, "claims": registry}])), end="")
         return
     lessons = [
         path
@@ -188,14 +189,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.lessons or path.name[:2] in options.lessons
     ]
     os.environ |= {"TFT_CLAIMS": "show", "OMP_NUM_THREADS": "1"}
-    work = [(lesson, model) for model in options.models for lesson in lessons]
+    work = list(itertools.product(lessons, options.models, options.seeds))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         pending = [(job, pool.submit(run, *job, options.scale)) for job in work]
-        for i, ((lesson, model), future) in enumerate(pending):
+        for i, ((lesson, model, seed), future) in enumerate(pending):
             done = future.result()
             trouble = "".join(f"; {f['cell']}: {f['kind']}: {f['message']}" for f in done["failed"])
             said = f"{len(done['claims'])} claims in {done['seconds']:.0f} s{trouble}"
-            print(f"{i + 1}/{len(work)} {lesson.stem} on {model}: {said}", file=sys.stderr)
+            print(f"{i + 1}/{len(work)} {lesson.stem} on {model}, seed {seed}: {said}", file=sys.stderr)
     runs = [files.read_json(path, "delete it") for path in sorted((RUNS / options.scale).rglob("*.json"))]
     text = json.dumps({"scale": options.scale, "rows": board(runs)}, indent=1, ensure_ascii=False) + "\n"
     target = claims.SCOREBOARD if options.scale == "tiny" else RUNS / f"{options.scale}.json"
