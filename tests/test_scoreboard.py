@@ -114,9 +114,7 @@ def test_rows_join_the_seeds_and_verdicts_compare_means_over_them():
 
 
 def test_a_score_given_twice_is_refused():
-    with pytest.raises(
-        ValueError, match="one score of lens, share, mamba for seed 1, found two"
-    ):
+    with pytest.raises(ValueError, match="one score of lens, share, mamba for seed 1, found two"):
         scoreboard.board([made("mamba", 1, 0.5), made("mamba", 1, 0.6)])
 
 
