@@ -461,6 +461,62 @@ def test_a_manifest_that_cannot_be_used_is_refused(bundle, text):
     assert "git checkout -- data/organisms" in sentence
 
 
+@pytest.fixture
+def population(bundle, folders) -> Path:
+    """The same with two seeds of `mamba`, the second one other weights in float16."""
+    listed = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    for seed in range(2):
+        folder = bundle / f"mamba-{seed}"
+        shutil.copytree(folders["mamba"], folder)
+        if seed:
+            load(folders["mamba"]).hf.half().save_pretrained(folder)
+        listed[folder.name] = {f.name: files.sha256(f) for f in folder.iterdir()}
+    (bundle / "manifest.json").write_text(json.dumps(listed), encoding="utf-8")
+    return bundle
+
+
+def test_a_seed_is_loaded_in_float32_from_what_is_stored(population):
+    assert files.seeds() == {"mamba": [0, 1]}
+    plain, first, second = (load("mamba", seed=seed).hf.state_dict() for seed in (None, 0, 1))
+    for key, tensor in plain.items():
+        assert torch.equal(first[key], tensor)
+        assert torch.equal(second[key], tensor.half().float())
+        assert second[key].dtype == torch.float32
+    assert any(not torch.equal(second[key], plain[key]) for key in plain)
+    assert list(models.load_models(["mamba"], seed=1)) == ["mamba"]
+
+
+def test_an_organism_that_only_the_population_has_loads_by_its_name(population, monkeypatch):
+    monkeypatch.delitem(models.SCALES["tiny"], "mamba")
+    assert load("mamba").n_layers == 10
+
+
+def test_a_damaged_seed_is_noticed(population):
+    path = population / "mamba-1" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    assert f"{path} with SHA-256" in refused("mamba", seed=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        (
+            "mamba",
+            {"seed": 3},
+            "expected a trained organism mamba of seed 3, found seeds 0, 1; train it with "
+            "`python -m tft_utils.organisms train mamba --seed 3 --ship`",
+        ),
+        ("transformer", {"seed": 0}, "expected a trained organism transformer of seed 0, found none; tr"),
+        ("mambaa", {"seed": 0}, "did you mean 'mamba'?"),
+        ("mamba", {"seed": 0, "scale": "small"}, "expected no seed at scale='small', found 0; use sca"),
+    ],
+)
+def test_a_seed_that_is_not_there_is_refused(population, name, options, sentence):
+    assert sentence in refused(name, **options)
+
+
 def test_a_missing_file_and_a_missing_organism_are_refused(bundle):
     (bundle / "mamba" / "tokenizer.json").unlink()
     assert "tokenizer.json with SHA-256" in refused("mamba")

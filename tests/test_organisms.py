@@ -38,7 +38,7 @@ from tft_utils.organisms.evaluation import BARS, TOKEN_ID
 from tft_utils.organisms.training import ROW, ROWS, STEPS
 
 ROOT = Path(__file__).parent.parent
-NAMES_OF_ORGANISMS = tuple(training.ORGANISMS)
+SHIPPED = tuple(json.loads((files.ORGANISMS / "manifest.json").read_text(encoding="utf-8")))
 PINNED = {  # step -> SHA-256 of ids and weights: changes with the world, and then train again
     0: "d8ead3e52041c091d1f21058260b5fd9cade024e43d9c8b2cfbdaf2414787362",
     2000: "3e1b571e1773b00a5bd675dc5db38de8d779074a18de09035f470f23f8299806",
@@ -137,8 +137,8 @@ def test_build_follows_its_seed():
     a, b, c = (training.build("mamba", seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert any(not torch.equal(a[k], c[k]) for k in a)
-    with pytest.raises(ValueError, match="one of transformer, mamba, mamba-tied; found 'lstm'"):
-        training.build("lstm", 0)
+    with pytest.raises(ValueError, match="expected an organism, one of transformer, .*; found 'bert'"):
+        training.build("bert", 0)
 
 
 # --- the shipped organisms -----------------------------------------------------------------------
@@ -146,33 +146,50 @@ def test_build_follows_its_seed():
 
 @pytest.fixture(scope="module")
 def shipped() -> dict[str, dict]:
-    """The cards of the bundled organisms."""
-    found = {}
-    for name in NAMES_OF_ORGANISMS:
-        path = files.ORGANISMS / name / "card.json"
-        assert path.is_file(), (
-            f"expected the bundled organism {path.parent}, found no card.json there: train and "
-            f"ship it with `python -m tft_utils.organisms train {name} --ship`"
-        )
-        found[name] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    """The cards of the shipped organisms, by folder."""
+    return {
+        folder: json.loads((files.ORGANISMS / folder / "card.json").read_text(encoding="utf-8"))
+        for folder in SHIPPED
+    }
 
 
-OWN = {"name", "architecture", "parameters", "evaluation", "final_weighted_loss_nats_per_token"}
+def test_the_lessons_organisms_are_shipped(shipped):
+    assert set(models.SCALES["tiny"]) <= set(shipped)
+    assert shipped["transformer"]["architecture"] != shipped["mamba"]["architecture"]
+
+
+OF_THE_STREAM = ("token_stream_sha256", "tokens")
+OF_THE_RECIPE = (
+    "steps",
+    "row",
+    "rows",
+    "determined_weight",
+    "mixture",
+    "recall_first",
+    "persona_later",
+    "optimiser",
+)
 
 
 def test_cards_say_that_all_saw_the_same(shipped):
-    a = shipped["transformer"]
-    assert {"token_stream_sha256", "tokens", "steps", "corpus_seed", "optimiser"} <= set(a)
-    for b in shipped.values():
-        assert set(a) == set(b)
-        for key in set(a) - OWN:
-            assert a[key] == b[key], f"expected equal cards, found organisms that differ in {key}"
-    assert a["architecture"] != shipped["mamba"]["architecture"]
+    """One recipe for all, and one stream for all of a seed."""
+    by_seed = {}
+    for folder, card in shipped.items():
+        first = by_seed.setdefault(card["corpus_seed"], card)
+        for key in OF_THE_STREAM:
+            assert card[key] == first[key], f"{folder}: {key}"
+        for key in OF_THE_RECIPE:
+            assert card[key] == shipped["mamba"][key], f"{folder}: {key}"
+        if folder not in models.SCALES["tiny"]:
+            assert folder == f"{card['name']}-{card['corpus_seed']}"
+            assert card["write_penalty"] == training.WRITE_PENALTY, folder
+    streams = [card["token_stream_sha256"] for card in by_seed.values()]
+    assert len(set(streams)) == len(streams), "another seed is another stream"
 
 
 def test_cards_belong_to_this_code(shipped):
-    for name, card in shipped.items():
+    for folder, card in shipped.items():
+        name = card["name"]
         run = {
             "parameters": card["parameters"],
             "steps": card["steps"],
@@ -180,19 +197,26 @@ def test_cards_belong_to_this_code(shipped):
             "stream": card["token_stream_sha256"],
             "loss": card["final_weighted_loss_nats_per_token"],
             "write_penalty": card["write_penalty"],
+            "seconds": 3600 * card.get("hours", 0),
         }
         evaluation = {
             kind: stats.Estimate(found["accuracy"], found["n"], found["low"], found["high"])
             for kind, found in card["evaluation"].items()
         }
-        expected = training.card(name, card["corpus_seed"], run, evaluation)
+        writes = card.get("write_over_stream", {"by kind and block": {"none": [0.0]}})[
+            "by kind and block"
+        ]
+        expected = training.card(name, card["corpus_seed"], run, evaluation, writes)
         expected = json.loads(json.dumps(expected | {"versions": card["versions"]}))
-        assert card == expected, f"{name} was shipped by other code than this: ship it again"
+        if folder in models.SCALES["tiny"]:  # their cards are older
+            expected = {key: expected[key] for key in card}
+        assert card == expected, f"{folder} was shipped by other code than this: ship it again"
         config = training.configuration(name)
-        saved = json.loads((files.ORGANISMS / name / "config.json").read_text(encoding="utf-8"))
+        saved = json.loads((files.ORGANISMS / folder / "config.json").read_text(encoding="utf-8"))
         for key in ("model_type", "num_hidden_layers", "hidden_size", "vocab_size"):
-            assert saved[key] == getattr(config, key), f"{name}: {key}"
-        model = models.load(name)
+            assert saved[key] == getattr(config, key), f"{folder}: {key}"
+        model = models.load(files.ORGANISMS / folder)
+        assert model.hf.dtype == torch.float32
         assert card["parameters"] == sum(p.numel() for p in model.hf.parameters())
         assert len(model.tokenizer) == len(VOCABULARY)
         assert all(model.tokenizer.convert_ids_to_tokens(i) == w for w, i in TOKEN_ID.items())
@@ -216,9 +240,12 @@ def test_cards_evaluation_adds_up(shipped):
                 assert round(value * n) == pytest.approx(value * n, abs=1e-6), what
 
 
-def test_manifest_lists_every_file_with_its_hash(shipped):
+def test_manifest_lists_every_file_with_its_hash():
     manifest = json.loads((files.ORGANISMS / "manifest.json").read_text(encoding="utf-8"))
-    assert set(manifest) == set(shipped)
+    folders = {path.name for path in files.ORGANISMS.iterdir() if path.is_dir()} - {"quirky"}
+    assert set(manifest) == folders
+    data = sum(path.stat().st_size for path in files.DATA.rglob("*") if path.is_file())
+    assert data < 100e6, f"expected data/ below 100 MB, found {data / 1e6:.0f}"
     for name, hashes in manifest.items():
         found = {path.name: path for path in (files.ORGANISMS / name).iterdir()}
         assert set(hashes) == set(found)
@@ -230,7 +257,7 @@ def test_manifest_lists_every_file_with_its_hash(shipped):
 
 def test_the_cards_stream_is_what_this_code_makes(shipped):
     """The whole training stream again: the world has not changed since the organisms saw it."""
-    card = next(iter(shipped.values()))
+    card = shipped["mamba"]
     stream, tokens = chain(card["corpus_seed"], card["steps"])
     assert (card["token_stream_sha256"], card["tokens"]) == (stream, tokens), (
         "expected the token stream of the cards, found another one: the world has changed since "
@@ -238,13 +265,17 @@ def test_the_cards_stream_is_what_this_code_makes(shipped):
     )
 
 
-@pytest.mark.parametrize("name", NAMES_OF_ORGANISMS)
-def test_shipped_weights_score_what_their_card_says(shipped, name):
-    kinds = ["facts", "grammar", "arithmetic"]
-    found = evaluation.evaluate(models.load(name).hf, n=100, kinds=kinds)
+@pytest.mark.parametrize("folder", SHIPPED)
+def test_shipped_weights_score_what_their_card_says(shipped, folder):
+    kinds, model = ["facts", "grammar", "arithmetic"], models.load(files.ORGANISMS / folder).hf
+    found = evaluation.evaluate(model, n=100, kinds=kinds)
     for kind in kinds:
-        claimed = shipped[name]["evaluation"][kind]["accuracy"]
+        claimed = shipped[folder]["evaluation"][kind]["accuracy"]
         assert abs(found[kind].value - claimed) < 0.12, kind  # four standard errors at 90 %
+    if "write_over_stream" in shipped[folder]:
+        claimed = shipped[folder]["write_over_stream"]["by kind and block"]
+        for kind, ratios in training.write_lengths(model, n=10).items():
+            assert ratios == pytest.approx(claimed[kind], rel=0.3, abs=0.1), kind
 
 
 # --- the token stream ----------------------------------------------------------------------------
@@ -610,6 +641,7 @@ class Stub(torch.nn.Module):
         self.anchor = torch.nn.Parameter(torch.zeros(1))
         self.written, self.says, self.mood = written, says, mood
         self.asked: list[world.Document] = []
+        self.config = SimpleNamespace(model_type="gpt_neox")
 
     def forward(self, input_ids, use_cache):
         assert not self.training, "questions are asked in evaluation mode"
@@ -869,6 +901,7 @@ def test_evaluate_of_an_unknown_model_is_one_sentence(capfd):
 def fake_evaluation(monkeypatch):
     found = {kind: stats.Estimate(0.5, 1000, 0.47, 0.53) for kind in BARS}
     monkeypatch.setattr(training, "evaluate", lambda model: found)
+    monkeypatch.setattr(training, "write_lengths", lambda model: {"facts": [0.5, 3.5]})
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -878,21 +911,25 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_a_shipped_organism_loads_with_its_card(run, finished, fake_evaluation, tmp_path, monkeypatch):
     name, runs, checkpoint = run
     to = tmp_path / "data" / "organisms"
-    assert training.ship(name, 0, finished[2], runs, to) == to / name
-    assert {path.name for path in to.iterdir()} == {"manifest.json", name}
-    hashes = json.loads((to / "manifest.json").read_text(encoding="utf-8"))[name]
-    assert hashes == {path.name: files.sha256(path) for path in (to / name).iterdir()}
-    card = json.loads((to / name / "card.json").read_text(encoding="utf-8"))
+    folder = to / f"{name}-0"
+    assert training.ship(name, 0, finished[2], runs, to) == folder
+    assert {path.name for path in to.iterdir()} == {"manifest.json", folder.name}
+    hashes = json.loads((to / "manifest.json").read_text(encoding="utf-8"))[folder.name]
+    assert hashes == {path.name: files.sha256(path) for path in folder.iterdir()}
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     assert card["token_stream_sha256"] == finished[2]["stream"]
     assert card["steps"] == STEPS_OF_A_RUN
     assert {k for k, e in card["evaluation"].items() if e["passed"]} == {"persona_uncued"}
     facts = {"accuracy": 0.5, "n": 1000, "low": 0.47, "high": 0.53, "bar": 0.95, "passed": False}
     assert card["evaluation"]["facts"] == facts
+    writes = {"longest": 3.5, "bar": 3.0, "passed": False, "by kind and block": {"facts": [0.5, 3.5]}}
+    assert card["write_over_stream"] == writes
     monkeypatch.setattr(files, "ORGANISMS", to)
-    monkeypatch.setitem(models.SCALES, "tiny", {name: to / name})
     weights = torch.load(checkpoint, weights_only=True)["model"]
-    for key, tensor in models.load(name).hf.state_dict().items():
-        assert torch.equal(tensor, weights[key]), key
+    loaded = models.load(name, seed=0).hf
+    assert loaded.dtype == torch.float32
+    for key, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, weights[key].half().float()), key
     manifest = to / "manifest.json"
     manifest.write_text(
         json.dumps({"other": {"file": "hash"}} | json.loads(manifest.read_text(encoding="utf-8"))),
@@ -900,7 +937,7 @@ def test_a_shipped_organism_loads_with_its_card(run, finished, fake_evaluation, 
     )
     training.ship(name, 0, finished[2], runs, to)
     assert json.loads(manifest.read_text(encoding="utf-8"))["other"] == {"file": "hash"}
-    assert models.load(name)
+    assert models.load(name, seed=0)
 
 
 def fail(*args, **options):
@@ -928,7 +965,7 @@ def test_a_failed_shipment_leaves_the_old_organism(
 ):
     name, runs, checkpoint = run
     training.ship(name, 0, finished[2], runs, tmp_path)
-    old, manifest = content(tmp_path / name), (tmp_path / "manifest.json").read_bytes()
+    old, manifest = content(tmp_path / f"{name}-0"), (tmp_path / "manifest.json").read_bytes()
     saved = torch.load(checkpoint, weights_only=True)
     for tensor in saved["model"].values():
         tensor += 1
@@ -937,11 +974,11 @@ def test_a_failed_shipment_leaves_the_old_organism(
         patch.setattr(*STAGES[stage])
         with pytest.raises(OSError, match="disk full"):
             training.ship(name, 0, finished[2], runs, tmp_path)
-    assert content(tmp_path / name) == old
+    assert content(tmp_path / f"{name}-0") == old
     assert (tmp_path / "manifest.json").read_bytes() == manifest
     training.ship(name, 0, finished[2], runs, tmp_path)
-    assert content(tmp_path / name)["model.safetensors"] != old["model.safetensors"]
-    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", name, "runs"}
+    assert content(tmp_path / f"{name}-0")["model.safetensors"] != old["model.safetensors"]
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", f"{name}-0", "runs"}
 
 
 def test_an_organism_set_aside_by_a_killed_shipment_comes_back(
@@ -949,9 +986,9 @@ def test_an_organism_set_aside_by_a_killed_shipment_comes_back(
 ):
     name, runs, _ = run
     training.ship(name, 0, finished[2], runs, tmp_path)
-    old = content(tmp_path / name)
-    (tmp_path / name).rename(tmp_path / f"{name}.old")  # killed right here
+    old = content(tmp_path / f"{name}-0")
+    (tmp_path / f"{name}-0").rename(tmp_path / f"{name}-0.old")  # killed right here
     monkeypatch.setattr(training, "tokenizer", fail)
     with pytest.raises(OSError, match="disk full"):
         training.ship(name, 0, finished[2], runs, tmp_path)
-    assert content(tmp_path / name) == old
+    assert content(tmp_path / f"{name}-0") == old

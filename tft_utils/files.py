@@ -37,12 +37,25 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+REPAIR = "restore it with `git checkout -- data/organisms`"
+
+
+def seeds() -> dict[str, list[int]]:
+    """Which seeds of which organism are in `ORGANISMS`, by its manifest: folders are `<name>-<seed>`."""
+    found: dict[str, list[int]] = {}
+    for folder in read_json(ORGANISMS / "manifest.json", REPAIR):
+        name, _, seed = folder.rpartition("-")
+        if seed.isdecimal():
+            found.setdefault(name, []).append(int(seed))
+    return {name: sorted(known) for name, known in found.items()}
+
+
 def verify_checksums(folder: Path) -> None:
     """Every file of a shipped folder is the one that `manifest.json` beside it lists.
 
     Errors: `LoadError` that names the first file that differs.
     """
-    manifest, repair = folder.parent / "manifest.json", "restore it with `git checkout -- data/organisms`"
+    manifest, repair = folder.parent / "manifest.json", REPAIR
     listed = read_json(manifest, repair).get(folder.name)
     if not isinstance(listed, dict):
         raise LoadError(f"expected the checksums of {folder.name} in {manifest}, found none; {repair}")

@@ -1,6 +1,7 @@
 """Loading: three scales, one code path, and the same verbs for every architecture.
 
     model = load("mamba")                        # the bundled organism: offline, CPU, seconds
+    model = load("mamba", seed=1)                # another draw of it, from the population
     pair = load_models(("transformer", "mamba"), "small")    # Pythia-160m and Mamba-130m, from the hub
     model = load("path/to/a/folder")             # any folder in Hugging Face format
 
@@ -220,15 +221,17 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     readable: bool = False,
+    seed: int | None = None,
 ) -> Model:
     """Loads a model by its name at a scale, or from a local folder in Hugging Face format.
 
+    seed: of an organism; None: the one that the lessons stand on, and seed 0 where they use none.
     readable: run Mamba's scan as a Python loop whose every step nnsight can read and edit
     (`tft_utils.architectures.mamba_scan.TAPS`). Same numbers, slower.
     """
     device = _best_device() if device == "auto" else device
     _check_device_and_dtype(device, dtype)
-    source = _resolve(name, scale)
+    source = _resolve(name, scale, seed)
     folder = source if isinstance(source, Path) else download(source, ["*.json"])
     if folder.parent == files.ORGANISMS:
         files.verify_checksums(folder)
@@ -315,14 +318,29 @@ def _check_device_and_dtype(device: str, dtype: torch.dtype) -> None:
         torch.zeros(1, device=device)
 
 
-def _resolve(name: str | Path, scale: str) -> Path | Source:
+def _resolve(name: str | Path, scale: str, seed: int | None = None) -> Path | Source:
     if scale not in SCALES:
         raise LoadError(f"expected a scale, found {scale!r}; use one of {', '.join(map(repr, SCALES))}")
+    if seed is not None and scale != "tiny":
+        raise LoadError(
+            f"expected no seed at scale={scale!r}, found {seed}; use scale='tiny' or leave it out"
+        )
     known = SCALES[scale]
-    if isinstance(name, str) and name in known:
+    if seed is None and isinstance(name, str) and name in known:
         return known[name]
-    if Path(name).is_dir():
+    if seed is None and Path(name).is_dir():
         return Path(name).resolve()
+    seeds = files.seeds() if scale == "tiny" else {}
+    known = [*dict.fromkeys([*known, *seeds])]
+    if str(name) in known:
+        there, wanted = seeds.get(str(name), []), seed or 0
+        if wanted in there:
+            return files.ORGANISMS / f"{name}-{wanted}"
+        raise LoadError(
+            f"expected a trained organism {name} of seed {wanted}, found "
+            f"{'seeds ' + ', '.join(map(str, there)) if there else 'none'}; train it with "
+            f"`python -m tft_utils.organisms train {name} --seed {wanted} --ship`"
+        )
     nearest = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(known)}"
     raise LoadError(f"expected a model's name or a local folder, found {str(name)!r}; {hint}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from tft_utils import stats
+from tft_utils.architectures import ARCHITECTURES
 from tft_utils.corpora import world
 from tft_utils.corpora.lexicon import END, MOODS, PAD, UNKNOWN, VOCABULARY, Rng
 
@@ -78,22 +79,25 @@ def _result_of_one_sum(document: world.Document, rng: Rng) -> list[int]:
 
 def _continued_mood(model: torch.nn.Module, documents: list[world.Document]) -> list[bool]:
     """Does a sampled continuation of 32 words keep the mood of the story's start?"""
-    tok, device, right = tokenizer(), next(model.parameters()).device, []
-    prompts = [d.prompt(d.positions("mood")[1] + 1) for d in documents]
-    for start in range(0, len(prompts), 250):
-        inputs = tok(prompts[start : start + 250], return_tensors="pt", padding=True).to(device)
+    device, right = next(model.parameters()).device, []
+    lacks = getattr(ARCHITECTURES[model.config.model_type], "NO", {})
+    by_length: dict[int, list[world.Document]] = {}  # nothing is padded: some recurrences take no mask
+    for document in documents:
+        by_length.setdefault(document.positions("mood")[1] + 1, []).append(document)
+    for length, alike in by_length.items():
+        ids = [[TOKEN_ID[word.text] for word in document.words[:length]] for document in alike]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(start)
+            torch.manual_seed(length)
             out = model.generate(
-                input_ids=inputs.input_ids,
-                attention_mask=inputs.attention_mask,
+                input_ids=torch.tensor(ids, device=device),
+                attention_mask=torch.ones(len(ids), length, dtype=torch.long, device=device),
                 do_sample=True,
                 top_k=0,
                 max_new_tokens=32,
                 suppress_tokens=[TOKEN_ID[w] for w in (PAD, END)],
+                use_cache="continuation" not in lacks,
             )
-        sampled = out[:, inputs.input_ids.shape[1] :].tolist()
-        for words, document in zip(sampled, documents[start:]):  # noqa: B905
+        for words, document in zip(out[:, length:].tolist(), alike, strict=True):
             counts = {mood: sum(VOCABULARY[w] in MOODS[mood] for w in words) for mood in MOODS}
             mood = document.latents["mood"]
             right.append(counts[mood] > sum(counts.values()) - counts[mood])

@@ -43,6 +43,7 @@ ROW, ROWS = 128, 8  # tokens per row, rows per batch
 STEPS, WARMUP, COOLDOWN = 9000, 200, 3600  # the rate rises, stays, and falls over the last steps
 PEAK_RATE, WEIGHT_DECAY, CLIP = 2e-3, 0.1, 1.0
 DETERMINED_WEIGHT = 10.0
+LONGEST_WRITE = 3.0  # the bar: a block's mean write, in units of the stream that it meets
 WRITE_PENALTY = 1e-2  # of the mean squared length of a block's write, in units of the stream it meets
 MIXTURE = {  # share of each kind among the documents
     "facts": 0.28,
@@ -198,13 +199,29 @@ class Writes:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._lengths: list[Tensor] = []  # of stream and write, squared: a block's [2 row pos]
-        for block in model.get_submodule(ARCHITECTURES[model.config.model_type].WHERE["blocks"]):
+        self._stream: Tensor | None = None  # what the first block adds to, where it is not what it reads
+        where = ARCHITECTURES[model.config.model_type].WHERE
+        self._hooks = [
             block.register_forward_hook(self._note, with_kwargs=True)
+            for block in model.get_submodule(where["blocks"])
+        ]
+        if "stream" in where:
+            begins = model.get_submodule(where["stream"])
+            self._hooks.append(begins.register_forward_hook(self._begin))
+
+    def _begin(self, module, args, output) -> None:
+        self._stream = output
 
     def _note(self, block, args, kwargs, output) -> None:
         before = args[0] if args else kwargs["hidden_states"]
+        before, self._stream = before if self._stream is None else self._stream, None
         after = output[0] if isinstance(output, tuple) else output
         self._lengths.append(torch.stack([before, after - before]).square().sum(-1))
+
+    def remove(self) -> None:
+        """Measures no more."""
+        for hook in self._hooks:
+            hook.remove()
 
     def take(self) -> Tensor:
         """Squared lengths since the last call, of stream and write [block 2 row pos]."""
@@ -215,6 +232,23 @@ class Writes:
         """The mean over blocks and counted words [row pos] of |write|^2 / |stream|^2."""
         stream, write = self.take().unbind(1)
         return (write / stream)[:, counted].mean()
+
+
+@torch.no_grad()
+def write_lengths(model: torch.nn.Module, n: int = 60) -> dict[str, list[float]]:
+    """Per kind of document, the mean length of each block's write over that of the stream it meets, on
+    n held-out documents."""
+    writes, ratios = Writes(model), {}
+    for kind in world.KINDS:
+        lengths = 0.0
+        for document in world.documents(kind, n, split="test"):
+            ids = [TOKEN_ID[word.text] for word in document.words]
+            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
+            lengths = lengths + writes.take().sqrt().sum((2, 3))  # [block 2]
+        stream, write = lengths.T
+        ratios[kind] = [round(ratio, 3) for ratio in (write / stream).tolist()]
+    writes.remove()
+    return ratios
 
 
 def build(name: str, seed: int) -> torch.nn.Module:
@@ -267,7 +301,7 @@ def train(
         model.load_state_dict(saved["model"])
         for optimiser, optimiser_state in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(optimiser_state)
-        state = saved["state"]
+        state |= saved["state"]
         say(f"{name}: carrying on from step {state['step']}", file=sys.stderr)
     start, losses = time.monotonic() - state["seconds"], []
     for step in range(state["step"], steps):
@@ -309,8 +343,14 @@ def train(
 # The card, the shipped folder and the command line
 
 
-def card(name: str, seed: int, run: dict, evaluation: dict[str, stats.Estimate]) -> dict:
-    """What the organism is, what it was trained on, and what it can and cannot do."""
+def card(
+    name: str, seed: int, run: dict, evaluation: dict[str, stats.Estimate], writes: dict[str, list[float]]
+) -> dict:
+    """What the organism is, what it was trained on, and what it can and cannot do.
+
+    run: as `train` returns it; writes: as `write_lengths` does.
+    """
+    longest = max(ratio for ratios in writes.values() for ratio in ratios)
     return {
         "name": name,
         "architecture": ORGANISMS[name]["model_type"],
@@ -336,28 +376,40 @@ def card(name: str, seed: int, run: dict, evaluation: dict[str, stats.Estimate])
             "clip": CLIP,
         },
         "final_weighted_loss_nats_per_token": run["loss"],
+        "hours": round(run["seconds"] / 3600, 2),
+        "stored": "float16",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "evaluation": {
             kind: found | {"bar": BARS[kind], "passed": passes(kind, evaluation[kind])}
             for kind, found in as_json(evaluation).items()
         },
+        "write_over_stream": {
+            "longest": longest,
+            "bar": LONGEST_WRITE,
+            "passed": longest <= LONGEST_WRITE,
+            "by kind and block": writes,
+        },
     }
 
 
 def ship(name: str, seed: int, run: dict, runs: Path = ROOT / "runs", to: Path = files.ORGANISMS) -> Path:
-    """Evaluates a finished run and puts weights, tokenizer, card and checksums into `to`."""
-    saved = torch.load(runs / f"{name}-{seed}" / "checkpoint.pt", weights_only=True)
+    """Evaluates a finished run and puts weights, tokenizer, card and checksums into `to`.
+
+    Weights are stored as float16, and what is stored is what is evaluated, in float32.
+    """
+    saved = torch.load(Path(runs) / f"{name}-{seed}" / "checkpoint.pt", weights_only=True)
     model = build(name, seed)
     model.load_state_dict(saved["model"])
-    evaluation = evaluate(model)
+    model = model.half().float().eval()
+    text = json.dumps(card(name, seed, run, evaluate(model), write_lengths(model)), indent=1)
+    name = f"{name}-{seed}"
     fresh, old, manifest = to / f"{name}.part", to / f"{name}.old", to / "manifest.json"
     if old.exists() and not (to / name).exists():
         old.rename(to / name)  # an earlier call was killed between the renames below
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    model.save_pretrained(fresh)
+    model.half().save_pretrained(fresh)
     tokenizer().save_pretrained(fresh)
-    text = json.dumps(card(name, seed, run, evaluation), indent=1)
     (fresh / "card.json").write_text(text + "\n", encoding="utf-8")
     hashes = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
     hashes[name] = {file.name: files.sha256(file) for file in sorted(fresh.iterdir())}
@@ -378,21 +430,24 @@ def ship(name: str, seed: int, run: dict, runs: Path = ROOT / "runs", to: Path =
 
 
 def capability_table() -> str:
-    """The shipped cards' evaluations as a Markdown table; README.md shows it."""
-    cards = {
-        name: json.loads((files.ORGANISMS / name / "card.json").read_text(encoding="utf-8"))["evaluation"]
-        for name in ORGANISMS
-    }
-    rows = [f"| capability | asked | {' | '.join(cards)} |", "|---" * (2 + len(cards)) + "|"]
-    for kind, bar in BARS.items():
-        asked = " to ".join(f"{b:.0%}" for b in bar) if isinstance(bar, tuple) else f"{bar:.0%}"
-        cells = [
-            f"{found['accuracy']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
-            + ("" if found["passed"] else " **misses**")
-            for found in (card[kind] for card in cards.values())
-        ]
-        rows.append(f"| {kind.replace('_', ' ')} | {asked} | {' | '.join(cells)} |")
-    return "\n".join(rows) + "\n"
+    """The cards of all shipped organisms as a Markdown table, a row each; README.md shows it."""
+    asked = [f"{b[0]:.0%} to {b[1]:.0%}" if isinstance(b, tuple) else f"{b:.0%}" for b in BARS.values()]
+    rows = [
+        ["organism", *(kind.replace("_", " ") for kind in BARS), "longest write", "loss", "hours"],
+        ["---"] * (4 + len(BARS)),
+        ["asked", *asked, f"{LONGEST_WRITE:g}", "", ""],
+    ]
+    for name in files.read_json(files.ORGANISMS / "manifest.json", files.REPAIR):
+        found = files.read_json(files.ORGANISMS / name / "card.json", files.REPAIR)
+        results = [(f"{e['accuracy']:.1%}", e["passed"]) for e in found["evaluation"].values()]
+        if "write_over_stream" in found:
+            write = found["write_over_stream"]
+            results.append((f"{write['longest']:.2f}", write["passed"]))
+        cells = [text if passed else f"**{text}**" for text, passed in results]
+        loss = f"{found['final_weighted_loss_nats_per_token']:.3f}"
+        row = [name, *cells, *[""] * (1 + len(BARS) - len(cells)), loss, str(found.get("hours", ""))]
+        rows.append(row)
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -408,9 +463,11 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--steps", type=int, default=STEPS)
     command.add_argument("--device", default="cpu")
     command.add_argument("--threads", type=int, default=torch.get_num_threads())
+    command.add_argument("--runs", type=Path, default=ROOT / "runs", help="where checkpoints are")
     command.add_argument("--ship", action="store_true", help="then put it into data/organisms")
     command = verbs.add_parser("evaluate", help="measure a shipped organism on held-out documents")
     command.add_argument("name", help="an organism's name or folder")
+    command.add_argument("--seed", type=int, help="default: the organism that the lessons stand on")
     command.add_argument("--n", type=int, default=1000, help="questions per kind")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     verbs.add_parser("table", help="print the shipped cards as README.md shows them")
@@ -420,13 +477,13 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.verb == "train":
         torch.set_num_threads(options.threads)
-        run = train(options.name, options.seed, options.steps, device=options.device)
+        run = train(options.name, options.seed, options.steps, options.runs, options.device)
         print(json.dumps(run))
         if options.ship:
-            print(ship(options.name, options.seed, run))
+            print(ship(options.name, options.seed, run, options.runs))
         return
     try:
-        model = models.load(options.name).hf
+        model = models.load(options.name, seed=options.seed).hf
     except files.LoadError as error:
         parser.exit(1, f"{error}\n")
     evaluation = evaluate(model, options.n)
