@@ -259,14 +259,21 @@ def test_a_changed_cell_reads_as_stale_and_a_foreign_save_as_not_canonical(tmp_p
 
 def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
     package, data = tmp_path / "tft_utils", tmp_path / "data"
-    for folder in (package, data):
-        folder.mkdir()
-    for name, value in {"ROOT": tmp_path, "DATA": data}.items():
+    organisms = data / "organisms"
+    for folder in (package, organisms / "mamba", organisms / "mamba-1"):
+        folder.mkdir(parents=True)
+    for name, value in {"ROOT": tmp_path, "DATA": data, "ORGANISMS": organisms}.items():
         monkeypatch.setattr(notebooks, name, value)
-    monkeypatch.setattr(claims, "REGISTRY", data / "claims.json")
+    for name in ("REGISTRY", "SCOREBOARD"):
+        monkeypatch.setattr(claims, name, data / f"{name.lower()}.json")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", id="one")])
     seen = [notebooks.digest(notebook)]
-    for file in (package / "a.py", package / "deep.py", data / "facts.json"):
+    for file in (
+        package / "a.py",
+        package / "deep.py",
+        data / "facts.json",
+        organisms / "mamba" / "config.json",
+    ):
         file.write_text("x", encoding="utf-8")
         seen.append(notebooks.digest(notebook))
     (data / "facts.json").rename(data / "other.json")
@@ -274,7 +281,13 @@ def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
     notebook["cells"][0]["source"] = "2"
     seen.append(notebooks.digest(notebook))
     assert len(set(seen)) == len(seen)
-    for file in (claims.REGISTRY, data / "README.md"):  # what no output depends on
+    for file in (  # what no output depends on
+        claims.REGISTRY,
+        claims.SCOREBOARD,
+        data / "README.md",
+        organisms / "manifest.json",
+        organisms / "mamba-1" / "config.json",
+    ):
         file.write_text("x", encoding="utf-8")
         assert notebooks.digest(notebook) == seen[-1]
 

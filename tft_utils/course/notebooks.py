@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from tft_utils.course import claims
-from tft_utils.files import DATA, ROOT, replace_file
+from tft_utils.files import DATA, ORGANISMS, ROOT, replace_file
+from tft_utils.models import SCALES
 
 NOTEBOOKS = ROOT / "notebooks"
 SECONDS = 60  # budget of a notebook on two idle cores
@@ -27,16 +28,23 @@ def all_notebooks() -> list[Path]:
 
 
 def digest(notebook: dict) -> str:
-    """What the outputs depend on: the code cells, `tft_utils` and the shipped data."""
+    """What the outputs depend on: the code cells, `tft_utils` and the data that lessons read."""
     code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
     found = hashlib.sha256(json.dumps(code).encode())
-    # What comes out of the notebooks cannot go into what the notebooks depend on.
-    results = (claims.REGISTRY, claims.SCOREBOARD)
-    data = [path for path in DATA.rglob("*") if path.is_file() and path not in results]
-    for path in sorted((ROOT / "tft_utils").rglob("*.py")) + sorted(data):
-        if path.suffix != ".md":
-            found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    for path in sorted((ROOT / "tft_utils").rglob("*.py")) + sorted(filter(_is_read, DATA.rglob("*"))):
+        found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
+
+
+def _is_read(path: Path) -> bool:
+    """Whether lessons read a file of the data: no text about it, none of their own results, and of the
+    organisms those that the lessons stand on."""
+    if not path.is_file() or path.suffix == ".md" or path in (claims.REGISTRY, claims.SCOREBOARD):
+        return False
+    if not path.is_relative_to(ORGANISMS):
+        return True
+    read = {folder.name for folder in SCALES["tiny"].values()} | {"quirky"}
+    return path.relative_to(ORGANISMS).parts[0] in read
 
 
 def canonical(notebook: dict) -> str:
