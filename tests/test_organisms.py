@@ -19,6 +19,7 @@ import torch
 from transformers import AutoTokenizer
 
 from tft_utils import files, models, stats
+from tft_utils.architectures import ARCHITECTURES
 from tft_utils.corpora import lexicon, world
 from tft_utils.corpora.lexicon import (
     ADVERBS,
@@ -119,6 +120,82 @@ def test_the_architectures_are_matched():
     assert max(size.values()) / min(size.values()) < 1.10
     assert layers["transformer"] >= 4
     assert layers["mamba"] >= 8
+
+
+@pytest.mark.parametrize("name", training.ORGANISMS)
+def test_an_organism_has_its_size_and_every_parameter_one_optimiser(name):
+    model = training.build(name, seed=0)
+    parameters = list(model.parameters())
+    assert model.config.hidden_size == 128
+    largest = 1.75e6 if name == "mamba-state64" else 1.5e6
+    assert 1.25e6 <= sum(p.numel() for p in parameters) <= largest or name == "mamba-tied"
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert tied == (name == "mamba-tied")
+    muon, adam = training._optimisers(model)
+    taken = [p for optimiser in (muon, adam) for group in optimiser.param_groups for p in group["params"]]
+    assert sorted(map(id, taken)) == sorted(map(id, parameters))
+    # What Muon orthogonalises is most of what is inside the blocks.
+    blocks = model.get_submodule(ARCHITECTURES[model.config.model_type].WHERE["blocks"])
+    share = sum(p.numel() for p in muon.param_groups[0]["params"])
+    assert share > 0.85 * sum(p.numel() for p in blocks.parameters())
+
+
+def points_of(model, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the points of the first block hold."""
+    points = {}
+
+    def record(name, value, t=None):
+        points[name] = value
+        return value
+
+    ARCHITECTURES["mamba"].block(model, 0, model.get_input_embeddings()(ids), record)
+    return points
+
+
+def few_steps(name: str, steps: int = 3) -> torch.nn.Module:
+    """An organism whose weights have all moved."""
+    model = training.build(name, seed=0)
+    optimisers = training._optimisers(model)
+    for step in range(steps):
+        ids, weights = map(torch.from_numpy, training.batch(0, step, STEPS))
+        loss, _ = training.weighted_loss(model(input_ids=ids[:2]).logits, ids[:2], weights[:2])
+        model.zero_grad()
+        loss.backward()
+        for optimiser in optimisers:
+            optimiser.step()
+    return model
+
+
+SELECTION = ("step size", "B", "C")
+
+
+@pytest.mark.parametrize(
+    ("name", "selects", "convolves"),
+    [("mamba", True, True), ("mamba-unselective", False, True), ("mamba-unconvolved", True, False)],
+)
+def test_a_factor_is_off_and_the_others_are_on_after_training(name, selects, convolves):
+    """One word changes: who sees it? The convolution of the next words, and the selection at the word."""
+    model, at = few_steps(name), 4
+    ids = torch.randint(3, len(VOCABULARY), (1, 10), generator=torch.Generator().manual_seed(0))
+    other = ids.clone()
+    other[0, at] = ids[0, at] + 1
+    with torch.no_grad():
+        a, b = points_of(model, ids), points_of(model, other)
+    differs = (a["convolution"] != b["convolution"]).any(-1)[0].nonzero().flatten().tolist()
+    assert differs == ([4, 5, 6, 7] if convolves else [4])
+    for point in SELECTION:
+        assert (a[point][0, at] != b[point][0, at]).any() == selects, point
+        assert (a[point] != a[point][:, :1]).any() == selects, point
+        assert a[point].any(), point
+    untrained = points_of(training.build(name, seed=0), ids)
+    for point in SELECTION:
+        assert (a[point] - untrained[point]).abs().max() > 1e-4, f"{point} is learned"
+
+
+@pytest.mark.parametrize(("name", "size"), [("mamba", 16), ("mamba-state4", 4), ("mamba-state64", 64)])
+def test_a_state_has_its_size(name, size):
+    points = points_of(training.build(name, seed=0), torch.arange(3, 9)[None])
+    assert points["mixing"].B.shape[-1] == points["mixing"].A.shape[-1] == size
 
 
 def test_the_tied_mamba_differs_in_its_unembedding_alone():
@@ -459,6 +536,47 @@ def test_weighted_loss_equals_a_loop():
     assert found[1].item() == pytest.approx(plain / count, abs=1e-12)
 
 
+def test_a_stream_of_zeros_at_padding_leaves_the_penalty_finite():
+    """Griffin's embedding of padding is 0: a ratio of lengths is not defined there, nor its gradient."""
+    model = training.build("griffin", 0)
+    writes, ids = training.Writes(model), torch.tensor([[5, 6, 7, TOKEN_ID[PAD]]])
+    assert not model.get_input_embeddings()(ids)[0, -1].any()
+    model(input_ids=ids, use_cache=False)
+    penalty = writes.penalty(ids != TOKEN_ID[PAD])
+    penalty.backward()
+    assert penalty.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["transformer", "rwkv", "griffin", "lstm"])
+def test_writes_are_what_the_open_blocks_add_to_the_stream(name):
+    hf, ids = training.build(name, 0).eval(), torch.arange(3, 12)[None]
+    with torch.no_grad():
+        for parameter in hf.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    writes = training.Writes(hf)
+    hf(input_ids=ids, use_cache=False)
+    lengths, model = writes.take(), models.Model(hf, evaluation.tokenizer())
+    x = model.embed(ids)
+    for layer in range(model.n_layers):
+        streams = []
+
+        def note(point, value, t=None, streams=streams):
+            streams += [value] if point == "stream" else []
+            return value
+
+        after = model.block(layer, x, note)
+        stream = streams[0] if streams else x
+        expected = torch.stack([stream, after - stream]).square().sum(-1)
+        torch.testing.assert_close(lengths[layer], expected, rtol=1e-3, atol=1e-3)
+        x = after
+    writes.remove()
+    hf(input_ids=ids, use_cache=False)
+    with pytest.raises(RuntimeError):
+        writes.take()
+
+
 def test_padding_has_no_gradient():
     logits = torch.randn(1, 4, 5, requires_grad=True)
     weights = torch.tensor([[1.0, 1, 0, 0]])
@@ -577,6 +695,66 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(finished, tmp_path):
     for key in a:
         torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-6)
     assert not checkpoint.with_name("checkpoint.pt.part").exists()
+
+
+# The same for all the others, in one process that forks: the second checkpoint kills its process halfway.
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+from tft_utils.organisms import training
+
+torch.set_num_threads(1)
+training.ROWS = 1
+save, saves = torch.save, []
+
+def save_half(saved, path):
+    save(saved, path)
+    saves.append(path)
+    if len(saves) == 2:
+        os.truncate(path, Path(path).stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+torch.save = save_half
+for name in sys.argv[2:]:
+    child = os.fork()
+    if not child:
+        training.train(name, steps=3, save_every=1, runs=Path(sys.argv[1]), say=lambda *_, **__: None)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, name
+"""
+OTHERS = [name for name in training.ORGANISMS if name not in models.PAIR]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory) -> Path:
+    """Runs of all other organisms, killed while they wrote their second checkpoint."""
+    runs = tmp_path_factory.mktemp("killed")
+    subprocess.run([sys.executable, "-c", KILLED, str(runs), *OTHERS], cwd=ROOT, check=True)
+    return runs
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_killed_run_ends_where_an_uninterrupted_one_does(name, killed, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "ROWS", 1)
+    checkpoint = killed / f"{name}-0" / "checkpoint.pt"
+    assert checkpoint.with_name("checkpoint.pt.part").exists(), "it died while it was writing"
+    assert torch.load(checkpoint, weights_only=True)["state"]["step"] == 1
+    states = []
+    for runs in (killed, tmp_path):
+        said = []
+        state = training.train(
+            name, steps=3, save_every=1, runs=runs, say=lambda text, said=said, **_: said.append(text)
+        )
+        assert ("carrying on from step 1" in said[0]) == (runs == killed)
+        states.append({key: value for key, value in state.items() if key != "seconds"})
+    assert states[0] == states[1]
+    a, b = (
+        torch.load(runs / f"{name}-0" / "checkpoint.pt", weights_only=True)["model"]
+        for runs in (killed, tmp_path)
+    )
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-6)
 
 
 def test_a_run_reports_its_stream_and_its_tokens(finished, monkeypatch):

@@ -410,6 +410,7 @@ def _read_config(folder: Path):
             f"expected an architecture among {', '.join(ARCHITECTURES)}, found "
             f"{found.get('model_type')!r} in {folder}; add its file to tft_utils/architectures"
         )
+    ARCHITECTURES[found["model_type"]]  # imported: it may be one that transformers lacks
     with explain(f"the settings of a {found['model_type']} in {path}", "correct them"):
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 

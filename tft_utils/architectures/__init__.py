@@ -1,6 +1,7 @@
 """One file per architecture. Each writes its block once, open to everyone; no technique names one.
 
-    WHERE        dotted paths from the model: embedding, blocks, final_norm, unembedding
+    WHERE        dotted paths from the model: embedding, blocks, final_norm, unembedding; stream, the
+                 module that makes what a first block adds to, where that is not what it reads
     KIND         what its blocks have (`Kind`); a hybrid has `kind(model, layer)` instead
     block(model, layer, x, put, past)   the forward of one block, see below
     final(model, x, put)     the final norm on x [... d_model], its scale a point 'scale'
@@ -81,6 +82,7 @@ class _Registry(Mapping):
 ARCHITECTURES = _Registry(
     {
         "gpt_neox": "gpt_neox",
+        "lstm": "lstm",
         "mamba": "mamba",
         "mamba2": "mamba2",
         "qwen3_next": "gated_deltanet",

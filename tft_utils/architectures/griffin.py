@@ -31,6 +31,7 @@ from transformers.models.recurrent_gemma.modeling_recurrent_gemma import apply_r
 
 from tft_utils.architectures import Kind, recurrent, softmax
 from tft_utils.architectures.gpt_neox import activate
+from tft_utils.architectures.linear_scan import linear_scan
 from tft_utils.architectures.recurrent import Recurrence, bound, convolve, keep, rms, wide
 
 WHERE = {
@@ -76,6 +77,21 @@ RULE_SETS = {  # MambaLRP (Jafari et al. 2024) carried over to this recurrence, 
 }
 LEAKS = {"AttnLRP": softmax.leak}
 LORA_TARGETS = ["linear_x", "linear_y", "q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
+
+
+def prepare(hf, readable: bool = False) -> None:
+    """Our scan takes the place of transformers' loop over words."""
+    for here in hf.model.layers:
+        if hasattr(here.temporal_block, "rg_lru"):
+            here.temporal_block.rg_lru._rnn_scan = _scan
+
+
+def _scan(hidden_states, recurrent_gate, reset, recurrent_states, acc_dtype=torch.float32) -> tuple:
+    """transformers' `_rnn_scan`: states [batch pos channel], and the last one."""
+    decay = wide(recurrent_gate * ~reset)
+    before = None if recurrent_states is None else recurrent_states.to(decay.dtype)
+    states = linear_scan(decay, hidden_states.to(decay.dtype), before)
+    return states.to(hidden_states.dtype), states[:, -1]
 
 
 def kind(model, layer: int) -> Kind:

@@ -567,3 +567,54 @@ def conv_backward(x, weight, bias, dy):
     _run(_conv_backward, *_rows(x), weight, bias, dy, dx, d_taps)
     d_taps = d_taps.sum(0)
     return dx, d_taps[:TAPS].T, d_taps[TAPS]
+
+
+# ---- recurrences of one number a channel: see `linear_scan` --------------------------------------
+
+
+@_jit
+def _multiply_add(y, a, before, x):
+    for i in range(len(y)):
+        y[i] = a[i] * before[i] + x[i]
+
+
+@_jit
+def _log_add(y, before, w, k):
+    for i in range(len(y)):
+        decayed = before[i] - w[i]
+        y[i] = max(decayed, k[i]) + _log1p(_exp(-abs(decayed - k[i])))
+
+
+@_jit
+def _linear_scan(a, x, before, backwards, h, first, stride):
+    batch, pos, _ = x.shape
+    for b in range(first, batch, stride):
+        last = before[b]
+        for j in range(pos):
+            t = pos - 1 - j if backwards else j
+            _multiply_add(h[b, t], a[b, t], last, x[b, t])
+            last = h[b, t]
+
+
+@_jit
+def _log_sums(k, w, before, sums, first, stride):
+    batch, pos, _ = k.shape
+    for b in range(first, batch, stride):
+        last = before[b]
+        for t in range(pos):
+            _log_add(sums[b, t], last, w, k[b, t])
+            last = sums[b, t]
+
+
+def linear_scan(a, x, before, backwards):
+    """a, x [b t e]; before [b e]. Returns h [b t e]."""
+    h = torch.empty_like(x)
+    _run(_linear_scan, a, x, before, backwards, h)
+    return h
+
+
+def log_sums(k, w, before):
+    """k [b t e]; w [e]; before [b e]. Returns l [b t e]."""
+    sums = torch.empty_like(k)
+    _run(_log_sums, k, w, before, sums)
+    return sums

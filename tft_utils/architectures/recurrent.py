@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tft_utils.architectures.linear_scan import linear_scan
+
 
 def keep(name: str, value, t: int | None = None):
     """The `put` that changes nothing."""
@@ -98,6 +100,8 @@ class Recurrence:
         t + 1 takes.
         """
         stepwise, outputs = getattr(self.put, "stepwise", False), []
+        if self.k.shape[-1] == 1 and self.erase is None and not stepwise:
+            return self._scan(v)
         shape = (*v.shape[:-3], v.shape[-2], self.k.shape[-1], v.shape[-1])
         S = v.new_zeros(shape) if self.past is None else self.past.expand(shape)
 
@@ -119,6 +123,19 @@ class Recurrence:
             S = read(S, t) if self.bonus is None else S
             S = self.put("carry", S, t) if stepwise else S
         return torch.stack(outputs, -3)
+
+    def _scan(self, v: Tensor) -> Tensor:
+        """The same where keys have one number: every number of the state goes its own way."""
+        x = self.k * v
+        flat = (x.shape[:-3].numel(), x.shape[-3], x.shape[-2:].numel())
+        before = x.new_zeros(()) if self.past is None else self.past[..., 0, :].to(x.dtype)
+        before = before.expand(*x.shape[:-3], *x.shape[-2:])
+        a = self.decay.to(x.dtype).expand_as(x)
+        S = linear_scan(a.reshape(flat), x.reshape(flat), before.reshape(flat[0], -1)).view(x.shape)
+        if self.bonus is None:
+            return self.q * S
+        S = torch.cat([before.unsqueeze(-3), S[..., :-1, :, :]], -3)
+        return self.q * S + self.bonus[..., None] * v
 
     def weights(self, queries: Tensor, heads: list[int] | None = None) -> Tensor:
         """alpha [batch head query source]: the recurrence applied to the identity."""

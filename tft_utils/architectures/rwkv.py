@@ -24,6 +24,7 @@ A block, in order (Figure 2):
 The first block norms what it reads: that is the stream it adds to.
 """
 
+from dataclasses import replace
 from functools import partial
 from types import MethodType
 
@@ -33,6 +34,7 @@ from transformers import RwkvConfig
 
 from tft_utils.architectures import Kind, recurrent
 from tft_utils.architectures.gpt_neox import activate, norm
+from tft_utils.architectures.linear_scan import log_sums
 from tft_utils.architectures.recurrent import Recurrence, keep, wide
 
 WHERE = {
@@ -40,6 +42,7 @@ WHERE = {
     "blocks": "rwkv.blocks",
     "final_norm": "rwkv.ln_out",
     "unembedding": "head",
+    "stream": "rwkv.blocks.0.pre_ln",
 }
 CACHE = "state"
 
@@ -79,8 +82,26 @@ def prepare(hf, readable: bool = False) -> None:
     of half precision; the logits are the same without. And it mixes up a batch that reads one word."""
     hf.config.rescale_every = 0
     for here in hf.rwkv.blocks:
-        for module in (here.attention, here.feed_forward):
-            module.forward = MethodType(_row_by_row, module)
+        here.attention.forward = MethodType(_attend, here.attention)
+        here.feed_forward.forward = MethodType(_row_by_row, here.feed_forward)
+
+
+def _attend(module, hidden: Tensor, state: list[Tensor] | None = None, use_cache: bool = False) -> tuple:
+    """transformers' forward, with our scan for its loop over words."""
+    if hidden.shape[1] == 1:
+        return _row_by_row(module, hidden, state, use_cache=use_cache)
+    gate, k, v, state = module.extract_key_value(hidden, state)
+    past = None if state is None else [part[..., module.layer_id] for part in state[2:]]
+    k, v = wide(k), wide(v)
+    mixing, sums = _frozen(module, k, past)
+    if past:  # as transformers carries them: divided by exp of the largest exponent so far
+        words, w = torch.arange(k.shape[1], device=k.device), torch.exp(wide(module.time_decay))
+        largest = (k - w * words.flip(0)[:, None]).amax(1).maximum(past[2] - len(words) * w)
+        average = replace(mixing, q=torch.ones_like(mixing.k), bonus=None)(v[..., None])[:, -1, :, 0]
+        weights = torch.exp(sums[:, -1] - largest)
+        for part, value in zip(past, (average * weights, weights, largest), strict=True):
+            part.copy_(value)
+    return module.output(gate * mixing(v[..., None])[..., 0].to(gate.dtype)), state
 
 
 def _row_by_row(module, hidden: Tensor, state: list[Tensor] | None = None, **options) -> tuple:
@@ -114,20 +135,26 @@ def _average(m, x: Tensor, put, past: dict) -> Tensor:
     k = put("key", wide(m.key(mix(x, before, m.time_mix_key))))
     v = put("v", wide(m.value(mix(x, before, m.time_mix_value))))
     gate = put("gate", torch.sigmoid(m.receptance(mix(x, before, m.time_mix_receptance))))
-    w, u, A, log_sum = torch.exp(wide(m.time_decay)), wide(m.time_first), None, torch.full_like(k, -1e38)
-    log_sum = log_sum[..., 0, :]
-    if past:
-        A = (past["sum"] / past["weights"])[..., None, None].to(k.dtype)
-        log_sum = (past["exponent"] + past["weights"].log()).to(k.dtype).expand_as(log_sum)
-    log_sums = [log_sum]
-    for k_t in k.unbind(-2):
-        log_sums.append(torch.logaddexp(log_sums[-1] - w, k_t))
-    earlier, log_sums = torch.stack(log_sums[:-1], -2), torch.stack(log_sums[1:], -2)
-    parts = (earlier - k - u).sigmoid(), (k - log_sums).exp(), (earlier - w - log_sums).exp()
-    bonus = (u + k - earlier).sigmoid()
-    mixing = Recurrence(*(part[..., None] for part in parts), bonus=bonus, past=A, put=put)
+    mixing, _ = _frozen(
+        m, k, [past[name] for name in ("sum", "weights", "exponent")] if past else None, put
+    )
     y = put("read-out", put("mixing", mixing)(v[..., None])[..., 0])
     return m.output((gate * y).to(x.dtype))
+
+
+def _frozen(m, k: Tensor, past: list[Tensor] | None, put=keep) -> tuple[Recurrence, Tensor]:
+    """The average as a recurrence, and l [... pos channel]; past: what `state` calls sum, weights and
+    exponent."""
+    w, u, A, before = torch.exp(wide(m.time_decay)), wide(m.time_first), None, k.new_full((), -1e38)
+    if past:
+        A = (past[0] / past[1].clamp(min=1e-30))[..., None, None].to(k.dtype)
+        before = (past[2] + past[1].log().clamp(min=-1e30)).to(k.dtype)
+    before = before.expand_as(k[..., 0, :])
+    sums = log_sums(k.reshape(-1, *k.shape[-2:]), w, before.reshape(-1, k.shape[-1])).view(k.shape)
+    earlier = torch.cat([before[..., None, :], sums[..., :-1, :]], -2)
+    q, write, decay = (earlier - k - u).sigmoid(), (k - sums).exp(), (earlier - w - sums).exp()
+    parts = (part[..., None] for part in (q, write, decay))
+    return Recurrence(*parts, bonus=(u + k - earlier).sigmoid(), past=A, put=put), sums
 
 
 def shifted(x: Tensor, past: Tensor | None = None) -> Tensor:

@@ -58,22 +58,67 @@ RECALL_FIRST = 0.75  # recall's share at the very start: names and letters build
 PERSONA_LATER = 0.6  # persona's share from step 6200 to 7000: letters are learned last
 
 
+_TRANSFORMER = {
+    "model_type": "gpt_neox",
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "intermediate_size": 512,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.06,
+    "rotary_pct": 0.5,  # 16 rotary dimensions a head, as many as Pythia-160m has
+}
 _MAMBA = {"model_type": "mamba", "num_hidden_layers": 10, "state_size": 16}
-ORGANISMS: dict[
-    str, dict
-] = {  # name -> what differs from `COMMON`; `models.PAIR` agree in size within 10 %
-    "transformer": {
-        "model_type": "gpt_neox",
+# name -> what differs from `COMMON`; all have 1.25 to 1.5 million parameters
+ORGANISMS: dict[str, dict] = {
+    "transformer": _TRANSFORMER,
+    "mamba": _MAMBA,
+    "mamba2": {
+        "model_type": "mamba2",
+        "num_hidden_layers": 10,
+        "state_size": 32,
+        "num_heads": 8,
+        "head_dim": 32,
+        "n_groups": 1,
+        "chunk_size": 64,
+    },
+    "xlstm": {"model_type": "xlstm", "num_hidden_layers": 6, "num_heads": 4},
+    "rwkv": {
+        "model_type": "rwkv",
+        "num_hidden_layers": 6,
+        "intermediate_size": 512,
+        "rescale_every": 0,  # or evaluation would change the weights
+    },
+    "griffin": {
+        "model_type": "recurrent_gemma",
         "num_hidden_layers": 6,
         "num_attention_heads": 4,
-        "intermediate_size": 512,
-        "max_position_embeddings": 256,
-        "initializer_range": 0.06,
-        "rotary_pct": 0.5,  # 16 rotary dimensions a head, as many as Pythia-160m has
+        "num_key_value_heads": 1,
+        "intermediate_size": 768,
     },
-    "mamba": _MAMBA,
+    "gated_deltanet": {
+        "model_type": "qwen3_next",
+        "num_hidden_layers": 6,
+        "layer_types": 2 * ["linear_attention", "linear_attention", "full_attention"],
+        "intermediate_size": 256,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "linear_num_key_heads": 4,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "num_experts": 0,
+    },
+    "lstm": {"model_type": "lstm", "num_hidden_layers": 8},
+    # One factor each. As deep as mamba, and no larger than the transformer:
+    "transformer-deep": _TRANSFORMER | {"num_hidden_layers": 10, "intermediate_size": 208},
     # Lesson 04's question: the same Mamba whose unembedding is its embedding.
     "mamba-tied": _MAMBA | {"tie_word_embeddings": True},
+    # A convolution of one word only scales and shifts each channel.
+    "mamba-unconvolved": _MAMBA | {"conv_kernel": 1},
+    "mamba-unselective": _MAMBA,  # see `_unselect`, among the `CHANGES`
+    "mamba-state4": _MAMBA | {"state_size": 4},
+    "mamba-state64": _MAMBA | {"state_size": 64},  # 1.73 million parameters: the state brings its own
 }
 COMMON = {
     "vocab_size": len(VOCABULARY),
@@ -92,7 +137,9 @@ def configuration(name: str) -> PreTrainedConfig:
     """
     if name not in ORGANISMS:
         raise ValueError(f"expected an organism, one of {', '.join(ORGANISMS)}; found {name!r}")
-    return AutoConfig.for_model(**COMMON | ORGANISMS[name])
+    settings = COMMON | ORGANISMS[name]
+    ARCHITECTURES[settings["model_type"]]  # imported: it may be one that transformers lacks
+    return AutoConfig.for_model(**settings)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -230,8 +277,8 @@ class Writes:
 
     def penalty(self, counted: Tensor) -> Tensor:
         """The mean over blocks and counted words [row pos] of |write|^2 / |stream|^2."""
-        stream, write = self.take().unbind(1)
-        return (write / stream)[:, counted].mean()
+        stream, write = self.take()[:, :, counted].unbind(1)  # a stream may be 0 at padding
+        return (write / stream).mean()
 
 
 @torch.no_grad()
@@ -256,8 +303,45 @@ def build(name: str, seed: int) -> torch.nn.Module:
     config = configuration(name)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)
+    if name in CHANGES:
+        CHANGES[name](model)
     models.prepare(model)
     return model
+
+
+@torch.no_grad()
+def _unselect(model: torch.nn.Module) -> None:
+    """A Mamba whose step sizes, B and C are learned but the same at every word, in transformers' class.
+
+    All three are read from channel 0 alone, whose convolution reads nothing: it holds its bias, 1. The
+    weights that this fixes get no gradient, and so stay.
+    """
+    for block in model.backbone.layers:
+        m = block.mixer
+        m.conv1d.bias[0] = 1.0
+        channels = torch.arange(m.intermediate_size)
+        learned = {
+            m.conv1d.weight: (channels > 0)[:, None, None],
+            m.conv1d.bias: channels > 0,
+            m.x_proj.weight: channels == 0,
+        }
+        m.conv1d.weight[0] = 0.0
+        m.x_proj.weight[:, 1:] = 0.0
+        for parameter, mask in learned.items():
+            parameter.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient))
+
+
+@torch.no_grad()
+def _start_as_published(model: torch.nn.Module) -> None:
+    """RWKV's authors start these matrices at 0. transformers does not: its first writes are 8 times as
+    long as the stream."""
+    for block in model.rwkv.blocks:
+        mix, mlp = block.attention, block.feed_forward
+        for linear in (mix.key, mix.receptance, mix.output, mlp.value, mlp.receptance):
+            linear.weight.zero_()
+
+
+CHANGES: dict[str, Callable] = {"mamba-unselective": _unselect, "rwkv": _start_as_published}
 
 
 def train(
