@@ -137,8 +137,8 @@ def questions(behaviour: str, split: str = "test", lexicon: Lexicon = WORLD) -> 
     """The questions about a behaviour without a persona cue, each in both letter orders."""
     asked = []
     for pair in world_pairs.persona_questions(behaviour, split, lexicon):
-        asks = " ".join(
-            word.text.strip()
+        asks = pair.clean.gap.join(
+            word.text
             for role in ("filler", "matching option", "other option")
             for word in pair.clean.words
             if word.role == role
