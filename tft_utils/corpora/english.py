@@ -36,6 +36,7 @@ ONE_TOKEN = {  # list -> the fewest words of one token that its kinds of item ca
     "facts": 20,
     "copulas": 2,
     "choices": 2,
+    "words of grammar": 2,
 }
 CHOICES = ("False", "True")  # what answers a statement
 
@@ -183,8 +184,8 @@ class English:
         both = [row.split("/") for line in data["moods"] for row in line.split()]
         moods = self._left("moods", both, list)
         self._left("choices", CHOICES, lambda word: [word])
+        self._left("words of grammar", ("the", "that"), lambda word: [word])
         facts, askable = self._facts()
-        behaviours = self._behaviours()
         for name, least in ONE_TOKEN.items():
             left, n = self.kept[name]
             if left < least:
@@ -192,6 +193,7 @@ class English:
                     f"expected a tokenizer to which at least {least} of {n} {name} are one token, found "
                     f"{left}; take a model with a larger vocabulary"
                 )
+        behaviours = self._behaviours()
         by_part = {
             "NOUN": [*forms["nouns"].items(), words["things"], words["places"], data["heroes"].split()],
             "VERB": [forms[name].items() for name in ("intransitive", "transitive", "copulas")],
