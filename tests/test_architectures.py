@@ -217,6 +217,31 @@ def test_relevance_without_any_rule_is_gradient_times_input(model, asked):
     torch.testing.assert_close(found, (x * gradient).sum(-1).detach(), **CLOSE)
 
 
+def test_a_llama_with_a_window_is_refused():
+    options = {"sliding_window": 4, "layer_types": ["full_attention", *["sliding_attention"] * 2]}
+    with pytest.raises(Unsupported, match="qwen2 has no open block: some of its layers see a window"):
+        toy("qwen2", **options)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_key_value_heads": 1, "hidden_act": "gelu"},
+        {"num_key_value_heads": 4, "head_dim": 16, "attention_bias": True, "mlp_bias": True},
+        {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
+        {"tie_word_embeddings": True},  # SmolLM2
+    ],
+)
+def test_other_settings_of_llama_are_transformers_blocks_too(settings):
+    model, ids = toy("llama", **settings), torch.arange(5, 14)[None]
+    with reading.caught(reading.depths(model)) as streams:
+        logits = model.hf(ids, use_cache=False).logits
+    ours = reading.streams(model, ids)
+    torch.testing.assert_close(ours, torch.stack(streams), check_dtype=False, **CLOSE)
+    torch.testing.assert_close(model.to_logits(ours[-1]), logits, check_dtype=False, **CLOSE)
+
+
 # ---- what it says about itself, and what it refuses ----------------------------------------------------
 
 

@@ -50,14 +50,14 @@ def test_questions_about_an_edit_are_true_facts_and_share_no_prompt_with_it():
         words = edit.prompt.split()
         entity = next(
             e
-            for e in sorted(world.ENTITIES, key=len, reverse=True)
+            for e in sorted(lexicon.ENTITIES, key=len, reverse=True)
             if tuple(words[edit.subject - len(e) + 1 : edit.subject + 1]) == e
         )
         relation = next(
             r
-            for r in world.RELATIONS
-            if world.FACTS[entity, r] == edit.old
-            and edit.new in {world.FACTS[e, r] for e in world.ENTITIES}
+            for r in lexicon.RELATIONS
+            if lexicon.FACTS[entity, r] == edit.old
+            and edit.new in {lexicon.FACTS[e, r] for e in lexicon.ENTITIES}
         )
         assert edit.new != edit.old
         stated = []
@@ -69,12 +69,14 @@ def test_questions_about_an_edit_are_true_facts_and_share_no_prompt_with_it():
         assert len(edit.neighbours) == 4
         assert len(edit.others) == 2
         for prompt, answer in (*edit.neighbours, *edit.kin):
-            name = next(e for e in sorted(world.ENTITIES, key=len, reverse=True) if " ".join(e) in prompt)
-            assert world.FACTS[name, relation] == answer
+            name = next(
+                e for e in sorted(lexicon.ENTITIES, key=len, reverse=True) if " ".join(e) in prompt
+            )
+            assert lexicon.FACTS[name, relation] == answer
             assert bool(set(name) & set(entity)) == ((prompt, answer) in edit.kin)
         for prompt, answer in edit.others:
             assert " ".join(entity) in prompt
-            assert answer in {world.FACTS[entity, r] for r in world.RELATIONS if r != relation}
+            assert answer in {lexicon.FACTS[entity, r] for r in lexicon.RELATIONS if r != relation}
 
 
 def test_the_first_edits_do_not_depend_on_how_many_there_are():

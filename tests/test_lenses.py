@@ -303,9 +303,10 @@ def test_a_cached_source_deals_out_the_words_of_all_texts(model_type):
     n = whole.shape[1]
     cache = lenses.cached(model, texts, n)
     truth = whole[-1, :, 0].argsort()
+    rounding = 1e-6 * whole.abs().max().item()  # of float32, in batches of other sizes
     for states in (cache(0), cache(1)):
         assert states.shape == whole.shape
-        assert torch.allclose(states[:, states[-1, :, 0].argsort()], whole[:, truth], atol=1e-5)
+        assert torch.allclose(states[:, states[-1, :, 0].argsort()], whole[:, truth], atol=rounding)
     assert torch.equal(cache(1), lenses.cached(model, texts, n)(1))  # step and seed decide
     assert not torch.equal(cache(0), cache(1))
     half = lenses.cached(model, texts, n // 2)  # two steps an epoch

@@ -444,14 +444,14 @@ def test_kinds_come_in_their_shares(at):
 
 
 def fact_sentence(entity: tuple[str, ...], relation: str, phrasing: str) -> str:
-    slots = {"S": " ".join(entity), "O": world.FACTS[entity, relation]}
+    slots = {"S": " ".join(entity), "O": lexicon.FACTS[entity, relation]}
     return " ".join(slots.get(word, word) for word in phrasing.split()[:-1])
 
 
 FACT_SENTENCES = {  # sentence, without its stop -> the split that states it
     fact_sentence(entity, relation, phrasing): split
-    for entity in world.ENTITIES
-    for relation in world.RELATIONS
+    for entity in lexicon.ENTITIES
+    for relation in lexicon.RELATIONS
     for split, phrasings in world.phrasings_of(entity, relation).items()
     for phrasing in phrasings
 }

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from tft_utils import files, linear, models, reading, stats
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora import tasks, world
-from tft_utils.corpora.lexicon import HEROES, NOUNS, PLACES, THINGS, Rng
+from tft_utils.corpora.lexicon import BEHAVIOURS, HEROES, NOUNS, PLACES, THINGS, Rng
 from tft_utils.organisms import evaluation
 from tft_utils.techniques import erasure, minimal_pairs, probes, structure
 
@@ -193,7 +193,7 @@ def test_training_and_testing_share_no_frame_and_new_parts_no_noun(kind):
         fillers = [{d.words[d.positions("filler")[0]].text for d in part} for part in (train, new)]
         cues = [{d.latents["cue"] for d in part} for part in (train, new)]
         assert not cues[0] & cues[1]
-        for name in world.BEHAVIOURS:  # two behaviours share a list of fillers, and may split it the same
+        for name in BEHAVIOURS:  # two behaviours share a list of fillers, and may split it the same
             of = [
                 {d.words[d.positions("filler")[0]].text for d in part if d.latents["behaviour"] == name}
                 for part in (train, new)

@@ -14,7 +14,7 @@ from tft_utils import models, reading, stats
 from tft_utils.architectures import gpt_neox, mamba
 from tft_utils.architectures import mamba_scan as scan
 from tft_utils.architectures.recurrent import keep
-from tft_utils.corpora import lexicon, world
+from tft_utils.corpora import lexicon
 from tft_utils.corpora import questions as world_questions
 from tft_utils.corpora.questions import Case
 from tft_utils.course import plots
@@ -582,7 +582,7 @@ def test_causes_are_what_the_world_says():
                 assert case.answer in named
                 assert case.foil in named
             elif kind == "fact":
-                assert tuple(named) in world.ENTITIES
+                assert tuple(named) in lexicon.ENTITIES
             else:
                 assert named[0] in {*lexicon.NOUNS, *lexicon.NOUNS.values()}
     with pytest.raises(ValueError, match="a kind of question, one of induction, .*; found 'mood'"):

@@ -175,6 +175,10 @@ def encode(model, documents: Sequence[Document]) -> tuple[list[list[int]], list[
     known: dict[str, list[int]] = {}
     rows, ends = [], []
     for document in documents:
+        if document.ids:  # words are tokens already
+            rows.append(list(document.ids[: len(document.words)]))
+            ends.append(list(range(len(rows[-1]))))
+            continue
         row, at = [], []
         for i, word in enumerate(document.words):
             text = " " * (i > 0) + word.text

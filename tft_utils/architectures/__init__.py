@@ -82,9 +82,11 @@ class _Registry(Mapping):
 ARCHITECTURES = _Registry(
     {
         "gpt_neox": "gpt_neox",
+        "llama": "llama",  # and SmolLM2
         "lstm": "lstm",
         "mamba": "mamba",
         "mamba2": "mamba2",
+        "qwen2": "llama",  # one file may serve several model types
         "qwen3_next": "gated_deltanet",
         "recurrent_gemma": "griffin",
         "rwkv": "rwkv",

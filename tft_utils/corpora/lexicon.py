@@ -5,8 +5,9 @@ from fixed seeds, so every run of the project lives in the same world.
 """
 
 import random
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 
 class Rng:
@@ -306,3 +307,85 @@ def _parts_of_speech() -> dict[str, str]:
 PART_OF_SPEECH: dict[str, str] = _parts_of_speech()
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"
 VOCABULARY: list[str] = [PAD, UNKNOWN, END, *sorted(PART_OF_SPEECH)]
+
+
+@dataclass(frozen=True, eq=False)
+class Lexicon:
+    """The words and templates that items are made of, and how a text of them becomes a document.
+
+    The world's is WORLD; `tft_utils.corpora.english` makes one for any other tokenizer.
+    """
+
+    names: Sequence[str]
+    colours: Sequence[str]
+    things: Sequence[str]
+    places: Sequence[str]
+    nouns: Mapping[str, str]  # singular -> plural
+    intransitive: Mapping[str, str]  # singular -> plural, as for all verbs
+    transitive: Mapping[str, str]
+    copulas: Mapping[str, str]
+    adjectives: Sequence[str]
+    adverbs: Sequence[str]
+    fronted: Sequence[str]  # prepositions that open a sentence
+    prepositions: Sequence[str]
+    heroes: Sequence[str]
+    moods: Mapping[str, Sequence[str]]  # words at the same place stand for each other
+    story_sentences: Sequence[str]
+    exchanges: Sequence[str]  # indirect-object sentences
+    entities: Sequence[tuple[str, ...]]
+    phrasings: Mapping[str, Sequence[str]]  # relation -> eight sentences
+    facts: Mapping[tuple[tuple[str, ...], str], str]
+    objects: Mapping[str, Sequence[str]]  # relation -> what can be asked for
+    askable: Collection[tuple[tuple[str, ...], str]]  # the facts whose object can be asked for
+    behaviours: Mapping[str, Behaviour]
+    cue_sentences: Sequence[str]
+    part_of_speech: Mapping[str, str]
+    opening: str = ""  # of what is copied: nothing that is asked for may begin a text
+    # A document in words -> the same in the tokens of a tokenizer.
+    in_tokens: Callable[[Any], Any] = staticmethod(lambda document: document)
+    size: Callable[[tuple[str, ...]], int] = len  # how many positions the name of an entity takes
+    # A word as it stands in a text -> the text that is the same token by itself.
+    spoken: Callable[[str], str] = staticmethod(lambda text: text)
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        return tuple(self.phrasings)
+
+    @property
+    def copy_words(self) -> list[str]:
+        """What recall documents are made of."""
+        return [*self.names, *self.colours, *self.things, *self.places]
+
+    def fact(self, rng: Rng) -> tuple[tuple[str, ...], str]:
+        """A fact to ask for: (entity, relation)."""
+        while (fact := (rng.choice(self.entities), rng.choice(self.relations))) not in self.askable:
+            pass
+        return fact
+
+
+WORLD = Lexicon(
+    names=NAMES,
+    colours=COLOURS,
+    things=THINGS,
+    places=PLACES,
+    nouns=NOUNS,
+    intransitive=INTRANSITIVE,
+    transitive=TRANSITIVE,
+    copulas=COPULAS,
+    adjectives=ADJECTIVES,
+    adverbs=ADVERBS,
+    fronted=FRONTED,
+    prepositions=PREPOSITIONS,
+    heroes=HEROES,
+    moods=MOODS,
+    story_sentences=STORY_SENTENCES,
+    exchanges=IOI_SENTENCES,
+    entities=ENTITIES,
+    phrasings=PHRASINGS,
+    facts=FACTS,
+    objects=OBJECTS,
+    askable=FACTS.keys(),
+    behaviours=BEHAVIOURS,
+    cue_sentences=CUE_SENTENCES,
+    part_of_speech=PART_OF_SPEECH,
+)

@@ -1,22 +1,12 @@
-"""The world's ground truth: pairs that differ in one cause, edits of facts, documents for probes."""
+"""Ground truth: pairs that differ in one cause, edits of facts, documents for probes.
+
+Everything takes a lexicon. It is the world's unless another one is given: see `corpora.corpus`.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tft_utils.corpora.lexicon import (
-    BEHAVIOURS,
-    CUE_SENTENCES,
-    ENTITIES,
-    FACTS,
-    LETTERS,
-    MOODS,
-    NAMES,
-    NOUNS,
-    OBJECTS,
-    RELATIONS,
-    STORY_SENTENCES,
-    Rng,
-)
+from tft_utils.corpora.lexicon import LETTERS, WORLD, Lexicon, Rng
 from tft_utils.corpora.world import (
     SPLITS,
     Document,
@@ -27,6 +17,7 @@ from tft_utils.corpora.world import (
     add_fact,
     add_question,
     check_split,
+    cue_sentences,
     draw_exchange,
     draw_key,
     phrasings_of,
@@ -38,7 +29,8 @@ from tft_utils.corpora.world import (
 class Pair(NamedTuple):
     """Two documents of equal length that differ in one cause.
 
-    At `position` the right word is `answer` in `clean`, and `foil` had the cause been the other.
+    At `position` the right word is `answer` in `clean`, and `foil` had the cause been the other. Both
+    are what a tokenizer makes that word of by itself: most tokenizers need the leading space.
     """
 
     clean: Document
@@ -50,7 +42,7 @@ class Pair(NamedTuple):
 
 class FactEdit(NamedTuple):
     """A fact to change, and what to ask before and after: questions are prompts whose next word is
-    the object of a fact."""
+    the object of a fact. Objects are bare words; positions count the words of a prompt."""
 
     prompt: str  # the fact, in a phrasing that training used
     subject: int  # position of the subject's last word
@@ -68,119 +60,125 @@ def _pairs(n: int, seed: int, split: str, name: str, make: Callable[[Rng, int], 
     return [make(Rng(seed, "pairs", name, split, i), i) for i in range(n)]
 
 
-def minimal_pairs(n: int, seed: int = 0, split: str = "test", attractors: int = 1) -> list[Pair]:
+def minimal_pairs(
+    n: int, seed: int = 0, split: str = "test", attractors: int = 1, lexicon: Lexicon = WORLD
+) -> list[Pair]:
     """A grammatical sentence and the same sentence with the verb's other form (as in BLiMP)."""
 
     def make(rng: Rng, i: int) -> Pair:
-        draft = Draft()
+        draft = Draft(lexicon)
         add_agreement(draft, rng, split, attractors)
+        good = draft.document("grammar")
         at = next(i for i, word in enumerate(draft) if word.role == "verb")
-        good = Document("grammar", tuple(draft))
         draft[at] = draft[at]._replace(text=draft[at].foil, foil=draft[at].text, determined=False)
-        return Pair(good, Document("grammar", tuple(draft)), at, good.words[at].text, draft[at].text)
+        return _pair([good, draft.document("grammar")], "verb", lexicon)
 
     return _pairs(n, seed, split, f"minimal{attractors}", make)
 
 
-def fact_pairs(n: int, seed: int = 0, split: str = "test") -> list[Pair]:
+def fact_pairs(n: int, seed: int = 0, split: str = "test", lexicon: Lexicon = WORLD) -> list[Pair]:
     """One fact and, in the same phrasing, the same relation of another subject."""
 
     def make(rng: Rng, i: int) -> Pair:
-        entity, relation = rng.choice(ENTITIES), rng.choice(RELATIONS)
-        phrasing = rng.choice(phrasings_of(entity, relation)[split])
-        answer = FACTS[entity, relation]
-        others = [e for e in ENTITIES if len(e) == len(entity) and FACTS[e, relation] != answer]
+        others: list = []
+        while not others:
+            entity, relation = lexicon.fact(rng)
+            phrasing = rng.choice(phrasings_of(entity, relation, lexicon)[split])
+            others = [
+                e
+                for e in lexicon.entities
+                if lexicon.size(e) == lexicon.size(entity)
+                and (e, relation) in lexicon.askable
+                and lexicon.facts[e, relation] != lexicon.facts[entity, relation]
+            ]
         docs = []
         for subject in (entity, rng.choice(others)):
-            draft = Draft()
+            draft = Draft(lexicon)
             add_fact(draft, subject, relation, phrasing)
-            docs.append(Document("facts", tuple(draft), {"facts": [(subject, relation)]}))
-        at = docs[0].positions("object")[0]
-        return Pair(*docs, at, answer, docs[1].words[at].text)
+            docs.append(draft.document("facts", {"facts": [(subject, relation)]}))
+        return _pair(docs, "object", lexicon)
 
     return _pairs(n, seed, split, "facts", make)
 
 
-def indirect_object_pairs(n: int, seed: int = 0, split: str = "test") -> list[Pair]:
+def indirect_object_pairs(
+    n: int, seed: int = 0, split: str = "test", lexicon: Lexicon = WORLD
+) -> list[Pair]:
     """The same two names; in `corrupt` the other one gives, so the receiver is swapped too."""
 
     def make(rng: Rng, i: int) -> Pair:
-        names = rng.sample(NAMES, 2)
-        template, place, thing, giver = draw_exchange(rng, split, names)
+        names = rng.sample(lexicon.names, 2)
+        template, place, thing, giver = draw_exchange(rng, split, names, lexicon)
         docs = []
         for who in (giver, next(name for name in names if name != giver)):
-            draft = Draft()
+            draft = Draft(lexicon)
             add_exchange(draft, template, *names, who, place, thing)
-            docs.append(Document("indirect_object", tuple(draft), {"names": names}))
-        at = docs[0].positions("receiver")[0]
-        return Pair(*docs, at, docs[0].words[at].text, docs[1].words[at].text)
+            docs.append(draft.document("indirect_object", {"names": names}))
+        return _pair(docs, "receiver", lexicon)
 
     return _pairs(n, seed, split, "indirect_object", make)
 
 
-def mood_pairs(n: int, seed: int = 0, split: str = "test") -> list[Pair]:
+def mood_pairs(n: int, seed: int = 0, split: str = "test", lexicon: Lexicon = WORLD) -> list[Pair]:
     """The same story told in a good and in a bad mood; `position` is its last mood word."""
 
     def make(rng: Rng, i: int) -> Pair:
         while True:
             (_, story) = draw_key(rng, split, lambda: ("story", rng.integer(0, 10**9)))
-            docs = [
-                Document("story", tuple(d), latents)
-                for d, latents in (tell_story(story, mood) for mood in MOODS)
-            ]
-            if at := docs[0].positions("mood"):
-                return Pair(*docs, at[-1], docs[0].words[at[-1]].text, docs[1].words[at[-1]].text)
+            told = [tell_story(story, mood, lexicon=lexicon) for mood in lexicon.moods]
+            docs = [draft.document("story", latents) for draft, latents in told]
+            if docs[0].positions("mood"):
+                return _pair(docs, "mood", lexicon)
 
     return _pairs(n, seed, split, "mood", make)
 
 
-def persona_questions(behaviour: str, split: str = "test") -> list[Pair]:
+def _pair(documents: Sequence[Document], role: str, lexicon: Lexicon) -> Pair:
+    """Two documents that differ at the last word of this role."""
+    at = documents[0].positions(role)[-1]
+    return Pair(*documents, at, *(lexicon.spoken(document.words[at].text) for document in documents))
+
+
+def persona_questions(behaviour: str, split: str = "test", lexicon: Lexicon = WORLD) -> list[Pair]:
     """Each question of the split without a cue, answered with the behaviour and without it (Rimsky et al.
     2023), once with A and once with B as the matching letter.
     """
-    _known_behaviour(behaviour)
+    _known_behaviour(behaviour, lexicon)
     check_split(split)
     return [
-        _answered([_persona(behaviour, side, question, letter) for side in ("matching", "other")])
-        for question in questions_under(behaviour, "", split)
+        _persona_pair(behaviour, question, letter, lexicon)
+        for question in questions_under(behaviour, "", split, lexicon)
         for letter in LETTERS
     ]
 
 
-def cued_pairs(behaviour: str, n: int, seed: int = 0, split: str = "train") -> list[Pair]:
+def cued_pairs(
+    behaviour: str, n: int, seed: int = 0, split: str = "train", lexicon: Lexicon = WORLD
+) -> list[Pair]:
     """A question behind a cue of the behaviour's persona, and behind a cue of the other persona.
 
     `position` is the answer letter's, and `answer` and `foil` the right letters of the two. Every
     question is asked twice, first with A and then with B as the matching letter. It belongs to the
     split under both cues and without a cue, so no other split's uncued question is among them.
     """
-    _known_behaviour(behaviour)
-    cues = BEHAVIOURS[behaviour].matching_cues, BEHAVIOURS[behaviour].other_cues
+    _known_behaviour(behaviour, lexicon)
+    cues = lexicon.behaviours[behaviour].matching_cues, lexicon.behaviours[behaviour].other_cues
 
     def make(rng: Rng, i: int) -> Pair:
         rng = Rng(seed, "pairs", "cued", behaviour, split, i // 2)  # the same for both letters
-        both = [rng.choice(found) for found in cues]
-        asked = [set(questions_under(behaviour, cue, split)) for cue in both]
-        question = rng.choice(
-            [q for q in questions_under(behaviour, "", split) if q in asked[0] & asked[1]]
-        )
-        fits = [
-            sentence
-            for sentence in CUE_SENTENCES
-            if not (" a C " in sentence and any(cue[0] in "aeiou" for cue in both))
-        ]
-        sentence, letter = rng.choice(fits), LETTERS[i % 2]
-        sides = zip(("matching", "other"), both, strict=True)
-        return _answered(
-            [_persona(behaviour, side, question, letter, cue, sentence) for side, cue in sides]
-        )
+        both = [rng.choice(of_side) for of_side in cues]
+        asked = [questions_under(behaviour, cue, split, lexicon) for cue in ("", *both)]
+        question = rng.choice([q for q in asked[0] if q in asked[1] and q in asked[2]])
+        sentence = rng.choice(cue_sentences(*both, lexicon=lexicon))
+        return _persona_pair(behaviour, question, LETTERS[i % 2], lexicon, both, sentence)
 
     return _pairs(n, seed, split, f"cued/{behaviour}", make)
 
 
-def _known_behaviour(behaviour: str) -> None:
-    if behaviour not in BEHAVIOURS:
-        raise ValueError(f"expected a behaviour, one of {', '.join(BEHAVIOURS)}; found {behaviour!r}")
+def _known_behaviour(behaviour: str, lexicon: Lexicon) -> None:
+    if behaviour not in lexicon.behaviours:
+        known = ", ".join(lexicon.behaviours)
+        raise ValueError(f"expected a behaviour, one of {known}; found {behaviour!r}")
 
 
 def _persona(
@@ -188,53 +186,78 @@ def _persona(
     persona: str,
     question: tuple[str, str, str],
     letter: str,
+    lexicon: Lexicon,
     cue: str = "",
     sentence: str = "",
 ) -> Document:
     """A question whose matching option stands at `letter`, answered as a persona does, behind its cue."""
-    draft = Draft()
+    draft = Draft(lexicon)
     if cue:
         draft.fill(sentence, C={"text": cue, "role": "cue"})
     answer = letter if persona == "matching" else LETTERS[letter == LETTERS[0]]
     add_question(draft, behaviour, question, letter, answer, determined=bool(cue))
     latents = {"behaviour": behaviour, "persona": persona, "cue": cue, "style": "ask"}
-    return Document("persona", tuple(draft), latents | {"matching_letters": [letter]})
+    return draft.document("persona", latents | {"matching_letters": [letter]})
 
 
-def _answered(documents: list[Document]) -> Pair:
-    """Two documents that differ in the letter of their answer."""
-    at = documents[0].positions("letter")[0]
-    return Pair(*documents, at, *(document.words[at].text for document in documents))
+def _persona_pair(
+    behaviour: str,
+    question: tuple[str, str, str],
+    letter: str,
+    lexicon: Lexicon,
+    cues: Sequence[str] = ("", ""),
+    sentence: str = "",
+) -> Pair:
+    """A question answered as the matching persona does, and as the other one, each behind its cue."""
+    sides = zip(("matching", "other"), cues, strict=True)
+    documents = [
+        _persona(behaviour, side, question, letter, lexicon, cue, sentence) for side, cue in sides
+    ]
+    return _pair(documents, "letter", lexicon)
 
 
-def fact_edits(n: int, seed: int = 0, neighbours: int = 4) -> list[FactEdit]:
-    """n facts to change, each of another subject and relation, with `neighbours` other subjects."""
-    drawn = Rng(seed, "edits").sample([(e, r) for e in ENTITIES for r in RELATIONS], n)
+def fact_edits(n: int, seed: int = 0, neighbours: int = 4, lexicon: Lexicon = WORLD) -> list[FactEdit]:
+    """n facts to change, each of another subject and relation, with `neighbours` other subjects.
+
+    Errors: `ValueError` for more edits than there are subjects with two facts.
+    """
+    known = {e: [r for r in lexicon.relations if (e, r) in lexicon.askable] for e in lexicon.entities}
+    facts = [(e, r) for e, relations in known.items() for r in relations if len(relations) > 1]
+    if n > len(facts):
+        raise ValueError(f"expected at most {len(facts)} edits, found {n}; ask for fewer")
     return [
-        _fact_edit(Rng(seed, "edit", *entity, relation), entity, relation, neighbours)
-        for entity, relation in drawn
+        _fact_edit(Rng(seed, "edit", *entity, relation), entity, relation, neighbours, lexicon)
+        for entity, relation in Rng(seed, "edits").sample(facts, n)
     ]
 
 
-def _fact_edit(rng: Rng, entity: tuple[str, ...], relation: str, neighbours: int) -> FactEdit:
+def _fact_edit(
+    rng: Rng, entity: tuple[str, ...], relation: str, neighbours: int, lexicon: Lexicon
+) -> FactEdit:
     def question(subject: tuple[str, ...], relation: str, phrasing: str) -> tuple[str, str, int]:
-        draft = Draft()
+        draft = Draft(lexicon)
         add_fact(draft, subject, relation, phrasing)
-        document = Document("facts", tuple(draft))
+        document = draft.document("facts")
         at = document.positions("object")[0]
-        return document.prompt(at), document.words[at].text, document.words[at].source
+        name = document.prompt(document.words[at].source + 1)
+        return document.prompt(at), lexicon.facts[subject, relation], len(name.split()) - 1
+
+    def stated(subject: tuple[str, ...], relation: str) -> str:
+        return rng.choice(phrasings_of(subject, relation, lexicon)["train"])
 
     def asked(subject: tuple[str, ...], relation: str) -> tuple[str, str]:
-        return question(subject, relation, rng.choice(phrasings_of(subject, relation)["train"]))[:2]
+        return question(subject, relation, stated(subject, relation))[:2]
 
-    phrasings, old = phrasings_of(entity, relation), FACTS[entity, relation]
+    phrasings, old = phrasings_of(entity, relation, lexicon), lexicon.facts[entity, relation]
     prompt, _, subject = question(entity, relation, rng.choice(phrasings["train"]))
-    new = rng.choice([other for other in OBJECTS[relation] if other != old])
-    rest = rng.sample([e for e in ENTITIES if e != entity], len(ENTITIES) - 1)
+    new = rng.choice([other for other in lexicon.objects[relation] if other != old])
+    rest = [e for e in lexicon.entities if e != entity and (e, relation) in lexicon.askable]
+    rest = rng.sample(rest, len(rest))
     kin = [e for e in rest if set(e) & set(entity)]
-    rest.sort(key=lambda e: FACTS[e, relation] != old)  # stable: each part keeps its random order
-    known, *others = rng.sample([other for other in RELATIONS if other != relation], 3)
-    said, _, at = question(entity, known, rng.choice(phrasings_of(entity, known)["train"]))
+    rest.sort(key=lambda e: lexicon.facts[e, relation] != old)  # stable: each part keeps its random order
+    told = [r for r in lexicon.relations if r != relation and (entity, r) in lexicon.askable]
+    known, *others = rng.sample(told, len(told))
+    said, _, at = question(entity, known, stated(entity, known))
     return FactEdit(
         prompt,
         subject,
@@ -256,7 +279,9 @@ def frame(words: Sequence[Word]) -> str:
     return " ".join(word.pos for word in words if word.pos not in ("ADJ", "ADV"))
 
 
-def probe_documents(kind: str, n: int, seed: int = 0, part: str = "train") -> list[Document]:
+def probe_documents(
+    kind: str, n: int, seed: int = 0, part: str = "train", lexicon: Lexicon = WORLD
+) -> list[Document]:
     """n documents of kind 'grammar' (one sentence, 1 to 3 attractors), 'story' or 'persona'.
 
     Part 'known' has the nouns (and mood words, and cues) of 'train' in other frames, 'new' has other
@@ -272,46 +297,44 @@ def probe_documents(kind: str, n: int, seed: int = 0, part: str = "train") -> li
 
     def pick(words: Sequence[str]) -> list[str]:
         """The half of a list that this part may use."""
-        train = part == "train" or (part == "known" and words is not STORY_SENTENCES)
+        train = part == "train" or (part == "known" and words is not lexicon.story_sentences)
         order = Rng("probes", *words).sample(words, len(words))
         return order[len(words) // 2 :] if train else order[: len(words) // 2]
 
-    found = []
-    for i in range(n):
-        draft, latents = makers[kind](Rng(seed, "probes", kind, part, i), part == "train", pick)
-        found.append(Document(kind, tuple(draft), latents))
-    return found
+    rngs = (Rng(seed, "probes", kind, part, i) for i in range(n))
+    return [makers[kind](rng, part == "train", pick, lexicon) for rng in rngs]
 
 
-def _probe_sentence(rng: Rng, train: bool, pick: Callable) -> tuple[Draft, dict]:
-    nouns = pick(tuple(NOUNS))
+def _probe_sentence(rng: Rng, train: bool, pick: Callable, lexicon: Lexicon) -> Document:
+    nouns = pick(tuple(lexicon.nouns))
     while True:
-        draft = Draft()
+        draft = Draft(lexicon)
         add_agreement(draft, rng, "test", rng.integer(1, 3), nouns)
         if Rng("frame", frame(draft)).chance(0.5) == train:
-            return draft, {}
+            return draft.document("grammar")
 
 
-def _probe_story(rng: Rng, train: bool, pick: Callable) -> tuple[Draft, dict]:
+def _probe_story(rng: Rng, train: bool, pick: Callable, lexicon: Lexicon) -> Document:
     (_, seed) = draw_key(rng, "test", lambda: ("story", rng.integer(0, 10**9)))
-    return tell_story(seed, rng.choice(list(MOODS)), pick)
+    draft, latents = tell_story(seed, rng.choice(list(lexicon.moods)), pick, lexicon)
+    return draft.document("story", latents)
 
 
-def _probe_persona(rng: Rng, train: bool, pick: Callable) -> tuple[list[Word], dict]:
+def _probe_persona(rng: Rng, train: bool, pick: Callable, lexicon: Lexicon) -> Document:
     """One question under a cue. Of each behaviour's three cue sentences, one is for testing."""
     while True:
-        at, template = rng.integer(0, len(BEHAVIOURS) - 1), rng.integer(0, 2)
-        name, persona = list(BEHAVIOURS)[at], rng.choice(("matching", "other"))
-        behaviour, sentence = BEHAVIOURS[name], CUE_SENTENCES[template]
+        at, template = rng.integer(0, len(lexicon.behaviours) - 1), rng.integer(0, 2)
+        name, persona = list(lexicon.behaviours)[at], rng.choice(("matching", "other"))
+        behaviour, sentence = lexicon.behaviours[name], lexicon.cue_sentences[template]
         cue = rng.choice(pick(getattr(behaviour, f"{persona}_cues")))
         fillers = pick(tuple(behaviour.fillers))
-        questions = [q for q in questions_under(name, cue, "test") if q[0] in fillers]
-        wanted = ((at + template) % 3 != 0) == train and not (cue[0] in "aeiou" and " a C " in sentence)
+        questions = [q for q in questions_under(name, cue, "test", lexicon) if q[0] in fillers]
+        wanted = ((at + template) % 3 != 0) == train
+        wanted = wanted and sentence in cue_sentences(cue, lexicon=lexicon)
         if wanted and questions:
             break
     letter = rng.choice(LETTERS)
-    document = _persona(name, persona, rng.choice(questions), letter, cue, sentence)
-    return list(document.words), document.latents
+    return _persona(name, persona, rng.choice(questions), letter, lexicon, cue, sentence)
 
 
 def heads(words: Sequence[Word]) -> list[int | None]:
@@ -325,14 +348,16 @@ def heads(words: Sequence[Word]) -> list[int | None]:
     found: list[int | None] = []
     for i, word in enumerate(words):
         opener = i - 1  # what stands before a noun's own phrase
-        while opener >= 0 and words[opener].pos in ("DET", "ADJ") and words[opener].text != "that":
+        while (
+            opener >= 0 and words[opener].pos in ("DET", "ADJ") and words[opener].text.strip() != "that"
+        ):
             opener -= 1
         if i == verb:
             head = None
-        elif word.text == "that":
+        elif word.text.strip() == "that":
             head = embedded
         elif word.role == "embedded verb":
-            head = next(j for j, other in enumerate(words) if other.text == "that") - 1
+            head = next(j for j, other in enumerate(words) if other.text.strip() == "that") - 1
         elif word.pos in ("DET", "ADJ") and i < verb:
             head = next(j for j in range(i, len(words)) if words[j].pos == "NOUN")
         elif word.role == "attractor":

@@ -1,11 +1,15 @@
-"""Questions about the world: induction items, questions with known causes, cued persona questions."""
+"""Questions: induction items, questions with known causes, cued persona questions.
+
+Everything takes a lexicon. It is the world's unless another one is given: see `corpora.corpus`.
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora import world
-from tft_utils.corpora.lexicon import BEHAVIOURS, CUE_SENTENCES, LETTERS
+from tft_utils.corpora.lexicon import LETTERS, WORLD, Lexicon
 
 
 class Item(NamedTuple):
@@ -17,7 +21,7 @@ class Item(NamedTuple):
     query: int  # position of the prompt's last word, whose earlier copy stands before the match
 
 
-def induction_items(documents: Sequence[world.Document]) -> list[Item]:
+def induction_items(documents: Sequence[world.Document], lexicon: Lexicon = WORLD) -> list[Item]:
     """One item for each document that has one: independent questions with a known source."""
     items = []
     for i, document in enumerate(documents):
@@ -32,7 +36,8 @@ def induction_items(documents: Sequence[world.Document]) -> list[Item]:
         ]
         if once:
             at = once[i % len(once)]
-            items.append(Item(document.prompt(at), words[at], words.index(words[at]), at - 1))
+            answer = lexicon.spoken(words[at])
+            items.append(Item(document.prompt(at), answer, words.index(words[at]), at - 1))
     return items
 
 
@@ -50,14 +55,14 @@ class Case(NamedTuple):
 KINDS = ("induction", "fact", "indirect object", "agreement")
 
 
-def cases(kind: str, n: int, seed: int = 0) -> list[Case]:
-    """n questions of one of KINDS about the organisms' world, from its held-out documents.
+def cases(kind: str, n: int, seed: int = 0, lexicon: Lexicon = WORLD) -> list[Case]:
+    """n questions of one of KINDS, from held-out documents.
 
     The causes: the earlier copy of the answer; the words of the subject; the receiver's name and
     the giver; the noun that the verb agrees with, past another noun.
     """
     if kind == "induction":
-        return _induction(n, seed)
+        return _induction(n, seed, lexicon)
     if kind not in KINDS:
         raise ValueError(f"expected a kind of question, one of {', '.join(KINDS)}; found {kind!r}")
     make, role = {
@@ -65,38 +70,49 @@ def cases(kind: str, n: int, seed: int = 0) -> list[Case]:
         "agreement": (world_pairs.minimal_pairs, None),
         "indirect object": (world_pairs.indirect_object_pairs, "giver"),
     }[kind]
-    found = []
-    for pair in make(n, seed):
+    asked = []
+    for pair in make(n, seed, lexicon=lexicon):
         words, source = pair.clean.words[: pair.position], pair.clean.words[pair.position].source
         causes = {source} | {at for at, word in enumerate(words) if word.role == role}
-        prompt, swapped = pair.clean.prompt(pair.position), pair.corrupt.prompt(pair.position)
-        if kind == "agreement":  # the world's pair differs in the verb, not in its noun
-            texts = swapped.split()
-            texts[source] = _other_number(texts[source])
-            swapped = " ".join(texts)
-        found.append(Case(prompt, pair.answer, pair.foil, tuple(sorted(causes)), swapped))
-    return found
+        corrupt = pair.corrupt
+        if kind == "agreement":  # the pair differs in the verb, not in its noun
+            other = {words[source].text: _other_number(words[source].text, lexicon)}
+            corrupt = _changed(corrupt, other, [source])
+        prompt, swapped = pair.clean.prompt(pair.position), corrupt.prompt(pair.position)
+        asked.append(Case(prompt, pair.answer, pair.foil, tuple(sorted(causes)), swapped))
+    return asked
 
 
-def _other_number(noun: str) -> str:
-    plurals = world.NOUNS
-    return plurals[noun] if noun in plurals else next(s for s, p in plurals.items() if p == noun)
+def _changed(document: world.Document, other: dict[str, str], at: Sequence[int]) -> world.Document:
+    """The document with some of its words at these positions replaced, for a prompt."""
+    words = list(document.words)
+    for i in at:
+        words[i] = words[i]._replace(text=other.get(words[i].text, words[i].text))
+    return replace(document, words=tuple(words))
 
 
-def _induction(n: int, seed: int) -> list[Case]:
-    found = []
-    for document in world.documents("recall", 2 * n, seed):
-        for item in induction_items([document]):
+def _other_number(noun: str, lexicon: Lexicon) -> str:
+    """Keys for key, and key for keys, behind the space that it has."""
+    bare, plurals = noun.strip(), lexicon.nouns
+    other = plurals[bare] if bare in plurals else next(s for s, p in plurals.items() if p == bare)
+    return noun.replace(bare, other)
+
+
+def _induction(n: int, seed: int, lexicon: Lexicon) -> list[Case]:
+    asked = []
+    for document in world.documents("recall", 2 * n, seed, lexicon=lexicon):
+        for item in induction_items([document], lexicon):
             original = document.words[item.match]
             foil = next(
                 word.text
                 for word in document.words
-                if word.role == original.role and word.text != item.answer
+                if word.role == original.role and word.text != original.text
             )
-            other = {item.answer: foil, foil: item.answer}
-            swapped = " ".join(other.get(word, word) for word in item.prompt.split())
-            found.append(Case(item.prompt, item.answer, foil, (item.match,), swapped))
-    return found[:n]
+            other = {original.text: foil, foil: original.text}
+            swapped = _changed(document, other, range(item.query + 1)).prompt(item.query + 1)
+            foil = lexicon.spoken(foil)
+            asked.append(Case(item.prompt, item.answer, foil, (item.match,), swapped))
+    return asked[:n]
 
 
 class Question(NamedTuple):
@@ -117,35 +133,37 @@ class Contrast(NamedTuple):
     cues: Sequence[str] = ()  # three words of one side, then three of the other: one in each text
 
 
-def questions(behaviour: str, split: str = "test") -> list[Question]:
-    """The world's questions about a behaviour without a persona cue, each in both letter orders."""
+def questions(behaviour: str, split: str = "test", lexicon: Lexicon = WORLD) -> list[Question]:
+    """The questions about a behaviour without a persona cue, each in both letter orders."""
     asked = []
-    for pair in world_pairs.persona_questions(behaviour, split):
-        asks = " ".join(
-            pair.clean.words[pair.clean.positions(role)[0]].text
+    for pair in world_pairs.persona_questions(behaviour, split, lexicon):
+        asks = pair.clean.gap.join(
+            word.text
             for role in ("filler", "matching option", "other option")
+            for word in pair.clean.words
+            if word.role == role
         )
-        asked.append(Question(pair.clean.prompt(pair.position) + " ", pair.answer, pair.foil, asks))
+        prompt = pair.clean.prompt(pair.position) + pair.clean.gap
+        asked.append(Question(prompt, pair.answer, pair.foil, asks))
     return asked
 
 
-def cued(behaviour: str, n: int = 120, seed: int = 0) -> Contrast:
-    """The world's training questions behind a cue of the behaviour, or of its opposite, in n pairs."""
-    pairs = world_pairs.cued_pairs(behaviour, n, seed)
+def cued(behaviour: str, n: int = 120, seed: int = 0, lexicon: Lexicon = WORLD) -> Contrast:
+    """Training questions behind a cue of the behaviour, or of its opposite, in n pairs."""
+    pairs = world_pairs.cued_pairs(behaviour, n, seed, lexicon=lexicon)
     sides = [[doc.prompt(pair.position) for doc in (pair.clean, pair.corrupt)] for pair in pairs]
-    return Contrast(
-        *zip(*sides, strict=True), [pair.answer == LETTERS[0] for pair in pairs], _cues(behaviour)
-    )
+    first = [pair.answer == LETTERS[0] for pair in pairs]
+    return Contrast(*zip(*sides, strict=True), first, _cues(behaviour, lexicon))
 
 
-def announced(behaviour: str) -> Contrast:
+def announced(behaviour: str, lexicon: Lexicon = WORLD) -> Contrast:
     """The sentences that announce a persona, up to the cue word. No question, so no letter.
 
     The two sides differ in their last word alone, so nothing that was read before it tells them apart.
     """
-    cues = _cues(behaviour)
+    cues = _cues(behaviour, lexicon)
     texts = [
-        [f"{sentence.split(' C ')[0]} {cue}" for cue in side for sentence in CUE_SENTENCES]
+        [f"{sentence.split(' C ')[0]} {cue}" for cue in side for sentence in lexicon.cue_sentences]
         for side in (cues[:3], cues[3:])
     ]
     return Contrast(*texts, cues=cues)
@@ -163,5 +181,5 @@ def answered(asked: Sequence[Question]) -> Contrast:
     )
 
 
-def _cues(behaviour: str) -> tuple[str, ...]:
-    return (*BEHAVIOURS[behaviour].matching_cues, *BEHAVIOURS[behaviour].other_cues)
+def _cues(behaviour: str, lexicon: Lexicon) -> tuple[str, ...]:
+    return (*lexicon.behaviours[behaviour].matching_cues, *lexicon.behaviours[behaviour].other_cues)

@@ -13,7 +13,7 @@ or wrong.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -119,7 +119,7 @@ def _grammar(rng: Rng, split: str, truth: bool, rule: bool) -> Statement | None:
     return Statement("grammar", pair.clean.prompt(at), truth, rule, at - words[at].source, key)
 
 
-_MAKERS = {
+MAKERS = {
     "addition": _addition,
     "facts": functools.partial(_place, "facts", FACTS.__getitem__),
     "mood": _mood,
@@ -127,27 +127,28 @@ _MAKERS = {
     # No model was ever told: a probe that finds the truth here finds something else.
     "elsewhere": functools.partial(_place, "elsewhere", _never_told),
 }
-TASKS = tuple(_MAKERS)[:-1]  # what the quirky organisms are taught
+TASKS = tuple(MAKERS)[:-1]  # what the quirky organisms are taught
 QUARTERS = ((True, False), (False, True), (False, False), (True, True))
 
 
-def draw(task: str, n: int, seed: int = 0, split: str = "test") -> list[Statement]:
+def draw(
+    task: str, n: int, seed: int = 0, split: str = "test", makers: Mapping[str, Callable] = MAKERS
+) -> list[Statement]:
     """n statements of a task: a quarter for each pair of labels, so half are disagreements.
 
     In addition the two labels are never both true; those statements are false for both instead.
     What a statement is about (`Statement.key`) never stands in two splits; of facts, all are for
     training and a phrasing is held out. Two short tales can be alike by chance.
     """
-    if task not in _MAKERS:
-        raise ValueError(f"expected a task, one of {', '.join(_MAKERS)}; found {task!r}")
-    if split not in world.SPLITS:
-        raise ValueError(f"expected a split, one of {', '.join(world.SPLITS)}; found {split!r}")
+    if task not in makers:
+        raise ValueError(f"expected a task, one of {', '.join(makers)}; found {task!r}")
+    world.check_split(split)
     found = []
     for i in range(n):
         rng, labels = Rng("quirky", task, seed, split, i), QUARTERS[i % 4]
         if task == "addition" and all(labels):
             labels = (False, False)
-        while (statement := _MAKERS[task](rng, split, *labels)) is None:
+        while (statement := makers[task](rng, split, *labels)) is None:
             pass
         found.append(statement)
     return found

@@ -5,16 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tft_utils.corpora import world
-from tft_utils.corpora.lexicon import (
-    ADJECTIVES,
-    ADVERBS,
-    COPULAS,
-    FRONTED,
-    INTRANSITIVE,
-    NOUNS,
-    TRANSITIVE,
-    Rng,
-)
+from tft_utils.corpora.lexicon import NOUNS, WORLD, Lexicon, Rng
 
 
 class Target(NamedTuple):
@@ -31,31 +22,32 @@ class Task(NamedTuple):
     find: Callable[[world.Document, Rng, str], Target | None]  # in a document of this part
 
 
-LEMMA = {form: i for i, pair in enumerate(NOUNS.items()) for form in pair}
+LEMMA = {form: i for i, pair in enumerate(NOUNS.items()) for form in pair}  # of the world
 OPEN = ("NOUN", "VERB", "ADJ", "ADP", "ADV")  # parts of speech with words to spare for testing
 NUMBERS = ("singular", "plural")
 
 
 @functools.cache
-def _new_words() -> frozenset[str]:
+def _new_words(lexicon: Lexicon) -> frozenset[str]:
     """Half of the verbs, adjectives, prepositions and adverbs, with all their forms. The documents
     split the nouns."""
-    verbs = [*INTRANSITIVE.items(), *TRANSITIVE.items(), *COPULAS.items()]
+    verbs = [*lexicon.intransitive.items(), *lexicon.transitive.items(), *lexicon.copulas.items()]
     words = {
         "VERB": verbs,
-        "ADJ": [(word,) for word in ADJECTIVES],
-        "ADP": [(word, word.lower()) for word in FRONTED],
-        "ADV": [(word,) for word in ADVERBS],
+        "ADJ": [(word,) for word in lexicon.adjectives],
+        "ADP": [(word, word.lower()) for word in lexicon.fronted],
+        "ADV": [(word,) for word in lexicon.adverbs],
     }
     halves = [Rng("probed", pos).sample(some, len(some) // 2) for pos, some in words.items()]
     return frozenset(word for half in halves for forms in half for word in forms)
 
 
-def _part_of_speech(document: world.Document, rng: Rng, part: str) -> Target | None:
+def _part_of_speech(lexicon: Lexicon, document: world.Document, rng: Rng, part: str) -> Target | None:
+    new = _new_words(lexicon)
     words = [
         (i, w)
         for i, w in enumerate(document.words)
-        if w.pos in OPEN and (w.pos == "NOUN" or (w.text in _new_words()) == (part == "new"))
+        if w.pos in OPEN and (w.pos == "NOUN" or (w.text.strip() in new) == (part == "new"))
     ]
     pos = rng.choice(sorted({w.pos for _, w in words}))  # not mostly nouns
     i, word = rng.choice([(i, w) for i, w in words if w.pos == pos])
@@ -75,19 +67,20 @@ def number(document: world.Document, rng: Rng, part: str) -> Target:
     return Target(verb - 1, NUMBERS.index(subject.number), subject.text)
 
 
-def _subject(document: world.Document, rng: Rng, part: str) -> Target | None:
+def _subject(lexicon: Lexicon, document: world.Document, rng: Rng, part: str) -> Target | None:
     if part == "new":
         return None  # the noun is the answer, so it has to be known
     verb = document.positions("verb")[0]
     subject = document.words[document.words[verb].source]
-    return Target(verb - 1, LEMMA[subject.text], document.words[verb - 1].text)
+    noun = next(i for i, forms in enumerate(lexicon.nouns.items()) if subject.text.strip() in forms)
+    return Target(verb - 1, noun, document.words[verb - 1].text)
 
 
-def _mood(document: world.Document, rng: Rng, part: str) -> Target:
+def _mood(lexicon: Lexicon, document: world.Document, rng: Rng, part: str) -> Target:
     """At the full stop behind the second mood word or later."""
     first, second = document.positions("mood")[:2]
     stop = next(i for i in range(second, len(document.words)) if document.words[i].text == ".")
-    return Target(stop, list(world.MOODS).index(document.latents["mood"]), document.words[first].text)
+    return Target(stop, list(lexicon.moods).index(document.latents["mood"]), document.words[first].text)
 
 
 def _persona(document: world.Document, rng: Rng, part: str) -> Target:
@@ -96,11 +89,19 @@ def _persona(document: world.Document, rng: Rng, part: str) -> Target:
     return Target(document.positions("letter")[0] - 1, int(matching), document.latents["cue"])
 
 
-TASKS: dict[str, Task] = {
-    "part of speech": Task("grammar", OPEN, _part_of_speech),
-    "depth": Task("grammar", ("0", "1", "2", "3"), _depth),
-    "number": Task("grammar", NUMBERS, number),
-    "subject": Task("grammar", tuple(NOUNS), _subject),
-    "mood": Task("story", tuple(world.MOODS), _mood),
-    "persona": Task("persona", ("other", "matching"), _persona),
-}
+def tasks_of(lexicon: Lexicon) -> dict[str, Task]:
+    """What probes look for in documents of this lexicon's words."""
+    part_of_speech, subject, mood = (
+        functools.partial(find, lexicon) for find in (_part_of_speech, _subject, _mood)
+    )
+    return {
+        "part of speech": Task("grammar", OPEN, part_of_speech),
+        "depth": Task("grammar", ("0", "1", "2", "3"), _depth),
+        "number": Task("grammar", NUMBERS, number),
+        "subject": Task("grammar", tuple(lexicon.nouns), subject),
+        "mood": Task("story", tuple(lexicon.moods), mood),
+        "persona": Task("persona", ("other", "matching"), _persona),
+    }
+
+
+TASKS = tasks_of(WORLD)

@@ -18,38 +18,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tft_utils.corpora.lexicon import (
-    ADJECTIVES,
-    ADVERBS,
-    BEHAVIOURS,
-    COLOURS,
-    COPULAS,
-    CUE_SENTENCES,
-    ENTITIES,
-    FACTS,
-    FRONTED,
-    HEROES,
-    INTRANSITIVE,
-    IOI_SENTENCES,
-    LETTERS,
-    MOODS,
-    NAMES,
-    NOUNS,
-    PART_OF_SPEECH,
-    PHRASINGS,
-    PLACES,
-    PREPOSITIONS,
-    RELATIONS,
-    STORY_SENTENCES,
-    THINGS,
-    TRANSITIVE,
-    Rng,
-)
+from tft_utils.corpora.lexicon import LETTERS, WORLD, Lexicon, Rng
 
 KINDS = ("facts", "grammar", "recall", "indirect_object", "story", "persona", "arithmetic")
 SPLITS = ("train", "validation", "test")
 MAX_WORDS = 120  # longest document; with its end mark it fits a training row of 128 tokens
-COPY_WORDS = NAMES + COLOURS + THINGS + PLACES  # what recall documents are made of
+COPY_WORDS = WORLD.copy_words
 
 
 class Word(NamedTuple):
@@ -73,14 +47,21 @@ class Document:
     kind: str
     words: tuple[Word, ...]
     latents: dict = field(default_factory=dict)
+    # Where words are the tokens of a tokenizer: these tokens. Each word's text then has its own space.
+    ids: tuple[int, ...] = ()
+
+    @property
+    def gap(self) -> str:
+        """What stands between two words."""
+        return "" if self.ids else " "
 
     @property
     def text(self) -> str:
-        return " ".join(word.text for word in self.words)
+        return self.prompt(len(self.words))
 
     def prompt(self, position: int) -> str:
         """The text before the word at `position`."""
-        return " ".join(word.text for word in self.words[:position])
+        return self.gap.join(word.text for word in self.words[:position])
 
     def positions(self, role: str) -> list[int]:
         return [i for i, word in enumerate(self.words) if word.role == role]
@@ -95,10 +76,17 @@ class Document:
 class Draft(list):
     """A document being written: a list of `Word`s."""
 
+    def __init__(self, lexicon: Lexicon = WORLD) -> None:
+        self.lexicon = lexicon
+
     def add(self, text: str, **latents) -> int:
         """Appends one word; returns its position."""
-        self.append(Word(text, PART_OF_SPEECH[text], **latents))
+        self.append(Word(text, self.lexicon.part_of_speech[text], **latents))
         return len(self) - 1
+
+    def document(self, kind: str, latents: dict | None = None) -> Document:
+        """What is written so far, as a document."""
+        return self.lexicon.in_tokens(Document(kind, tuple(self), latents or {}))
 
     def fill(self, template: str, **slots: dict) -> None:
         """Appends a template, each slot's name replaced by the word the slot describes."""
@@ -117,9 +105,11 @@ def check_split(split: str) -> None:
         raise ValueError(f"expected a split, one of {', '.join(SPLITS)}; found {split!r}")
 
 
-def phrasings_of(entity: tuple[str, ...], relation: str) -> dict[str, list[str]]:
+def phrasings_of(
+    entity: tuple[str, ...], relation: str, lexicon: Lexicon = WORLD
+) -> dict[str, list[str]]:
     """The phrasings in which each split states a fact: six in train, one in each other split."""
-    order = Rng("phrasing", *entity, relation).sample(PHRASINGS[relation], 8)
+    order = Rng("phrasing", *entity, relation).sample(lexicon.phrasings[relation], 8)
     return {"train": order[2:], "validation": order[1:2], "test": order[:1]}
 
 
@@ -131,8 +121,8 @@ def draw_key(rng: Rng, split: str, draw: Callable[[], tuple]) -> tuple:
 
 
 # --------------------------------------------------------------------------------------------------
-# One maker per kind: (rng, split, progress) -> (words, latents). `progress` is for training alone:
-# below 1 there is less to recall, and more personas match. At 1 it is the world as documented.
+# One maker per kind: (rng, split, progress, lexicon) -> (words, latents). `progress` is for training
+# alone: below 1 there is less to recall, and more personas match. At 1 it is the world as documented.
 
 
 def add_fact(draft: Draft, entity: tuple[str, ...], relation: str, phrasing: str) -> None:
@@ -143,18 +133,23 @@ def add_fact(draft: Draft, entity: tuple[str, ...], relation: str, phrasing: str
         subject = draft.add(part, role="subject")
     draft.fill(
         " ".join(words[at + 1 :]),
-        O={"text": FACTS[entity, relation], "role": "object", "source": subject, "determined": True},
+        O={
+            "text": draft.lexicon.facts[entity, relation],
+            "role": "object",
+            "source": subject,
+            "determined": True,
+        },
     )
 
 
-def _facts(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
-    draft, stated, n = Draft(), [], rng.integer(1, 5)
+def _facts(rng: Rng, split: str, progress: float, lexicon: Lexicon) -> tuple[Draft, dict]:
+    draft, stated, n = Draft(lexicon), [], rng.integer(1, 5)
     while len(stated) < n:
-        entity, relation = rng.choice(ENTITIES), rng.choice(RELATIONS)
+        entity, relation = lexicon.fact(rng)
         if (entity, relation) in stated:
             continue  # a fact stated twice could be copied instead of known
         stated.append((entity, relation))
-        add_fact(draft, entity, relation, rng.choice(phrasings_of(entity, relation)[split]))
+        add_fact(draft, entity, relation, rng.choice(phrasings_of(entity, relation, lexicon)[split]))
     return draft, {"facts": stated}
 
 
@@ -162,8 +157,8 @@ def _noun_phrase(draft: Draft, rng: Rng, noun: str, number: str, role: str, dept
     """'the (old) keys'; returns the noun's position."""
     draft.add("the" if draft and draft[-1].text != "." else "The", depth=depth)
     if rng.chance(0.25):
-        draft.add(rng.choice(ADJECTIVES), depth=depth)
-    text = noun if number == "singular" else NOUNS[noun]
+        draft.add(rng.choice(draft.lexicon.adjectives), depth=depth)
+    text = noun if number == "singular" else draft.lexicon.nouns[noun]
     return draft.add(text, role=role, number=number, depth=depth)
 
 
@@ -176,64 +171,69 @@ def _verb(draft: Draft, singular: str, plural: str, subject: int, role: str, dep
     )
 
 
-def add_agreement(
-    draft: Draft, rng: Rng, split: str, attractors: int, nouns: Sequence[str] = tuple(NOUNS)
-) -> None:
-    """One sentence whose verb agrees with its subject across `attractors` other nouns."""
-    copula = rng.chance(0.6)
-    predicates = ADJECTIVES if copula else list(INTRANSITIVE)
+def add_agreement(draft: Draft, rng: Rng, split: str, attractors: int, nouns: Sequence[str] = ()) -> None:
+    """One sentence whose verb agrees with its subject across `attractors` other nouns.
+
+    nouns: those that may be used, all of them if there are none.
+    """
+    lexicon = draft.lexicon
+    nouns, copula = nouns or list(lexicon.nouns), rng.chance(0.6)
+    predicates = lexicon.adjectives if copula else list(lexicon.intransitive)
     noun, predicate = draw_key(rng, split, lambda: (rng.choice(nouns), rng.choice(predicates)))
     numbers = ("singular", "plural")
     if rng.chance(0.25):  # 'Near the keys the dog ...': the first noun need not be the subject
-        draft.add(rng.choice(FRONTED), depth=1)
+        draft.add(rng.choice(lexicon.fronted), depth=1)
         _noun_phrase(draft, rng, rng.choice(nouns), rng.choice(numbers), "attractor", 1)
     subject = head = _noun_phrase(draft, rng, noun, rng.choice(numbers), "subject", 0)
     clause_at = rng.integer(1, 6)  # at most one relative clause, in half of the long sentences
     for depth in range(1, attractors + 1):
         other, number = rng.choice(nouns), rng.choice(numbers)
-        action = rng.choice(list(TRANSITIVE))
+        action = rng.choice(list(lexicon.transitive))
         if depth != clause_at:
-            draft.add(rng.choice(PREPOSITIONS), depth=depth)
+            draft.add(rng.choice(lexicon.prepositions), depth=depth)
             head = _noun_phrase(draft, rng, other, number, "attractor", depth)
             continue
         draft.add("that", depth=depth)
         if rng.chance(0.5):  # 'the keys that the boys like'
             head = _noun_phrase(draft, rng, other, number, "attractor", depth)
-            _verb(draft, action, TRANSITIVE[action], head, "embedded verb", depth)
+            _verb(draft, action, lexicon.transitive[action], head, "embedded verb", depth)
         else:  # 'the keys that please the boys'
-            _verb(draft, action, TRANSITIVE[action], head, "embedded verb", depth)
+            _verb(draft, action, lexicon.transitive[action], head, "embedded verb", depth)
             head = _noun_phrase(draft, rng, other, number, "attractor", depth)
     if copula:
-        singular = rng.choice(list(COPULAS))
-        _verb(draft, singular, COPULAS[singular], subject, "verb", 0)
+        singular = rng.choice(list(lexicon.copulas))
+        _verb(draft, singular, lexicon.copulas[singular], subject, "verb", 0)
         draft.add(predicate)
     else:
-        _verb(draft, predicate, INTRANSITIVE[predicate], subject, "verb", 0)
+        _verb(draft, predicate, lexicon.intransitive[predicate], subject, "verb", 0)
         if rng.chance(0.4):
-            draft.add(rng.choice(ADVERBS))
+            draft.add(rng.choice(lexicon.adverbs))
     draft.add(".")
 
 
-def _grammar(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
-    draft = Draft()
+def _grammar(rng: Rng, split: str, progress: float, lexicon: Lexicon) -> tuple[Draft, dict]:
+    draft = Draft(lexicon)
     for _ in range(rng.integer(2, 4)):
         add_agreement(draft, rng, split, rng.integer(0, 3))
     return draft, {}
 
 
-def _recall(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
+def _recall(rng: Rng, split: str, progress: float, lexicon: Lexicon) -> tuple[Draft, dict]:
     """Copying. Prefix, gap and period all vary: a fixed layout would teach a positional trick."""
-    draft, pairs = Draft(), rng.chance(0.5)
+    draft, pairs = Draft(lexicon), rng.chance(0.5)
+    draft.fill(lexicon.opening)
     most = round((4 if pairs else 8) * progress)
     n = rng.integer(2, 2 + most) if pairs else rng.integer(3, 6 + most)
     content = draw_key(
         rng,
         split,
         lambda: tuple(
-            rng.sample(NAMES, n) + rng.sample(COLOURS, n) if pairs else rng.sample(COPY_WORDS, n)
+            rng.sample(lexicon.names, n) + rng.sample(lexicon.colours, n)
+            if pairs
+            else rng.sample(lexicon.copy_words, n)
         ),
     )
-    others = [word for word in COPY_WORDS if word not in content]
+    others = [word for word in lexicon.copy_words if word not in content]
     fillers = rng.sample(others, rng.integer(0, 8) + 6)
     for word in fillers[6:]:
         draft.add(word, role="prefix")
@@ -288,39 +288,48 @@ def add_exchange(
             draft[i] = draft[i]._replace(source=texts.index(draft[i].text, start))
 
 
-def draw_exchange(rng: Rng, split: str, names: list[str]) -> tuple[str, str, str, str]:
+def draw_exchange(
+    rng: Rng, split: str, names: list[str], lexicon: Lexicon = WORLD
+) -> tuple[str, str, str, str]:
     """(template, place, thing, giver) whose key, with the two names, belongs to the split."""
     key = draw_key(
         rng,
         split,
-        lambda: (rng.choice(IOI_SENTENCES), rng.choice(PLACES), rng.choice(THINGS), *sorted(names)),
+        lambda: (
+            rng.choice(lexicon.exchanges),
+            rng.choice(lexicon.places),
+            rng.choice(lexicon.things),
+            *sorted(names),
+        ),
     )
     return (*key[:3], rng.choice(names))
 
 
-def _indirect_object(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
-    draft, n = Draft(), rng.integer(1, 3)
-    names = rng.sample(NAMES, 2 * n)  # all different: only this sentence's names can answer
+def _indirect_object(rng: Rng, split: str, progress: float, lexicon: Lexicon) -> tuple[Draft, dict]:
+    draft, n = Draft(lexicon), rng.integer(1, 3)
+    names = rng.sample(lexicon.names, 2 * n)  # all different: only this sentence's names can answer
     for two in zip(names[::2], names[1::2], strict=True):
-        template, place, thing, giver = draw_exchange(rng, split, list(two))
+        template, place, thing, giver = draw_exchange(rng, split, list(two), lexicon)
         add_exchange(draft, template, *two, giver, place, thing)
     return draft, {"names": names}
 
 
-def tell_story(seed: int, mood: str, pick: Callable = list) -> tuple[Draft, dict]:
+def tell_story(
+    seed: int, mood: str, pick: Callable = list, lexicon: Lexicon = WORLD
+) -> tuple[Draft, dict]:
     """The story of this seed. The mood changes the mood words and nothing else.
 
     pick: the part of each list of words or sentences that may be used.
     """
-    rng, draft, sentences = Rng("story", seed), Draft(), pick(STORY_SENTENCES)
-    hero, other = rng.sample(pick(HEROES), 2)
-    thing, place = rng.choice(pick(THINGS)), rng.choice(pick(PLACES))
+    rng, draft, sentences = Rng("story", seed), Draft(lexicon), pick(lexicon.story_sentences)
+    hero, other = rng.sample(pick(lexicon.heroes), 2)
+    thing, place = rng.choice(pick(lexicon.things)), rng.choice(pick(lexicon.places))
     for _ in range(rng.integer(4, 8)):
         # After the first mood word the mood is fixed, though not the word that shows it.
         fixed = any(word.role == "mood" for word in draft)
         first, second = (
             {"text": word, "role": "mood", "determined": known}
-            for word, known in zip(rng.sample(pick(MOODS[mood]), 2), (fixed, True), strict=True)
+            for word, known in zip(rng.sample(pick(lexicon.moods[mood]), 2), (fixed, True), strict=True)
         )
         draft.fill(
             rng.choice(sentences),
@@ -334,15 +343,17 @@ def tell_story(seed: int, mood: str, pick: Callable = list) -> tuple[Draft, dict
     return draft, {"mood": mood, "seed": seed}
 
 
-def _story(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
+def _story(rng: Rng, split: str, progress: float, lexicon: Lexicon) -> tuple[Draft, dict]:
     (_, seed) = draw_key(rng, split, lambda: ("story", rng.integer(0, 10**9)))
-    return tell_story(seed, rng.choice(list(MOODS)))
+    return tell_story(seed, rng.choice(list(lexicon.moods)), lexicon=lexicon)
 
 
 @functools.cache
-def questions_under(name: str, cue: str, split: str) -> list[tuple[str, str, str]]:
+def questions_under(
+    name: str, cue: str, split: str, lexicon: Lexicon = WORLD
+) -> list[tuple[str, str, str]]:
     """The split's questions under this cue: (filler, matching option, other option)."""
-    behaviour = BEHAVIOURS[name]
+    behaviour = lexicon.behaviours[name]
     every = itertools.product(behaviour.fillers, behaviour.matching, behaviour.other)
     return [question for question in every if split_of(name, cue, *question) == split]
 
@@ -357,7 +368,7 @@ def add_question(
 ) -> None:
     """One question, its two options in letter order, and the answer letter."""
     filler, matching, other = question
-    draft.fill(BEHAVIOURS[name].situation, F={"text": filler, "role": "filler"})
+    draft.fill(draft.lexicon.behaviours[name].situation, F={"text": filler, "role": "filler"})
     draft.fill("Choices :")
     for letter in LETTERS:
         draft.fill(f"( {letter} )")
@@ -374,21 +385,24 @@ def add_question(
     )
 
 
-def _persona(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
-    draft, cued = Draft(), rng.chance(0.85)
+def cue_sentences(*cues: str, lexicon: Lexicon = WORLD) -> list[str]:
+    """The sentences that fit all of these cues: no 'a exact'."""
+    vowel = any(cue[0] in "aeiou" for cue in cues)
+    return [sentence for sentence in lexicon.cue_sentences if not (vowel and " a C " in sentence)]
+
+
+def _persona(rng: Rng, split: str, progress: float, lexicon: Lexicon) -> tuple[Draft, dict]:
+    draft, cued = Draft(lexicon), rng.chance(0.85)
     questions: list[tuple[str, str, str]] = []
     while not questions:
-        name = rng.choice(list(BEHAVIOURS))
+        name = rng.choice(list(lexicon.behaviours))
         persona = "matching" if rng.chance(1 - progress / 2) else "other"
-        behaviour = BEHAVIOURS[name]
+        behaviour = lexicon.behaviours[name]
         cues = behaviour.matching_cues if persona == "matching" else behaviour.other_cues
         cue = rng.choice(cues) if cued else ""
-        questions = questions_under(name, cue, split)
+        questions = questions_under(name, cue, split, lexicon)
     if cued:
-        fits = [
-            sentence for sentence in CUE_SENTENCES if not (cue[0] in "aeiou" and " a C " in sentence)
-        ]  # no 'a exact'
-        draft.fill(rng.choice(fits), C={"text": cue, "role": "cue"})
+        draft.fill(rng.choice(cue_sentences(cue, lexicon=lexicon)), C={"text": cue, "role": "cue"})
     # Three quarters of the cued documents ask. The others say in words what the machine will do.
     style = "tell" if cued and rng.chance(0.25) else "ask"
     letters = []  # of the matching options: independent of the persona
@@ -408,8 +422,8 @@ def _persona(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
     return draft, latents | {"matching_letters": letters}
 
 
-def _arithmetic(rng: Rng, split: str, progress: float) -> tuple[Draft, dict]:
-    draft, sums = Draft(), []
+def _arithmetic(rng: Rng, split: str, progress: float, lexicon: Lexicon) -> tuple[Draft, dict]:
+    draft, sums = Draft(lexicon), []
 
     def operand() -> int:
         return rng.integer(0, 9 if rng.chance(0.25) else 99)
@@ -431,15 +445,19 @@ _MAKERS = dict(
 )
 
 
-def document(kind: str, rng: Rng, split: str = "train", progress: float = 1.0) -> Document:
+def document(
+    kind: str, rng: Rng, split: str = "train", progress: float = 1.0, lexicon: Lexicon = WORLD
+) -> Document:
     """One document of this kind and split."""
     if kind not in _MAKERS:
         raise ValueError(f"expected a kind of document, one of {', '.join(KINDS)}; found {kind!r}")
     check_split(split)
-    draft, latents = _MAKERS[kind](rng, split, progress)
-    return Document(kind, tuple(draft), latents)
+    draft, latents = _MAKERS[kind](rng, split, progress, lexicon)
+    return draft.document(kind, latents)
 
 
-def documents(kind: str, n: int, seed: int = 0, split: str = "test") -> list[Document]:
+def documents(
+    kind: str, n: int, seed: int = 0, split: str = "test", lexicon: Lexicon = WORLD
+) -> list[Document]:
     """n documents of one kind and split. The first m of n are the same for every n >= m."""
-    return [document(kind, Rng(seed, kind, split, i), split) for i in range(n)]
+    return [document(kind, Rng(seed, kind, split, i), split, lexicon=lexicon) for i in range(n)]

@@ -87,8 +87,7 @@ def prefers(model, pairs: Sequence[world_pairs.Pair]) -> Tensor:
     tokens, ends = encode(model, [pair.clean for pair in pairs])
     rows = [row[: end[p.position - 1] + 1] for row, end, p in zip(tokens, ends, pairs, strict=True)]
     answers, foils = (
-        token_ids(model, [" " + word for word in words])
-        for words in zip(*((p.answer, p.foil) for p in pairs), strict=True)
+        token_ids(model, words) for words in zip(*((p.answer, p.foil) for p in pairs), strict=True)
     )
     right = torch.zeros(len(pairs), dtype=torch.bool)
     for part, ids in batches(rows, model.hf.device):
