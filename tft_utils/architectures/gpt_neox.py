@@ -71,7 +71,8 @@ def block(model, layer: int, x: Tensor, put=keep, past: dict | None = None) -> T
 def norm(module, x: Tensor, put=keep) -> Tensor:
     """LayerNorm over the last axis; its scale is a point."""
     if not looks(put, "scale"):
-        return F.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
+        weight, bias = module.weight.to(x.dtype), module.bias.to(x.dtype)
+        return F.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
     centred = x - x.mean(-1, keepdim=True)
     scale = put("scale", torch.rsqrt(centred.square().mean(-1, keepdim=True) + module.eps))
     return centred * scale * module.weight + module.bias
