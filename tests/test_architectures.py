@@ -10,7 +10,7 @@ from toys import toy
 
 from tft_utils import models, reading
 from tft_utils.architectures import ARCHITECTURES, Unsupported
-from tft_utils.architectures.recurrent import keep
+from tft_utils.architectures.recurrent import keep, looks
 from tft_utils.techniques import patching, relevance
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
@@ -61,6 +61,19 @@ def test_blocks_and_logits_are_those_of_transformers(model, ids, run):
     for k in range(model.n_layers + 1):
         ours = reading.finish(model, run[k], k, last)
         torch.testing.assert_close(ours, theirs, check_dtype=False, **CLOSE)  # theirs may be float32
+
+
+@torch.no_grad()
+def test_a_block_is_the_same_whoever_looks(model, run):
+    """At every point, at some, or at none: a shortcut past the others changes no number."""
+
+    def some(name, value, t=None):
+        return value
+
+    some.points = ("mixing", "mixer")
+    for layer in range(model.n_layers):
+        for put in (keep, some, lambda name, value: value):
+            torch.testing.assert_close(model.block(layer, run[layer], put), run[layer + 1], **CLOSE)
 
 
 @torch.no_grad()
@@ -323,6 +336,8 @@ def test_one_string_is_one_prompt(model):
     assert len(reading.ask(model, "red blue", ["red"])) == 1
 
 
-def test_keep_keeps():
+def test_keep_keeps_and_looks_at_nothing():
     value = object()
     assert keep("anything", value) is value
+    assert not looks(keep, "scale")
+    assert looks(lambda name, value: value, "scale")

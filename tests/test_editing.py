@@ -4,7 +4,7 @@ from operator import attrgetter
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 from toys import toy
 from transformers import PreTrainedTokenizerFast
@@ -196,22 +196,29 @@ def test_the_weights_come_back_after_an_error(model, found):
 # Words of several tokens
 
 
-def in_pieces(model_type: str, answers: bool) -> Model:
+def in_pieces(model_type: str, answers: bool, across: list[str] | None = None) -> Model:
     """A random model with a byte-level vocabulary in which most words are several tokens, and answers
-    are one each if `answers`."""
+    are one each if `answers`. across: texts in which a token may begin in one word and end in another; a
+    mark stands before each text then."""
     texts = [
         document.text for kind in world.KINDS for document in world.documents(kind, 5, split="train")
     ]
     if answers:
         texts += [f" {word}" for words in lexicon.OBJECTS.values() for word in words] * 1000
+    texts += 100 * (across or [])
     bpe = Tokenizer(BPE())
     bpe.pre_tokenizer, bpe.decoder = (
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not across),
         decoders.ByteLevel(),
     )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False)
     bpe.train_from_iterator(texts, trainer)
+    if across:
+        bpe.add_special_tokens(["<s>"])
+        bpe.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", bpe.token_to_id("<s>"))]
+        )
     hf = toy(model_type, dtype=torch.float32, vocab_size=bpe.get_vocab_size(), initializer_range=0.2).hf
     return Model(hf, PreTrainedTokenizerFast(tokenizer_object=bpe))
 
@@ -224,6 +231,21 @@ def ask_by_hand(model, texts, subjects, answers) -> reading.Asked:
         (end,) = [i for i in range(len(row)) if model.tokenizer.decode(row[: i + 1]) == start]
         positions.append(end)
     return reading.ask(model, texts, [f" {word}" for word in answers], at={"subject": positions})
+
+
+def test_the_subjects_last_token_is_found_where_tokens_cross_words(wanted):
+    """There the text up to the subject, tokenized alone, has other tokens than the whole text."""
+    model = in_pieces("mamba", answers=True, across=[edit.prompt for edit in wanted[::2]])
+    cut = 0
+    for edit in wanted:
+        start = " ".join(edit.prompt.split()[: edit.subject + 1])
+        (at,) = editing._ask(model, [edit.prompt], [edit.subject], [edit.new]).at["subject"].tolist()
+        row = model.tokenizer(edit.prompt).input_ids
+        before, read = (model.tokenizer.decode(row[1 : at + i]) for i in (0, 1))
+        assert len(before) < len(start) <= len(read)  # the first token that ends the subject
+        assert read.startswith(start)
+        cut += len(model.tokenizer(start).input_ids) - 1 != at
+    assert cut, "no token crosses a word: the test asks nothing"
 
 
 @pytest.mark.parametrize("model_type", ["gpt_neox", "mamba"])

@@ -178,6 +178,30 @@ def test_the_fused_divergence_and_its_gradients_are_autograds(model_type, rows, 
         assert torch.allclose(got.double(), true, rtol=1e-4, atol=1e-5 * float(true.abs().max()))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_second_derivative_is_right_or_refused(bias):
+    """The fused one has none. With a bias autograd does it, and agrees with finite differences."""
+    model = small("gpt_neox")
+    if bias:
+        model.module("unembedding").bias = torch.nn.Parameter(torch.linspace(-1, 1, 50))
+    states, lens = random_states(model, 5), random_lens(model)
+    along = torch.randn(lens.b.shape, generator=torch.Generator().manual_seed(3))
+
+    def slope(b: Tensor) -> Tensor:
+        kl = lenses.divergence(model, Lens(lens.A, b), states).sum()
+        return torch.autograd.grad(kl, b, create_graph=True)[0]
+
+    with torch.enable_grad():
+        b = lens.b.requires_grad_()
+        if not bias:
+            with pytest.raises(NotImplementedError, match="expected one derivative of the divergence"):
+                slope(b)
+            return
+        (second,) = torch.autograd.grad((slope(b) * along).sum(), b)
+        up, down = (slope((b + step * along).detach().requires_grad_()) for step in (0.01, -0.01))
+    assert torch.allclose(second, (up - down) / 0.02, rtol=1e-2, atol=1e-3 * float(second.abs().max()))
+
+
 def test_mean_row_is_the_softmax_average_and_survives_large_logits():
     draw = torch.Generator().manual_seed(0)
     x, rows = 100 * torch.randn(5, 8, generator=draw), torch.randn(30, 8, generator=draw)

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from toys import toy
 
-from tft_utils import stats
+from tft_utils import reading, stats
 from tft_utils.architectures import mamba_scan as scan
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.course import plots
@@ -176,6 +176,22 @@ def test_a_component_grid_is_one_trace_per_cell(model):
         m = asked.score(logits[torch.arange(len(asked)), asked.last])
         real = at <= asked.last
         assert torch.allclose(found[real, at], ((m - of_base) / (of_donor - of_base))[real], atol=CLOSE)
+
+
+def test_cells_where_both_runs_hold_the_same_are_not_run(model, monkeypatch):
+    """At depth 0 those are the words that both prompts share; a patch there would do nothing."""
+    asked, rows = facts(model), []
+    monkeypatch.setattr(
+        reading, "finish", lambda m, x, k, *rest: rows.append((k, len(x))) or finish(m, x, k, *rest)
+    )
+    effects = patching.grid(model, asked).values
+    different = asked.mask & (asked.ids != asked.corrupt)
+    assert sum(n for k, n in rows if k == 0) == different.sum() < patching.cells(asked).sum()
+    assert (effects[0][asked.mask & ~different] == 0).all()
+    assert (by_trace(model, asked, 0, 4, False)[~different[:, 4]].abs() < CLOSE).all()
+    last = patching.grid(model, asked, where=at_positions(asked, asked.last))  # nothing to run at depth 0
+    assert (last.at(asked.last)[0] == 0).all()
+    assert torch.allclose(last.at(asked.last)[-1], torch.ones(len(asked)), atol=CLOSE)
 
 
 def test_a_grid_of_some_positions_is_that_part_of_the_whole(model):
@@ -344,6 +360,21 @@ def test_a_prompt_whose_query_would_read_nothing_is_left_out_and_the_others_are_
     others = [0, 1, 2, 4]
     assert torch.equal(found[:, others], alone[:, others])
     assert set(alone.flatten().tolist()) <= {0.0, 1.0}
+    with pytest.raises(attention.NothingLeft, match="found 1 of 5 queries with none") as nothing:
+        attention.block(transformer, asked.ids, [2], everything, queries)
+    assert nothing.value.rows.tolist() == [False, False, False, True, False]
+
+
+def test_any_other_error_of_a_cut_is_seen(transformer, monkeypatch):
+    asked = facts(transformer, 2)
+    mask = at_positions(asked, asked.last)
+
+    def block(*_):
+        raise ValueError("expected something else")
+
+    monkeypatch.setattr(attention, "block", block)
+    with pytest.raises(ValueError, match="expected something else"):
+        patching.blocked(transformer, asked, [1], mask, mask)
 
 
 # --------------------------------------------------------------------------------------------------

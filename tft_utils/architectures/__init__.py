@@ -24,8 +24,9 @@ and where it needs them
 `put(name, value)`, which returns what to go on with: keep it, record it, replace it, scale its gradient.
 Values are [... pos ...]. Points common to all: 'mixing', the frozen operator through which positions
 exchange values (a callable on them); 'mixer', what the mixer adds to the stream; 'stream', what the
-block adds to, where a first block scales or norms what it reads. A `put` with a true
-attribute `stepwise` is also called with the STEPWISE points, put(name, value, t), one step at a time.
+block adds to, where a first block scales or norms what it reads. A `put` may name in `points` the
+points it looks at: past others a block may take a shortcut. One with a true attribute `stepwise` is
+also called with the STEPWISE points, put(name, value, t), one step at a time.
 `past` holds the tensors of `state` before x, and 'mask' [batch before], 0 at padding. One more word in
 several variants is x [prompt variant 1 d_model] with past [prompt 1 ...]: the variants do not see each
 other, and `past` is not changed.

@@ -15,12 +15,13 @@ A block, in order (Black et al. 2022, arXiv 2204.06745, section 2.1; Su et al. 2
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import GPTNeoXConfig
 from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb
 
 from tft_utils.architectures import Kind
-from tft_utils.architectures.recurrent import keep
+from tft_utils.architectures.recurrent import keep, looks
 from tft_utils.architectures.softmax import Attention, Mixing, leak
 
 WHERE = {
@@ -69,6 +70,9 @@ def block(model, layer: int, x: Tensor, put=keep, past: dict | None = None) -> T
 
 def norm(module, x: Tensor, put=keep) -> Tensor:
     """LayerNorm over the last axis; its scale is a point."""
+    if not looks(put, "scale"):
+        weight, bias = module.weight.to(x.dtype), module.bias.to(x.dtype)
+        return F.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
     centred = x - x.mean(-1, keepdim=True)
     scale = put("scale", torch.rsqrt(centred.square().mean(-1, keepdim=True) + module.eps))
     return centred * scale * module.weight + module.bias
@@ -76,7 +80,7 @@ def norm(module, x: Tensor, put=keep) -> Tensor:
 
 def activate(act, x: Tensor, put=keep, point: str = "slope") -> Tensor:
     """phi(x) as x times its slope phi(x) / x, which is a point."""
-    if put is keep:  # nobody looks, and the slope costs more than phi
+    if not looks(put, point):  # the slope costs more than phi
         return act(x)
     return x * put(point, act(x) / torch.where(x == 0, 1, x))
 

@@ -29,6 +29,14 @@ def keep(name: str, value, t: int | None = None):
     return value
 
 
+keep.points = ()
+
+
+def looks(put: Callable, point: str) -> bool:
+    """Whether a `put` looks at a point: where it does not, a block may take a shortcut."""
+    return point in getattr(put, "points", (point,))
+
+
 def wide(x: Tensor) -> Tensor:
     """x in float32 at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -43,7 +51,7 @@ def rms(x: Tensor, weight: Tensor, eps: float, put: Callable = keep, point: str 
 
 def silu(x: Tensor, put: Callable = keep, point: str = "slope") -> Tensor:
     """SiLU as x times its slope, which is a point."""
-    if put is keep:  # nobody looks
+    if not looks(put, point):
         return F.silu(x)
     return x * put(point, torch.sigmoid(x))
 
@@ -51,7 +59,7 @@ def silu(x: Tensor, put: Callable = keep, point: str = "slope") -> Tensor:
 def bound(x: Tensor, at: float, put: Callable = keep, point: str = "cap") -> Tensor:
     """x kept within -at and at by a tanh, as x times its slope, which is a point."""
     within = at * torch.tanh(x / at)
-    if put is keep:
+    if not looks(put, point):
         return within
     return x * put(point, within / torch.where(x == 0, 1, x))
 
@@ -186,6 +194,9 @@ class Mixing:
     projection: Tensor  # of every channel [channel 1 d_model]
     bias: Tensor  # [d_model]
 
+    points: ClassVar[list[str]] = (  # what `of` reads, where a block has it
+        "mixing,convolution,convolution bias,v,x,slope,gate,gated scale,skip,taps".split(",")
+    )
     unit: ClassVar[str] = "channel"
     levels: ClassVar[tuple[str, ...]] = ("scan", "skip", "operator")
     normalised: ClassVar[bool] = False

@@ -85,6 +85,7 @@ class Mixing:
     projection: Tensor  # W_h of every head [head d_head d_model]
     bias: Tensor  # b [d_model]
 
+    points: ClassVar[tuple[str, ...]] = ("mixing", "v")  # what `of` reads
     unit: ClassVar[str] = "head"
     levels: ClassVar[tuple[str, ...]] = ("operator",)
     spread: ClassVar[int] = 0  # a word's value stands at its own position only

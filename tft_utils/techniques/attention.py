@@ -41,15 +41,18 @@ def mixings(model, ids: Tensor, layers: Iterable[int] | None = None) -> list:
 
 def _through(model, layer: int, x: Tensor, change: Callable[..., Tensor | None]) -> Tensor:
     """Block `layer` on x; what change(its `Mixing`) gives, if it does, is added to its mixer's output."""
-    points: dict = {}
+    points, mixing = {}, model.kind(layer).mixing
 
     def put(name: str, value, t: int | None = None):
         points.setdefault(name, value)
+        if name == "mixing":
+            getattr(value, "pattern", None)  # once read, it is what the block mixes with
         if name != "mixer":
             return value
-        added = change(model.kind(layer).mixing.of(points, model.module("output", layer)))
+        added = change(mixing.of(points, model.module("output", layer)))
         return value if added is None else value + added.to(value.dtype)
 
+    put.points = (*mixing.points, "mixer")
     return model.block(layer, x, put)
 
 
@@ -283,6 +286,17 @@ def carried(mixing, asked: Asked) -> Tensor:
 # ---- cuts ----------------------------------------------------------------------------------------
 
 
+class NothingLeft(ValueError):
+    """Softmax attention has no source left for a query, in some rows [batch] of the words."""
+
+    def __init__(self, empty: Tensor, queries: Tensor) -> None:
+        super().__init__(
+            f"expected at least one source left for each query, found {int(empty.sum())} of "
+            f"{int(queries.sum())} queries with none; leave each one, such as the query itself"
+        )
+        self.rows = empty.any(1)
+
+
 @torch.no_grad()
 def ablate(
     model, ids: Tensor, units: Mapping[int, Sequence[int]], mask: Tensor | None = None, seed: int = 0
@@ -312,7 +326,7 @@ def block(
     the others, as if its score were minus infinity; a recurrence loses it. spread: also block the
     positions after a source whose values still hold its word (the reach of a convolution). What a
     query reads of itself past the mixing, such as a skip, stays.
-    Errors: `ValueError` when softmax attention would have no source left for a query.
+    Errors: `NothingLeft` when softmax attention would have no source left for a query.
     """
 
     def change(mixing) -> Tensor:
@@ -332,12 +346,9 @@ def _lost(mixing, sources: Tensor, queries: Tensor) -> Tensor:
     if not mixing.normalised:
         return change
     lost = mixing.mix(cut.expand(-1, values.shape[1], -1, 1).to(values.dtype))  # share of each row
-    empty = (lost[..., 0].transpose(1, 2)[queries] > 1 - 1e-6).any(-1)
+    empty = (lost[..., 0] > 1 - 1e-6).any(1) & queries
     if empty.any():
-        raise ValueError(
-            f"expected at least one source left for each query, found {int(empty.sum())} of "
-            f"{len(empty)} queries with none; leave each one, such as the query itself"
-        )
+        raise NothingLeft(empty, queries)
     whole = mixing.mix(values)
     return (whole + change) / (1 - lost).clamp(min=1e-6) - whole
 

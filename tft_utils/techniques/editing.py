@@ -115,9 +115,11 @@ def _first_sentence(words: Sequence[world.Word]) -> tuple[set[str], str]:
 
 def _ask(model, texts: Sequence[str], subjects: Sequence[int], answers: Sequence[str]) -> Asked:
     """Prompts with the position of the subject's last token; subjects: of its last word among words."""
-    starts = [" ".join(text.split()[: at + 1]) for text, at in zip(texts, subjects, strict=True)]
-    ends = reading.tokens(model, starts).lengths - 1  # where the text up to that word ends
-    return reading.ask(model, texts, _spaced(answers), at={"subject": ends.tolist()})
+    encoded, ends = model.tokenizer(list(texts)), []
+    for i, (text, at) in enumerate(zip(texts, subjects, strict=True)):
+        letter = len(" ".join(text.split()[: at + 1])) - 1  # the subject's last
+        ends.append(encoded.char_to_token(i, letter))
+    return reading.ask(model, texts, _spaced(answers), at={"subject": ends})
 
 
 def _spaced(words: Sequence[str]) -> list[str]:

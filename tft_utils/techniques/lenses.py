@@ -230,7 +230,8 @@ def mean_row(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 class _Divergence(torch.autograd.Function):
     """KL(p || q) [k word] of q = softmax(x . rows), x [k word d_model], from p = softmax(final . rows).
 
-    The gradient e(q) - e(p) is made on the way forward, while the logits exist.
+    The gradient e(q) - e(p) is made on the way forward, while the logits exist. It is a number and has no
+    graph of its own: a second derivative raises `NotImplementedError`.
     """
 
     @staticmethod
@@ -243,6 +244,11 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, given: Tensor) -> tuple[Tensor, None, None]:
+        if torch.is_grad_enabled():  # create_graph=True
+            raise NotImplementedError(
+                "expected one derivative of the divergence, found create_graph=True; take the second one "
+                "through the logits of `model.to_logits`"
+            )
         (gradient,) = ctx.saved_tensors
         return gradient * given[..., None].to(gradient.dtype), None, None
 

@@ -92,7 +92,7 @@ def held(model, x: Tensor, layer: int, component: str) -> Tensor:
             values.append(value)
         return value
 
-    put.stepwise = component in model.kind(layer).stepwise
+    put.points, put.stepwise = (component,), component in model.kind(layer).stepwise
     model.block(layer, x, put)
     return torch.stack(values, 1) if put.stepwise else values[0]
 
@@ -107,6 +107,7 @@ def replace(model, layer: int, component: str, where: Tensor, value: Tensor) -> 
         mask, new = (where, value) if t is None else (where[:, t], value[:, t])
         return torch.where(mask[(...,) + (None,) * (old.dim() - mask.dim())], new, old)
 
+    put.points = (component,)
     put.stepwise = component != "residual" and component in model.kind(layer).stepwise
     return put
 
@@ -157,7 +158,11 @@ def grid(
     change[depths] = 0
     for k in depths:
         value = held(model, donor[k], k, component)
-        for r, p in zip(row.split(step), at.split(step), strict=True):
+        # Where both runs hold the same, as at a word that both prompts share, a patch does nothing.
+        moves = (donor[k] != base[k]).any(-1)[row, at] if of_stream else slice(None)
+        rows, places = row[moves], at[moves]
+        for i in range(0, len(rows), step):
+            r, p = rows[i : i + step], places[i : i + step]
             few, end = asked[r], int(asked.last[r].max()) + 1
             put = replace(model, k, component, at_positions(few, p)[:, :end], value[r, :end])
             x, puts = put("residual", base[k][r, :end]), {} if of_stream else {k: put}
@@ -275,12 +280,12 @@ def blocked(
     model.requires("hidden attention")
     try:
         logits = attention.block(model, asked.ids, layers, sources, queries, spread)
-    except ValueError:  # somewhere a query reads nothing but sources: find its prompt
-        if len(asked) == 1:
-            return torch.full_like(asked.last, torch.nan, dtype=torch.float32)
-        halves = torch.arange(len(asked)).tensor_split(2)
-        rights = (blocked(model, asked[i], layers, sources[i], queries[i], spread) for i in halves)
-        return torch.cat(list(rights))
+    except attention.NothingLeft as nothing:  # go on with the other prompts
+        right, others = torch.full_like(asked.last, torch.nan, dtype=torch.float32), ~nothing.rows
+        if others.any():
+            rest = asked[others], layers, sources[others], queries[others]
+            right[others] = blocked(model, *rest, spread)
+        return right
     return asked.right(logits[torch.arange(len(asked)), asked.last]).float()
 
 
