@@ -36,6 +36,13 @@ def expect_tensor(answer: object, shape: Sequence[int], what: str, hint: str = "
     return answer
 
 
+def expect_two(answer: object, what: str) -> tuple[Tensor, Tensor]:
+    """The answer, if it is two tensors; `what` names them."""
+    if not (isinstance(answer, tuple) and len(answer) == 2 and all(map(torch.is_tensor, answer))):
+        raise Wrong(f"expected two tensors, {what}, found {type(answer).__name__}; return both")
+    return answer
+
+
 def close(answer: Tensor, truth: Tensor) -> bool:
     """Whether two tensors are equal up to rounding."""
     same_shape = answer.shape == truth.shape

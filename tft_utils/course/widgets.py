@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import ipywidgets
-from matplotlib.figure import Figure
 
 from tft_utils.course import plots
 
 
-def step_through(n: int, draw: Callable[[int], tuple[Figure, str]]) -> ipywidgets.VBox:
+def step_through(n: int, draw: Callable[[int], plots.Drawn]) -> ipywidgets.VBox:
     """A slider from 0 to n - 1, and below it the figure and alt text that `draw` gives there."""
     slider = ipywidgets.IntSlider(max=n - 1, description="word")
     image, alt = ipywidgets.Image(format="png"), ipywidgets.Label()
@@ -22,7 +21,7 @@ def step_through(n: int, draw: Callable[[int], tuple[Figure, str]]) -> ipywidget
     return ipywidgets.VBox([slider, image, alt])
 
 
-def choose(options: dict[str, list], draw: Callable[..., tuple[Figure, str]]) -> ipywidgets.VBox:
+def choose(options: dict[str, list], draw: Callable[..., plots.Drawn]) -> ipywidgets.VBox:
     """A menu for each option, and below them the figure and alt text that `draw` gives for what is
     chosen, passed in the order of `options`."""
     menus = [
