@@ -56,6 +56,14 @@ def refuse(answer: Tensor, mistakes: Mapping[str, Tensor], otherwise: str = "") 
         raise Wrong(hint)
 
 
+def judge(
+    answer: object, truth: Tensor, what: str, mistakes: Mapping[str, Tensor], otherwise: str
+) -> None:
+    """Refuses an answer, which `what` names, unless it is the truth; see `refuse`."""
+    if not close(expect_tensor(answer, truth.shape, what), truth):
+        refuse(answer, mistakes, otherwise)
+
+
 def check(name: str, attempt: Callable) -> Callable:
     """Judges an attempt at the exercise `name`, '<lesson>/<exercise>', and returns what to use.
 

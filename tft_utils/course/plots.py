@@ -121,7 +121,8 @@ def unfit(figure: Figure, alt: str) -> str:
 # Forms. What they draw is grouped by the title of its panel, then by series, which a legend names.
 
 Value = Estimate | float  # a plain number has no interval
-Line = Sequence[Value] | Mapping[float, Value]  # at places from 0 to 1, as depths k/L; or x -> value
+Line = Sequence[Value] | Mapping[float, Value]  # values at places in their order; or place -> value
+Lines = Mapping[str, Mapping[str, Line]]
 Row = Mapping[str, Value]  # condition -> value
 Looks = Callable[[str, str, int], dict]  # title, series, number of the series -> its look
 Panels = tuple[Figure, list[Axes]]
@@ -184,11 +185,13 @@ def points(axis: Axes, at: Sequence[float], values: Sequence[Value], upright=Fal
     axis.errorbar(*(where[::-1] if upright else where), **error, **look)
 
 
-def curve(axis: Axes, line: Line, label: str = "", bars: bool = False, **look) -> None:
-    """A line; the 95 % intervals of estimates are its band, or bars."""
-    if not isinstance(line, Mapping):
-        line = {k / (len(line) - 1): value for k, value in enumerate(line)}
-    x, values = list(line), list(line.values())
+def curve(axis: Axes, line: Line, x: Sequence[float] | None, label="", bars=False, **look) -> None:
+    """A line over x, by default depths k/L from 0 to 1; 95 % intervals are its band, or bars."""
+    if isinstance(line, Mapping):
+        x, line = list(line), list(line.values())
+    elif x is None:
+        x = [k / (len(line) - 1) for k in range(len(line))]
+    values = list(line)
     axis.plot(x, plain(values), label=label, **look)
     ends = [(e.low, e.high) for e in values if isinstance(e, Estimate)]
     if bars:
@@ -198,22 +201,20 @@ def curve(axis: Axes, line: Line, label: str = "", bars: bool = False, **look) -
 
 
 def curves(
-    lines: Mapping[str, Mapping[str, Line]],
-    xlabel: str,
-    ylabel: str,
-    looks: Looks = named,
-    ylim: tuple | None = None,
-    **panels,
+    lines: Lines, xlabel: str, ylabel: str, looks: Looks = named, ylim=None, x=None, bars=False, **panels
 ) -> Panels:
-    """Panels of lines on shared axes. The legend stands above them; where one label has several colours,
-    as when titles are models, each panel has its own."""
-    bars, colours = panels.pop("bars", False), set()
+    """Panels of lines on shared axes; x: places of all lines, or by title. The legend stands above them;
+    where one label has several colours, as when titles are models, each panel has its own."""
     figure, axes = titled(lines, xlabel, ylabel, **panels)
+    colours = set()
     for axis, (title, series) in zip(axes, lines.items(), strict=True):
+        places = x[title] if isinstance(x, Mapping) else x
         for at, (label, line) in enumerate(series.items()):
             look = looks(title, label, at)
-            curve(axis, line, label, bars, **look)
+            curve(axis, line, places, label, bars, **look)
             colours.add((label, look["color"]))
+        if places is not None and isinstance(places[0], int):
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylim(ylim)
     legend(figure, own=len(colours) > len(dict(colours)))
     return figure, axes

@@ -7,20 +7,8 @@ import torch
 from torch import Tensor
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, refuse
-from tft_utils.course.plots import (
-    BLUE,
-    DEPTH,
-    GREY,
-    VERMILION,
-    Drawn,
-    Map,
-    arrow,
-    canvas,
-    each,
-    style,
-    write,
-)
+from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
+from tft_utils.course.plots import BLUE, GREY, Drawn, Lines, Map, arrow, canvas, each, style, write
 from tft_utils.stats import Estimate
 
 
@@ -62,7 +50,6 @@ def rank_one(W, k, v, C):
 def check_effect(attempt) -> None:
     clean, corrupt = torch.tensor([4.0, 2.0, 3.0]), torch.tensor([-4.0, -6.0, 1.0])
     patched = torch.tensor([0.0, -4.0, 4.0])
-    answer = expect_tensor(attempt(patched, clean, corrupt), (3,), "one effect for each prompt")
     right = effect(patched, clean, corrupt)  # 0.5, 0.25, 1.5
     mistakes = {
         "a patch that does nothing gets 1 and one that restores the clean run gets 0; measure from the "
@@ -75,8 +62,7 @@ def check_effect(attempt) -> None:
         "an effect beyond 1 or below 0 is possible and says something; do not clip it": right.clamp(0, 1),
     }
     definition = "the effect is the patched run's distance from the corrupt one, over the clean run's"
-    if not close(answer, right):
-        refuse(answer, mistakes, definition)
+    judge(attempt(patched, clean, corrupt), right, "one effect for each prompt", mistakes, definition)
 
 
 def check_dual_state(attempt) -> None:
@@ -135,7 +121,10 @@ def two_runs() -> Drawn:
     """A sketch: two runs over the same places, and one activation carried over."""
     figure, (axis,) = canvas((9, 3.2), (-2.3, 10.4), (-0.7, 2.9))
     ring = {"marker": "o", "markersize": 13, "markerfacecolor": "white", "linestyle": ""}
-    for left, subject, ink, answer in ((0, "Lesor", BLUE, "lentils"), (6, "Kutor", VERMILION, "cotton")):
+    for left, subject, ink, answer in (
+        (0, "Lesor", BLUE, "lentils"),
+        (6, "Kutor", plots.VERMILION, "cotton"),
+    ):
         for i, word in enumerate(("in", subject, "grow")):
             x = left + 1.2 * i
             write(axis, x, -0.4, word, color=ink if i == 1 else "black")
@@ -163,7 +152,7 @@ def routes(maps: Mapping[str, Mapping[str, Tensor]], roles: Mapping[str, Sequenc
             extent = (-half, 1 + half, len(effects) - 0.5, -0.5)
             grid[f"{name}: {kind}"] = Map(effects.cpu(), roles[kind], extent=extent)
     look = {"size": (4.6, 2.6), "columns": len(of_kind), "sharex": True, "sharey": "row"}
-    figure, _ = plots.maps(grid, BY_PATCH, DEPTH, "", **look)
+    figure, _ = plots.maps(grid, BY_PATCH, plots.DEPTH, "", **look)
 
     def arrives(effects: Tensor) -> str:
         most = (k for k, value in enumerate(effects[-1]) if value > 0.5)
@@ -206,32 +195,18 @@ def estimates(clouds: Mapping[str, Mapping[str, Clouds]]) -> Drawn:
     return figure, f"Mean distance of the estimate from the exact effect: {said}."
 
 
-def curves(
-    lines: Mapping[str, Mapping[str, Sequence[Estimate]]],
-    x: Mapping[str, Sequence[float]],
-    xlabel: str,
-    ylabel: str,
-) -> Drawn:
+def curves(lines: Lines, x: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) -> Drawn:
     """Lines with 95 % bands, a panel a model on the same axes; the first in the model's style."""
-    placed = {
-        name: {label: dict(zip(x[name], line, strict=True)) for label, line in by_label.items()}
-        for name, by_label in lines.items()
-    }
 
     def look(name: str, label: str, at: int) -> dict:
         return {"markersize": 5} | (GREYS[(at - 1) % len(GREYS)] if at else style(name))
-
-    figure, axes = plots.curves(placed, xlabel, ylabel, look, ylim=(-0.05, 1.05))
-    for axis, places in zip(axes, x.values(), strict=True):
-        if isinstance(places[0], int):
-            axis.set_xticks(places)
 
     def ends(line: Sequence[Estimate]) -> str:
         values = [e.value for e in line if e.n]
         return f"{values[0]:.2f} to {values[-1]:.2f}, lowest {min(values):.2f}"
 
-    said = each(lines, ends)
-    return figure, f"{ylabel[0].upper() + ylabel[1:]}, first to last point. {said}."
+    figure, _ = plots.curves(lines, xlabel, ylabel, look, ylim=(-0.05, 1.05), x=x)
+    return figure, f"{ylabel[0].upper() + ylabel[1:]}, first to last point. {each(lines, ends)}."
 
 
 Points = tuple[Sequence[float], Sequence[float]]  # relative depths, scores
@@ -242,13 +217,9 @@ def sweep(
 ) -> Drawn:
     """An edit's score by layer: per panel the models over relative depth, and in grey the published
     sweeps of another model (label -> its points)."""
-    lines = {
-        title: {
-            **by_model,
-            **{label: dict(zip(*line, strict=True)) for label, line in published[title].items()},
-        }
-        for title, by_model in scores.items()
-    }
+    lines = {title: dict(by_model) for title, by_model in scores.items()}
+    for title, others in published.items():
+        lines[title] |= {label: dict(zip(*line, strict=True)) for label, line in others.items()}
 
     def look(title: str, label: str, at: int) -> dict:
         ours = len(scores[title])

@@ -1,5 +1,6 @@
 """Lesson 02, attention: the matrix inside a scan, what heads follow, and how not to misread it."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, refuse
-from tft_utils.course.plots import CONTROL, Drawn, Map, arrow, canvas, each, style, write
+from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
+from tft_utils.course.plots import CONTROL, Drawn, Line, Lines, Map, arrow, canvas, each, style, write
 
 
 def unroll(delta, A, B, C):
@@ -96,10 +97,7 @@ def check_unroll(attempt) -> None:
 def check_lag_profile(attempt) -> None:
     queries, rows = torch.tensor([4, 5, 7]), torch.arange(3)
     (weights,) = _random((2, 3, 9))
-    profiles = expect_tensor(attempt(weights, queries, 4), (2, 4), "profiles [head lag]")
     truth = lag_profile(weights, queries, 4)
-    if close(profiles, truth):
-        return
     ahead = [weights[:, rows, (queries + k).clamp(max=8)].mean(1) for k in range(4)]
     by_row = lag_profile(weights, rows, 4)
     mistakes = {
@@ -110,7 +108,7 @@ def check_lag_profile(attempt) -> None:
         "the source of row i is queries[i] - k, not i - k: rows start at the first query": by_row,
     }
     otherwise = "expected entry [h, k] to be the mean over i of weights[h, i, queries[i] - k]"
-    refuse(profiles, mistakes, otherwise)
+    judge(attempt(weights, queries, 4), truth, "profiles [head lag]", mistakes, otherwise)
 
 
 def check_to_words(attempt) -> None:
@@ -160,14 +158,10 @@ def two_ways_to_read() -> Drawn:
             arrow(path, (x + 0.32, 1.2), (x + 0.68, 1.2), **of_path | bold if x else thin)
     arrow(path, (3, 1.45), (3, 2.15), **of_path | bold)
     write(scores, 3, 1.85, "softmax(q · k) times v", **of_score)
-    for x, y, said in (
-        (1.08, 0.6, "write B"),
-        (1.33, 1.42, "keep"),
-        (2.33, 1.42, "keep"),
-        (3.08, 1.8, "read C"),
-    ):
-        write(path, x, y, said, fontsize=10, ha="left", **of_path)
-    write(path, 3.8, 2.35, "write · keep · keep · read, times u", ha="right", **of_path)
+    steps = (1.43, 0.6, "write B"), (1.55, 1.42, "keep"), (2.55, 1.42, "keep"), (3.4, 1.8, "read C")
+    for x, y, said in steps:
+        write(path, x, y, said, fontsize=10, **of_path)
+    write(path, 2.4, 2.35, "write · keep · keep · read, times u", **of_path)
     return figure, (
         "Left: the last word has an arrow from each word, weighed by a score. Right: from the second "
         "word a path leads through write, keep, keep and read to the last word."
@@ -176,15 +170,11 @@ def two_ways_to_read() -> Drawn:
 
 def head_maps(heads: Sequence[Tensor], n_words: int) -> Drawn:
     """A small map [query source] for each head of each layer; heads: [head query source] a layer."""
-    grid = {
-        f"block {layer}, head {head}": Map(of_layer[head])
-        for head in range(len(heads[0]))
-        for layer, of_layer in enumerate(heads)
-    }
-    size, share = (1.54, 1.6), {"sharex": True, "sharey": True}
-    figure, axes = plots.maps(
-        grid, "attention weight", "source word", "query word", size=size, columns=len(heads), **share
-    )
+    places = itertools.product(range(len(heads[0])), range(len(heads)))  # a row of panels for each head
+    grid = {f"block {layer}, head {head}": Map(heads[layer][head]) for head, layer in places}
+    names = "attention weight", "source word", "query word"
+    look = {"size": (1.54, 1.6), "columns": len(heads), "sharex": True, "sharey": True}
+    figure, axes = plots.maps(grid, *names, **look)
     for axis in axes:
         axis.title.set_fontsize(9)
     back = [float(head.diagonal(-1).mean()) for layer in heads for head in layer]
@@ -209,28 +199,21 @@ def lag_maps(profiles: Tensor, periods: Sequence[int], labels: Sequence[str]) ->
     )
 
 
-def around(models: Mapping[str, Mapping[str, Sequence[float]]], offsets: Sequence[int]) -> Drawn:
+def around(models: Lines, offsets: Sequence[int]) -> Drawn:
     """Per model the mean weight at positions around the match: a raw map, then a better one."""
-    lines = {
-        name: {kind: dict(zip(offsets, shares, strict=True)) for kind, shares in kinds.items()}
-        for name, kinds in models.items()
-    }
-    figure, axes = plots.curves(
-        lines,
-        "source, words after the match",
-        "share of the row",
-        lambda name, kind, at: style(name) if at else CONTROL | {"linestyle": ":"},
-        ylim=(0, None),
-    )
+
+    def look(name: str, kind: str, at: int) -> dict:
+        return style(name) if at else CONTROL | {"linestyle": ":"}
+
+    names = "source, words after the match", "share of the row"
+    figure, axes = plots.curves(models, *names, look, ylim=(0, None), x=offsets)
     for axis in axes:
         axis.axvline(0, color="#BBBBBB", linewidth=1.5, zorder=0)
-    said = each(lines, lambda shares: f"{max(shares, key=shares.get):+d}")
+    said = each(models, lambda shares: f"{offsets[shares.index(max(shares))]:+d}")
     return figure, f"Position of the peak against the word to copy: {said}."
 
 
-def by_block(
-    models: Mapping[str, Sequence[float]], controls: Mapping[str, Sequence[float]], ylabel: str
-) -> Drawn:
+def by_block(models: Mapping[str, Line], controls: Mapping[str, Line], ylabel: str) -> Drawn:
     """A value per block and model over relative depth; controls are thin and grey."""
     lines = plots.with_controls(models, controls)
     figure, _ = plots.curves({"": lines}, "block / last block", ylabel, ylim=(-0.03, 1.03))
@@ -248,8 +231,7 @@ def word_maps(words: Sequence[str], maps: Mapping[str, Tensor], label: str) -> D
     most = max(float(weights[1:].abs().max()) for weights in maps.values())
     low = -most if any(bool((weights < 0).any()) for weights in maps.values()) else 0
     grid = {name: Map(weights, words, words, turn=90) for name, weights in maps.items()}
-    size = (4.9, 4.6)
-    figure, _ = plots.maps(grid, label, "source", "query", (low, most), size=size, sharey=True)
+    figure, _ = plots.maps(grid, label, "source", "query", (low, most), size=(4.9, 4.6), sharey=True)
     sources = {name: int(weights[-1].abs().argmax()) for name, weights in maps.items()}
     said = " and ".join(
         f"{name}'s strongest source is '{words[at]}', word {at + 1}" for name, at in sources.items()

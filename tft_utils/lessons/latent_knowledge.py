@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, expect_two, refuse
+from tft_utils.course.exercises import Wrong, close, expect_tensor, expect_two, judge, refuse
 from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, style, write
 from tft_utils.stats import Estimate
 
@@ -56,14 +56,13 @@ def check_mean_difference(attempt) -> None:
         "b puts 0 at the mean of all items, which moves with the share of true ones; put it "
         "half-way between the two means": -right @ x.mean(0),
     }
-    if not close(expect_tensor(b, (), "b"), middle):
-        half_way = "half-way between the two means the score must be 0; there b is"
-        refuse(b, mistakes, f"{half_way} {middle:.2f}")
+    otherwise = f"half-way between the two means the score must be 0; there b is {middle:.2f}"
+    judge(b, middle, "b", mistakes, otherwise)
 
 
 def check_ccs_loss(attempt) -> None:
     p0, p1 = torch.tensor([0.2, 0.5, 0.9]), torch.tensor([0.7, 0.5, 0.3])
-    loss = expect_tensor(attempt(p0, p1), (), "the loss", "average over the items")
+    truth = ccs_loss(p0, p1)
     consistency, confidence = (p0 - (1 - p1)).square().mean(), torch.minimum(p0, p1).square().mean()
     mistakes = {
         "only the consistency; without confidence, 0.5 everywhere would be perfect": consistency,
@@ -75,9 +74,8 @@ def check_ccs_loss(attempt) -> None:
         + torch.maximum(p0, p1).square().mean(),
         "average over the items, do not add them up": 3 * (consistency + confidence),
     }
-    truth = ccs_loss(p0, p1)
-    if not close(loss, truth):
-        refuse(loss, mistakes, f"for p0 = {p0.tolist()} and p1 = {p1.tolist()} the loss is {truth:.4f}")
+    otherwise = f"for p0 = {p0.tolist()} and p1 = {p1.tolist()} the loss is {truth:.4f}"
+    judge(attempt(p0, p1), truth, "the loss, one number,", mistakes, otherwise)
 
 
 def check_unusual(attempt) -> None:
@@ -85,28 +83,25 @@ def check_unusual(attempt) -> None:
     mix = torch.tensor([[1.0, 0.9, 0.0], [0.0, 0.5, 0.3], [0.0, 0.0, 2.0]])
     usual = torch.randn(200, 3, generator=draw) @ mix + 4
     some = torch.randn(5, 3, generator=draw) + 4
-    hint = "give one distance per item of `some`"
-    distances = expect_tensor(attempt(usual, some), (5,), "the distances", hint)
     away, S, whole = some - usual.mean(0), torch.cov(usual.T), unusual(usual, some)
     centred = some - some.mean(0)
+
+    def distances(x: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+        return (x * torch.linalg.lstsq(covariance, x.T).solution.T).sum(1)
+
     mistakes = {
         "you measure plain distance: divide by the covariance of the usual items, so that what "
         "varies much counts little": away.square().sum(1),
         "you divide each depth by its own variance only; the covariances between depths count too": (
-            away.square() / S.diagonal()
-        ).sum(1),
-        "centre on the mean of the usual items, not on that of the new ones": (
-            centred * torch.linalg.solve(S, centred.T).T
-        ).sum(1),
+            distances(away, S.diagonal().diag())
+        ),
+        "centre on the mean of the usual items, not on that of the new ones": distances(centred, S),
         "you multiply by the covariance; solve with it": (away @ S * away).sum(1),
         "you return the distance; leave it squared": whole.sqrt(),
-        "take the covariance of the usual items, not of the new ones": (
-            away * torch.linalg.lstsq(torch.cov(some.T), away.T).solution.T
-        ).sum(1),
+        "take the covariance of the usual items, not of the new ones": distances(away, torch.cov(some.T)),
     }
-    if not torch.allclose(distances, whole, rtol=1e-2):
-        sum_of = "sum over depths of away times S^-1 away, with S the covariance of the usual items"
-        refuse(distances, mistakes, sum_of)
+    otherwise = "sum over depths of away times S^-1 away, with S the covariance of the usual items"
+    judge(attempt(usual, some), whole, "the distances, one per item of `some`,", mistakes, otherwise)
 
 
 LOOKS = [style(name) | {"marker": ""} for name in ("transformer", "mamba", "mamba-tied", "mamba2")]

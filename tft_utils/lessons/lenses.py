@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong
+from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
 from tft_utils.course.plots import DEPTH, GREY, Drawn, Map, arrow, canvas, each, style, write
 from tft_utils.stats import Estimate
 from tft_utils.techniques.lenses import Trajectory
@@ -44,30 +44,25 @@ def settled(right):
 def check_translate(attempt) -> None:
     draw = torch.Generator().manual_seed(0)
     r, A, b = (torch.randn(*shape, generator=draw) for shape in ((5, 3), (3, 3), (3,)))
-    found = attempt(r, A, b)
-    if not isinstance(found, Tensor) or found.shape != r.shape:
-        shape = tuple(getattr(found, "shape", ()))
-        raise Wrong(f"expected states of shape (5, 3), found {type(found).__name__} of shape {shape}")
-    if torch.allclose(found, r + r @ A.T + b, atol=1e-5):
+    states = expect_tensor(attempt(r, A, b), r.shape, "states")
+    if close(states, translate(r, A, b)):
         return
     if not torch.allclose(attempt(r, torch.zeros_like(A), torch.zeros_like(b)), r):
         raise Wrong(
             "with A and b zero the states must come out as they are: the translator adds to r, so that "
             "it starts as a logit lens"
         )
-    if torch.allclose(found, r + r @ A + b, atol=1e-5):
-        raise Wrong("states are rows here, so A r for every row is r @ A.T; you use A itself")
-    if torch.allclose(attempt(r, A, torch.zeros_like(b)), found):
-        raise Wrong("you leave out b")
-    raise Wrong("the result is not r + A r + b at every position")
+    mistakes = {
+        "states are rows here, so A r for every row is r @ A.T; you use A itself": r + r @ A + b,
+        "you leave out b": r + r @ A.T,
+    }
+    refuse(states, mistakes, "the result is not r + A r + b at every position")
 
 
 def check_bits_per_byte(attempt) -> None:
     text, nats = "is wolof señor", torch.tensor([math.log(2) * 6, math.log(2) * 7])
-    found = float(attempt(nats, text))
-    if abs(found - 1) < 1e-6:  # 13 bits for ' wolof' and ' señor', which are 6 and 7 bytes
-        return
-    mistakes = {
+    bits = torch.tensor(float(attempt(nats, text)))
+    mistakes = {  # what 13 bits on 6 and 7 bytes would give
         "you leave nats as they are; a bit is log 2 nats, so divide by it": math.log(2),
         "you multiply by log 2; a nat is more than a bit, so divide": math.log(2) ** 2,
         "you count the bytes of the first word too, but nothing predicts it": 13 / 15,
@@ -76,11 +71,9 @@ def check_bits_per_byte(attempt) -> None:
         "you average over words; sum their nats, then divide by bytes": 1 / 2,
         "you divide by words, not by bytes": 13 / 2,
     }
-    for mistake, value in mistakes.items():
-        if abs(found - value) < 1e-4:
-            raise Wrong(mistake)
     due = "13 bits on ' wolof' and ' señor', which are 6 and 7 bytes, make 1 bit per byte"
-    raise Wrong(f"{due}; you find {found:.4f}")
+    wrong = {hint: torch.tensor(value) for hint, value in mistakes.items()}
+    judge(bits, torch.tensor(1.0), "bits", wrong, f"{due}; you find {bits:.4f}")
 
 
 def check_settled(attempt) -> None:

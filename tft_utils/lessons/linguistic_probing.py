@@ -195,12 +195,8 @@ def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> Drawn
 
 def word_by_word(words: Sequence[str], bits: Mapping[str, Mapping[str, Sequence[Estimate]]]) -> Drawn:
     """Surprisal of each word of a frame, a panel a model; `bits` maps model -> condition -> estimates."""
-    lines = {
-        name: {condition: dict(enumerate(by_word)) for condition, by_word in conditions.items()}
-        for name, conditions in bits.items()
-    }
-    names = "word of the sentence", "surprisal (bits)"
-    figure, axes = plots.curves(lines, *names, lambda name, condition, at: LOOKS[at], bars=True)
+    names, look = ("word of the sentence", "surprisal (bits)"), lambda name, condition, at: LOOKS[at]
+    figure, axes = plots.curves(bits, *names, look, x=range(len(words)), bars=True)
     for axis in axes:
         axis.set_xticks(range(len(words)), words, rotation=30, ha="right")
     last = {name: {what: by_word[-1] for what, by_word in row.items()} for name, row in bits.items()}

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, refuse
+from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
 from tft_utils.course.plots import BLUE, GREY, Drawn, Map, arrow, canvas, style, write
 from tft_utils.stats import Estimate
 
@@ -49,14 +49,13 @@ def check_constant_scale(attempt) -> None:
     draw = torch.Generator().manual_seed(0)
     x = (3 * torch.randn(2, 4, 6, generator=draw) + 1).requires_grad_()
     truth = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-    found = expect_tensor(attempt(x), x.shape, "the scaled x")
-    if not close(found, truth):
-        unit = F.normalize(x, dim=-1)
-        mistakes = {
-            "you subtract the mean; the root mean square is taken of x as it is": F.layer_norm(x, (6,)),
-            "you divide by the length of x; take the mean of the squares, not their sum": unit,
-        }
-        refuse(found, mistakes, "the values are not x over its root mean square, over the last axis")
+    found, unit = attempt(x), F.normalize(x, dim=-1)
+    mistakes = {
+        "you subtract the mean; the root mean square is taken of x as it is": F.layer_norm(x, (6,)),
+        "you divide by the length of x; take the mean of the squares, not their sum": unit,
+    }
+    otherwise = "the values are not x over its root mean square, over the last axis"
+    judge(found, truth, "the scaled x", mistakes, otherwise)
     total, f = _relevance(found, x).sum(-1), found.detach().sum(-1)
     if torch.allclose(total, torch.zeros_like(total), atol=1e-3):
         raise Wrong(

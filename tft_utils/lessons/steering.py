@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, refuse
+from tft_utils.course.exercises import Wrong, judge
 from tft_utils.course.plots import BLUE, GREEN, GREY, VERMILION, Drawn, arrow, canvas, style, write
 from tft_utils.stats import Estimate
 from tft_utils.techniques.steering import Sweep
@@ -52,7 +52,6 @@ def check_steering_vector(attempt) -> None:
     behaving = torch.randn(6, 4, generator=draw) + 10 + planted
     other = torch.randn(4, 4, generator=draw) + 10
     truth = behaving.mean(0) - other.mean(0)
-    answer = expect_tensor(attempt(behaving, other), (4,), "the direction")
     mistakes = {
         "the sign is turned: the direction leads from the other texts to the behaving ones": -truth,
         "you scale it to length 1; then a multiplier of 1 no longer means 'as far apart as the texts "
@@ -62,8 +61,8 @@ def check_steering_vector(attempt) -> None:
         "that is the mean of one side; what both sides share must go": behaving.mean(0),
         "you halve it; the multiplier 1 should lead from one side's mean to the other's": truth / 2,
     }
-    if not close(answer, truth):
-        refuse(answer, mistakes, "it is not the mean of one side minus the mean of the other")
+    otherwise = "it is not the mean of one side minus the mean of the other"
+    judge(attempt(behaving, other), truth, "the direction", mistakes, otherwise)
 
 
 def check_matching_probability(attempt) -> None:
@@ -72,7 +71,6 @@ def check_matching_probability(attempt) -> None:
     chances, rows = logits.softmax(1), torch.arange(3)
     right, wrong = chances[rows, matching], chances[rows, other]
     values = logits.gather(1, torch.stack([matching, other], 1))
-    answer = expect_tensor(attempt(logits, matching, other), (3,), "the matching probabilities")
     mistakes = {
         "that is p(matching letter) among all words; divide by the two letters' sum, or nonsense "
         "counts as the other answer": right,
@@ -81,8 +79,9 @@ def check_matching_probability(attempt) -> None:
         / (chances[:, 0] + chances[:, 2]),
         "you divide logits; turn them into probabilities first": values[:, 0] / values.sum(1),
     }
-    if not close(answer, right / (right + wrong)):
-        refuse(answer, mistakes, "it is not p(matching) / (p(matching) + p(other)) of each prompt")
+    answer, truth = attempt(logits, matching, other), right / (right + wrong)
+    otherwise = "it is not p(matching) / (p(matching) + p(other)) of each prompt"
+    judge(answer, truth, "the matching probabilities", mistakes, otherwise)
 
 
 def check_order_averaged(attempt) -> None:
@@ -227,12 +226,12 @@ def moods(curves: Mapping[str, Sequence[tuple[float, Estimate, float]]]) -> Draw
     figure, (good, harm) = plots.titled(["", ""], "multiplier m", size=(4.6, 3.4), sharey=False)
     said = []
     for name, rows in curves.items():
-        plots.curve(good, {m: share for m, share, _ in rows}, name, bars=True, **style(name))
-        plots.curve(harm, {m: ratio for m, _, ratio in rows}, **style(name))
-        (_, before, _), *_, (_, after, ratio) = rows
+        m, shares, ratios = zip(*rows, strict=True)
+        plots.curve(good, shares, m, name, bars=True, **style(name))
+        plots.curve(harm, ratios, m, **style(name))
         said.append(
-            f"{name} from {before.value:.0%} to {after.value:.0%} good continuations "
-            f"at {ratio:.2f} times the perplexity"
+            f"{name} from {shares[0].value:.0%} to {shares[-1].value:.0%} good continuations "
+            f"at {ratios[-1]:.2f} times the perplexity"
         )
     good.set(ylabel="good-mood continuations (%)", ylim=(-0.03, 1.03))
     good.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f}")

@@ -212,9 +212,9 @@ def two_blocks() -> Drawn:
 
 def kept_numbers(lengths: Sequence[int], kept: Mapping[str, Sequence[int]], crossing: int) -> Drawn:
     """How many numbers each model carries from a text, against the text's length in words."""
-    lines = {name: {x: n / 1000 for x, n in zip(lengths, row, strict=True)} for name, row in kept.items()}
+    lines = {name: [n / 1000 for n in numbers] for name, numbers in kept.items()}
     names = "length of the text (words)", "numbers kept (thousands)"
-    figure, (axis,) = plots.curves({"": lines}, *names, ylim=(0, None))
+    figure, (axis,) = plots.curves({"": lines}, *names, ylim=(0, None), x=lengths)
     axis.axvline(crossing, color=GREY, linestyle=":", linewidth=1.5)
     axis.text(crossing + 1, axis.get_ylim()[1] * 0.93, f"{crossing} words", color=GREY)
     ends = " and ".join(f"{name} keeps {n[0]:,} to {n[-1]:,} numbers" for name, n in kept.items())
