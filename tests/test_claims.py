@@ -163,12 +163,7 @@ def test_a_name_or_a_verdict_given_twice_is_refused(tmp_path):
 
 def test_the_scoreboard_has_a_row_for_each_claim_with_a_verdict():
     rows = claims.scoreboard(PAIR)
-    assert [(r.technique, r.metric, r.architecture, r.verdict, r.claim) for r in rows] == [
-        ("lens", "accuracy", "transformer", "transfers", "lenses/a"),
-        ("lens", "accuracy", "mamba", "transfers", "lenses/b"),
-    ]
-    assert rows[0].estimate == pytest.approx(Estimate(0.8, 50, 0.7, 0.9))
-    assert (rows[0].control, rows[1].control) == (None, CONTROL)
+    assert rows == [PAIR[0] | {"verdict": "transfers"}, PAIR[1]]
 
 
 def test_the_table_is_markdown():
@@ -182,10 +177,10 @@ def test_the_table_is_markdown():
 def test_the_committed_registry_makes_a_scoreboard():
     registry = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
     rows = claims.scoreboard(registry)
-    assert {row.architecture for row in rows} >= {"transformer", "mamba"}
+    assert {row["architecture"] for row in rows} >= {"transformer", "mamba"}
     for row in rows:
-        assert row.verdict in claims.VERDICTS
-        assert row.estimate.low <= row.estimate.value <= row.estimate.high
+        assert row["verdict"] in claims.VERDICTS
+        assert row["low"] <= row["value"] <= row["high"]
 
 
 def test_estimates_of_this_course_can_be_claimed(shown):

@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from IPython.display import display
 
@@ -74,12 +73,10 @@ def _check_form(
 ) -> None:
     if not all(name.partition("/")):
         raise ValueError(f"expected a name '<lesson>/<slug>', found {name!r}; add the lesson")
-    for what, found in (("estimate", estimate), ("control", control)):
-        if found is None and what == "control":
-            continue
-        if not isinstance(found, Estimate) or not all(map(math.isfinite, found)):
+    for what, given in {"estimate": estimate, "control": control or estimate}.items():
+        if not isinstance(given, Estimate) or not all(map(math.isfinite, given)):
             raise ValueError(
-                f"{name}: expected as {what} a stats.Estimate of finite numbers, found {found!r}; "
+                f"{name}: expected as {what} a stats.Estimate of finite numbers, found {given!r}; "
                 "make one with stats.proportion, stats.mean or stats.bootstrap"
             )
     if not 0 <= tolerance < math.inf:
@@ -147,56 +144,21 @@ def registry_text(records: list[dict]) -> str:
     return json.dumps(records, indent=1, ensure_ascii=False) + "\n"
 
 
-class Row(NamedTuple):
-    """One line of the scoreboard: how well a technique works on one architecture."""
-
-    technique: str
-    metric: str
-    architecture: str
-    estimate: Estimate
-    control: Estimate | None
-    verdict: str
-    claim: str  # name of the claim that states it
-
-
-def scoreboard(registry: list[dict]) -> list[Row]:
-    """A row for each claim whose technique and metric have a verdict, in the registry's order."""
+def scoreboard(registry: list[dict]) -> list[dict]:
+    """The records whose technique and metric have a verdict, each with that verdict, in their order."""
     verdicts = {(r["technique"], r["metric"]): r["verdict"] for r in registry if r["verdict"]}
-    return [
-        Row(
-            r["technique"],
-            r["metric"],
-            r["architecture"],
-            _estimate(r),
-            _estimate(r["control"]) if r["control"] else None,
-            verdicts[key],
-            r["name"],
-        )
-        for r in registry
-        if (key := (r["technique"], r["metric"])) in verdicts
-    ]
+    rows = ((r, verdicts.get((r["technique"], r["metric"]))) for r in registry)
+    return [record | {"verdict": verdict} for record, verdict in rows if verdict]
 
 
-def _estimate(found: dict) -> Estimate:
-    return Estimate(*(found[field] for field in Estimate._fields))
-
-
-def table(rows: list[Row]) -> str:
+def table(rows: list[dict]) -> str:
     """The scoreboard in Markdown."""
     head = ("technique", "metric", "architecture", "value [95 % interval]", "n", "control", "verdict")
-    body = [
-        (
-            row.technique,
-            row.metric,
-            row.architecture,
-            _shown(row.estimate._asdict()),
-            f"{row.estimate.n}",
-            _shown(row.control._asdict()) if row.control else "none",
-            row.verdict,
-        )
-        for row in rows
-    ]
-    lines = [head, ("---",) * len(head), *body]
+    lines = [head, ("---",) * len(head)]
+    for row in rows:
+        control = _shown(row["control"]) if row["control"] else "none"
+        named = [row[key] for key in head[:3]]
+        lines.append((*named, _shown(row), str(row["n"]), control, row["verdict"]))
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 

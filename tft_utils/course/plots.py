@@ -123,7 +123,7 @@ def unfit(figure: Figure, alt: str) -> str:
 Value = Estimate | float  # a plain number has no interval
 Line = Sequence[Value] | Mapping[float, Value]  # values at places in their order; or place -> value
 Lines = Mapping[str, Mapping[str, Line]]
-Row = Mapping[str, Value]  # condition -> value
+Row = Mapping[str, Value | list[Value]]  # condition -> value
 Looks = Callable[[str, str, int], dict]  # title, series, number of the series -> its look
 Panels = tuple[Figure, list[Axes]]
 
@@ -233,14 +233,15 @@ def side_by_side(n: int, gap: float = 0.18) -> list[float]:
 
 
 def dots(axis: Axes, series: Mapping[str, Row], looks: Looks = named) -> None:
-    """A line for each condition, on it a marker for each series."""
+    """A line for each condition, on it a marker for each series, or one for each value of a list."""
     conditions = list(next(iter(series.values())))
     for at, (shift, (name, row)) in enumerate(
         zip(side_by_side(len(series)), series.items(), strict=True)
     ):
-        heights = [k + shift for k in range(len(conditions))]
-        values, look = [row[condition] for condition in conditions], looks(axis.get_title(), name, at)
-        points(axis, heights, values, label=name, **look)
+        lists = [value if isinstance(value, list) else [value] for value in row.values()]
+        heights = [k + shift for k, values in enumerate(lists) for _ in values]
+        look = looks(axis.get_title(), name, at)
+        points(axis, heights, [value for values in lists for value in values], label=name, **look)
     axis.set_yticks(range(len(conditions)), [condition.replace("_", " ") for condition in conditions])
     axis.set_ylim(len(conditions) - 0.5, -0.5)
 

@@ -1,11 +1,12 @@
 """Lesson 08, steering: references, checks and figures."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from textwrap import fill
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, judge
@@ -13,6 +14,7 @@ from tft_utils.course.plots import BLUE, GREEN, GREY, VERMILION, Drawn, arrow, c
 from tft_utils.stats import Estimate
 from tft_utils.techniques.steering import Sweep
 
+in_points = partial(PercentFormatter, xmax=1, decimals=0, symbol="")  # shows shares in points
 KINDS = {  # of steering
     "residual": {"color": BLUE, "marker": "o"},
     "state": {"color": VERMILION, "marker": "s"},
@@ -165,32 +167,22 @@ def maps(rows: Mapping[str, Mapping[str, Sweep]]) -> Drawn:
     return figure, f"Effect on the matching probability in points: {said}."
 
 
-def _in_points(axes: Sequence[Axes]) -> None:
-    """Shares along x, shown in points."""
-    for axis in axes:
-        axis.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f}")
-
-
 def reach(rows: Mapping[str, Mapping[str, tuple[Estimate, Estimate]]]) -> Drawn:
     """Per behaviour, how far each model was steered down and up, with 95 % intervals.
 
     rows: 'model, place' -> behaviour -> its two ends.
     """
+    ends = {name: {b: list(both) for b, both in row.items()} for name, row in rows.items()}
     xlabel = "effect on the matching probability (points); dotted: 20"
     size = (8, 1.2 + 0.5 * len(next(iter(rows.values()))))
-    figure, (axis,) = plots.titled([""], xlabel, size=size)
+
+    def look(title: str, name: str, at: int) -> dict:
+        return style(name.partition(",")[0])
+
+    figure, (axis,) = plots.dot_panels({"": ends}, xlabel, (-0.65, 0.65), look, size=size)
     for edge in (-0.2, 0, 0.2):
         axis.axvline(edge, color=GREY, linewidth=1, linestyle=":" if edge else "-")
-    for end in (0, 1):
-        ends = {name: {b: both[end] for b, both in row.items()} for name, row in rows.items()}
-        plots.dots(axis, ends, lambda title, name, at: style(name.partition(",")[0]))
-    for shift, (name, row) in zip(plots.side_by_side(len(rows)), rows.items(), strict=True):
-        for i, (down, up) in enumerate(row.values()):
-            look = style(name.partition(",")[0]) | {"marker": "", "linewidth": 1}
-            axis.plot([down.value, up.value], [i + shift] * 2, **look)
-    axis.set_xlim(-0.65, 0.65)
-    _in_points([axis])
-    plots.legend(figure)
+    axis.xaxis.set_major_formatter(in_points())
     least = {
         name: min(min(-down.value, up.value) for down, up in row.values()) for name, row in rows.items()
     }
@@ -210,7 +202,7 @@ def both_ways(rows: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -
     figure, axes = plots.dot_panels(
         groups, "range (points)", (-0.03, 1.05), look, size=size, columns=columns
     )
-    _in_points(axes)
+    axes[0].xaxis.set_major_formatter(in_points())
     for axis in axes:
         axis.tick_params(labelbottom=True)  # also where the panel below is empty
     medians = {
@@ -234,7 +226,7 @@ def moods(curves: Mapping[str, Sequence[tuple[float, Estimate, float]]]) -> Draw
             f"at {ratios[-1]:.2f} times the perplexity"
         )
     good.set(ylabel="good-mood continuations (%)", ylim=(-0.03, 1.03))
-    good.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f}")
+    good.yaxis.set_major_formatter(in_points())
     harm.axhline(1.2, color=GREY, linewidth=1, linestyle=":")
     harm.set_ylabel("perplexity, steered / unsteered")
     plots.legend(figure)
@@ -246,30 +238,28 @@ def labellings(models: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence
 
     The first labelling is the true one. The mirrors are drawn as the negatives: reach is odd.
     """
-    figure, axes = plots.titled(
-        models, "reach, up minus down (points)", size=(max(4.7, 9 / len(models)), 4.4)
-    )
-    said = []
-    for axis, (name, rows) in zip(axes, models.items(), strict=True):
-        dot = {"color": style(name)["color"], "marker": "o", "linestyle": ""}
-        hollow, tick = dot | {"markerfacecolor": "none"}, dot | {"color": GREY, "marker": "|"}
-        for i, (labels, cancelled) in enumerate(rows.values()):
-            for x, shift, label, look in (
-                (labels[:1], 0, "true labels", dot),
-                ([*labels[1:], *(-x for x in labels)], 0, "the 19 others", hollow),
-                ([*cancelled, *(-x for x in cancelled)], 0.3, "cancelled, 36 ways", tick),
-            ):
-                axis.plot(x, [i + shift] * len(x), label="" if i else label, **look)
+    groups, said = {}, []
+    for name, rows in models.items():
+        mirrored = {b: [*ways, *(-x for x in ways)] for b, (_, ways) in rows.items()}
+        groups[name] = {
+            "true labels": {b: labels[:1] for b, (labels, _) in rows.items()},
+            "the 19 others": {b: [*labels[1:], *(-x for x in labels)] for b, (labels, _) in rows.items()},
+            "cancelled, 36 ways": mirrored,
+        }
         top = sum(labels[0] > max(map(abs, labels[1:])) for labels, _ in rows.values())
-        far = max(abs(x) for _, cancelled in rows.values() for x in cancelled)
+        far = max(map(max, mirrored.values()))
         said.append(
             f"in {name} the true labels reach farthest for {top} of {len(rows)} behaviours, "
             f"cancelled ones at most {100 * far:.0f} points"
         )
-    axes[0].set_yticks(range(len(rows)), [behaviour.replace("_", " ") for behaviour in rows])
-    axes[0].set(xlim=(-1.05, 1.05), ylim=(len(rows) - 0.5, -0.5))
-    _in_points(axes)
-    plots.legend(figure)
+
+    def look(name: str, series: str, at: int) -> dict:
+        dot = {"color": style(name)["color"], "marker": "o"}
+        return (dot, dot | {"markerfacecolor": "none"}, {"color": GREY, "marker": "|"})[at]
+
+    xlabel, size = "reach, up minus down (points)", (max(4.7, 9 / len(models)), 4.8)
+    figure, axes = plots.dot_panels(groups, xlabel, (-1.05, 1.05), look, size=size)
+    axes[0].xaxis.set_major_formatter(in_points())
     return figure, f"Every labelling of six cue words: {'; '.join(said)}."
 
 
