@@ -659,7 +659,7 @@ def drawn(names: tuple[str, ...] = models.PAIR):
 
 @pytest.mark.parametrize("names", [("mamba",), models.PAIR, ("mamba-tied", "mamba", "transformer", "x")])
 def test_figures_are_fit_for_a_page_and_the_same_on_every_run(names):
-    known = {*(plots.style(name)["color"] for name in (*models.PAIR, *names)), plots.GREY}
+    known = {*(plots.style(name)["color"] for name in (*models.PAIR, *names, "rwkv")), plots.GREY}
     first = []
     for figure, alt in drawn(names):
         assert not plots.unfit(figure, alt)

@@ -57,7 +57,7 @@ WRONG = {
         (
             "def ccs_loss(p0, p1):  # one loss per item\n"
             "    return (p0 - (1 - p1)).square() + torch.minimum(p0, p1).square()\n",
-            r"expected the loss as one number",
+            r"expected the loss, one number, of shape \(\), found \(3,\)",
         ),
     ],
     "unusual": [

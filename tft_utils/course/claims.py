@@ -100,12 +100,10 @@ def _check_form(
 ) -> None:
     if not all(name.partition("/")):
         raise ValueError(f"expected a name '<lesson>/<slug>', found {name!r}; add the lesson")
-    for what, found in (("estimate", estimate), ("control", control)):
-        if found is None and what == "control":
-            continue
-        if not isinstance(found, Estimate) or not all(map(math.isfinite, found)):
+    for what, given in {"estimate": estimate, "control": control or estimate}.items():
+        if not isinstance(given, Estimate) or not all(map(math.isfinite, given)):
             raise ValueError(
-                f"{name}: expected as {what} a stats.Estimate of finite numbers, found {found!r}; "
+                f"{name}: expected as {what} a stats.Estimate of finite numbers, found {given!r}; "
                 "make one with stats.proportion, stats.mean or stats.bootstrap"
             )
     if not 0 <= tolerance < math.inf:

@@ -36,6 +36,13 @@ def expect_tensor(answer: object, shape: Sequence[int], what: str, hint: str = "
     return answer
 
 
+def expect_two(answer: object, what: str) -> tuple[Tensor, Tensor]:
+    """The answer, if it is two tensors; `what` names them."""
+    if not (isinstance(answer, tuple) and len(answer) == 2 and all(map(torch.is_tensor, answer))):
+        raise Wrong(f"expected two tensors, {what}, found {type(answer).__name__}; return both")
+    return answer
+
+
 def close(answer: Tensor, truth: Tensor) -> bool:
     """Whether two tensors are equal up to rounding."""
     same_shape = answer.shape == truth.shape
@@ -47,6 +54,14 @@ def refuse(answer: Tensor, mistakes: Mapping[str, Tensor], otherwise: str = "") 
     hint = next((hint for hint, wrong in mistakes.items() if close(answer, wrong)), otherwise)
     if hint:
         raise Wrong(hint)
+
+
+def judge(
+    answer: object, truth: Tensor, what: str, mistakes: Mapping[str, Tensor], otherwise: str
+) -> None:
+    """Refuses an answer, which `what` names, unless it is the truth; see `refuse`."""
+    if not close(expect_tensor(answer, truth.shape, what), truth):
+        refuse(answer, mistakes, otherwise)
 
 
 def check(name: str, attempt: Callable) -> Callable:

@@ -7,7 +7,8 @@ opaque white: figures stay legible on dark pages. Models that are compared share
 
 import io
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,10 +16,15 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
 from tft_utils.course.verdicts import FULLY, PARTLY, Verdict
 from tft_utils.stats import Estimate
+
+Drawn = tuple[Figure, str]  # a figure and its alt text
 
 BLUE, VERMILION, GREEN, PURPLE, BLACK = COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
 LOOKS = {  # of the course's models: no two share a dash or a marker
@@ -36,6 +42,8 @@ LOOKS = {  # of the course's models: no two share a dash or a marker
 VARIANTS, OTHERS = "p+dx1", "h8234"  # markers of seeds and variants, and of other models
 GREY = "#5F5F5F"
 CONTROL = {"color": GREY, "linestyle": "-", "marker": "^"}  # what stands for no model
+THIN = {"color": GREY, "linewidth": 1, "markersize": 3}  # a model's control
+DEPTH = "depth k/L (blocks applied / all blocks)"
 RC = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
@@ -67,35 +75,6 @@ def style(name: str) -> dict:
     return {"color": colour, "linestyle": dash, "marker": marker}
 
 
-def panels(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, np.ndarray]:
-    """A figure with panels [rows columns], in the house style, for any number of models."""
-    with plt.rc_context(RC):
-        return plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
-
-
-def band(axis: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: str, **look) -> None:
-    """Estimates over x as a line with its 95 % band."""
-    axis.plot(x, [e.value for e in estimates], label=label, **look)
-    ends = [e.low for e in estimates], [e.high for e in estimates]
-    axis.fill_between(x, *ends, color=look["color"], alpha=0.2, linewidth=0)
-
-
-def points(axis: Axes, at: Sequence[float], estimates: Sequence[Estimate], upright=False, **look) -> None:
-    """Estimates as markers with 95 % intervals: along x at the heights `at`; upright: along y."""
-    values = [e.value for e in estimates]
-    spread = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
-    where = (at, values) if upright else (values, at)
-    axis.errorbar(
-        *where, **{"yerr" if upright else "xerr": spread, "capsize": 3} | look | {"linestyle": ""}
-    )
-
-
-def side_by_side(n: int, gap: float = 0.18) -> list[float]:
-    """Shifts that set n series apart around one place, at most 0.7 in all."""
-    gap = min(gap, 0.7 / n)
-    return [gap * (i - (n - 1) / 2) for i in range(n)]
-
-
 def png(figure: Figure) -> bytes:
     """The figure as PNG bytes, the same on every run: no software name, no date.
 
@@ -112,7 +91,7 @@ def png(figure: Figure) -> bytes:
     return small.getvalue()
 
 
-def show(result: tuple[Figure, str], caption: str) -> None:
+def show(result: Drawn, caption: str) -> None:
     """Displays a figure with its alt text, and its caption below it.
 
     Errors: `ValueError` when the figure is not fit for a page: see `unfit`.
@@ -139,43 +118,169 @@ def unfit(figure: Figure, alt: str) -> str:
     return ""
 
 
-def compared(
-    found: Mapping[str, Mapping[str, Estimate]],
-    xlabel: str,
-    xlim: tuple[float, float],
-    looks: Mapping[str, dict] | None = None,
-) -> tuple[Figure, str]:
-    """Estimates with 95 % intervals: a row for each condition, a marker for each series.
+# --------------------------------------------------------------------------------------------------
+# Forms. What they draw is grouped by the title of its panel, then by series, which a legend names.
 
-    A series is named by its model, or 'model, what'. looks: of series that stand for no model.
+Value = Estimate | float  # a plain number has no interval
+Line = Sequence[Value] | Mapping[float, Value]  # values at places in their order; or place -> value
+Lines = Mapping[str, Mapping[str, Line]]
+Row = Mapping[str, Value | list[Value]]  # condition -> value
+Looks = Callable[[str, str, int], dict]  # title, series, number of the series -> its look
+Panels = tuple[Figure, list[Axes]]
+
+
+def named(title: str, series: str, at: int) -> dict:
+    """The look of what is named by its model; of 'model, control': thin and grey."""
+    model, _, what = series.partition(", ")
+    return style(model) | (THIN if what == "control" else {})
+
+
+def plain(values: Iterable[Value]) -> list[float]:
+    """The numbers, without their intervals."""
+    return [value.value if isinstance(value, Estimate) else value for value in values]
+
+
+def titled(titles: Iterable, xlabel: str, ylabel="", size=None, columns=None, **options) -> Panels:
+    """A panel in the house style for each title; the outer ones name their axes.
+
+    size: of one panel, in inches. columns: of panels; by default they stand in one row. options: of
+    plt.subplots; by default the panels share their axes.
     """
-    conditions = list(next(iter(found.values())))
+    titles = list(titles)
+    columns = columns or len(titles)
+    rows, (wide, high) = -(-len(titles) // columns), size or (7.2 if columns == 1 else 4.7, 3.7)
+    options = {"figsize": (wide * columns, high * rows), "sharex": True, "sharey": True} | options
     with plt.rc_context(RC):
-        figure, axis = plt.subplots(figsize=(8, 0.9 + 0.5 * len(conditions)))
-    for shift, (name, row) in zip(side_by_side(len(found)), found.items(), strict=True):
-        look = (looks or {}).get(name) or style(name.partition(",")[0])
-        heights = [k + shift for k in range(len(conditions))]
-        points(axis, heights, [row[condition] for condition in conditions], label=name, **look)
-    axis.set_yticks(range(len(conditions)), conditions)
-    axis.set(xlabel=xlabel, xlim=xlim, ylim=(len(conditions) - 0.5, -0.5))
-    axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
-    said = "; ".join(
-        f"{name}: " + ", ".join(f"{condition} {row[condition].value:.2f}" for condition in conditions)
-        for name, row in found.items()
-    )
-    return figure, f"{xlabel[0].upper() + xlabel[1:]} with intervals. {said}."
+        figure, grid = plt.subplots(rows, columns, squeeze=False, **options)
+    for i, (axis, title) in enumerate(zip(grid.flat, titles, strict=False)):
+        lowest, first = i + columns >= len(titles), i % columns == 0
+        axis.set(title=title, xlabel=xlabel if lowest else "", ylabel=ylabel if first else "")
+        axis.tick_params(labelbottom=lowest or not options["sharex"])
+    for axis in grid.flat[len(titles) :]:
+        axis.axis("off")
+    return figure, list(grid.flat[: len(titles)])
 
 
-def next_words(guesses: Mapping[str, Sequence[tuple[str, float]]]) -> tuple[Figure, str]:
+def legend(figure: Figure, own: bool = False) -> None:
+    """One legend above the panels; own: each panel has its own, because colours differ."""
+    for outdated in figure.legends:
+        outdated.remove()
+    known = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        known |= dict(zip(labels, handles, strict=True))
+        if own and labels:
+            axis.legend(frameon=False, fontsize=9)
+    if not own:
+        inches = 0.6 + 0.085 * max(map(len, known))  # of a label
+        columns = min(len(known), max(1, int(figure.get_figwidth() / inches)))
+        place = {"loc": "outside upper center", "ncols": columns, "fontsize": 10}
+        figure.legend(known.values(), known, frameon=False, **place)
+
+
+def points(axis: Axes, at: Sequence[float], values: Sequence[Value], upright=False, **look) -> None:
+    """Values as markers, with 95 % intervals: along x at the heights `at`; upright: along y."""
+    where, look = [plain(values), at], {"capsize": 3} | look | {"linestyle": ""}
+    ends = [(e.value - e.low, e.high - e.value) for e in values if isinstance(e, Estimate)]
+    error = {"yerr" if upright else "xerr": np.transpose(ends)} if ends else {}
+    axis.errorbar(*(where[::-1] if upright else where), **error, **look)
+
+
+def curve(axis: Axes, line: Line, x: Sequence[float] | None, label="", bars=False, **look) -> None:
+    """A line over x, by default depths k/L from 0 to 1; 95 % intervals are its band, or bars."""
+    if isinstance(line, Mapping):
+        x, line = list(line), list(line.values())
+    elif x is None:
+        x = [k / (len(line) - 1) for k in range(len(line))]
+    values = list(line)
+    axis.plot(x, plain(values), label=label, **look)
+    ends = [(e.low, e.high) for e in values if isinstance(e, Estimate)]
+    if bars:
+        points(axis, x, values, upright=True, **look)
+    elif ends:
+        axis.fill_between(x, *np.transpose(ends), color=look["color"], alpha=0.2, linewidth=0)
+
+
+def curves(
+    lines: Lines, xlabel: str, ylabel: str, looks: Looks = named, ylim=None, x=None, bars=False, **panels
+) -> Panels:
+    """Panels of lines on shared axes; x: places of all lines, or by title. The legend stands above them;
+    where one label has several colours, as when titles are models, each panel has its own."""
+    figure, axes = titled(lines, xlabel, ylabel, **panels)
+    colours = set()
+    for axis, (title, series) in zip(axes, lines.items(), strict=True):
+        places = x[title] if isinstance(x, Mapping) else x
+        for at, (label, line) in enumerate(series.items()):
+            look = looks(title, label, at)
+            curve(axis, line, places, label, bars, **look)
+            colours.add((label, look["color"]))
+        if places is not None and isinstance(places[0], int):
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_ylim(ylim)
+    legend(figure, own=len(colours) > len(dict(colours)))
+    return figure, axes
+
+
+def with_controls(lines: Mapping[str, Line], controls: Mapping[str, Line]) -> dict[str, Line]:
+    """Each model's line, and behind it its control without a band; see `named`."""
+    pairs = ({name: lines[name], f"{name}, control": plain(controls[name])} for name in lines)
+    return {label: line for pair in pairs for label, line in pair.items()}
+
+
+def side_by_side(n: int, gap: float = 0.18) -> list[float]:
+    """Shifts that set n series apart around one place, at most 0.7 in all."""
+    gap = min(gap, 0.7 / n)
+    return [gap * (i - (n - 1) / 2) for i in range(n)]
+
+
+def dots(axis: Axes, series: Mapping[str, Row], looks: Looks = named) -> None:
+    """A line for each condition, on it a marker for each series, or one for each value of a list."""
+    conditions = list(next(iter(series.values())))
+    for at, (shift, (name, row)) in enumerate(
+        zip(side_by_side(len(series)), series.items(), strict=True)
+    ):
+        lists = [value if isinstance(value, list) else [value] for value in row.values()]
+        heights = [k + shift for k, values in enumerate(lists) for _ in values]
+        look = looks(axis.get_title(), name, at)
+        points(axis, heights, [value for values in lists for value in values], label=name, **look)
+    axis.set_yticks(range(len(conditions)), [condition.replace("_", " ") for condition in conditions])
+    axis.set_ylim(len(conditions) - 0.5, -0.5)
+
+
+def dot_panels(
+    groups: Mapping[str, Mapping[str, Row]], xlabel: str, xlim: tuple, looks: Looks = named, **panels
+) -> Panels:
+    """Panels of dots on shared axes, with one legend above them; an empty group leaves a gap."""
+    figure, axes = titled(groups, xlabel, **panels)
+    for axis, series in zip(axes, groups.values(), strict=True):
+        if series:
+            dots(axis, series, looks)
+        else:
+            axis.axis("off")
+    axes[0].set_xlim(xlim)
+    legend(figure)
+    return figure, axes
+
+
+def compared(
+    series: Mapping[str, Row], xlabel: str, xlim: tuple, looks: Mapping[str, dict] | None = None
+) -> Drawn:
+    """One panel of dots. A series is named by its model, or 'model, what'; looks: of other series."""
+    size = 8, 1.2 + 0.5 * len(next(iter(series.values())))
+    known = {name: style(name.partition(",")[0]) for name in series} | (looks or {})
+    figure, _ = dot_panels({"": series}, xlabel, xlim, lambda _, name, at: known[name], size=size)
+    return figure, f"{xlabel[0].upper() + xlabel[1:]} with intervals. {listed(series, '.2f')}."
+
+
+def next_words(guesses: Mapping[str, Sequence[tuple[str, float]]]) -> Drawn:
     """Each model's likeliest next words as bars; `guesses` maps model -> (word, probability)."""
-    with plt.rc_context(RC):
-        figure, axes = panels(1, len(guesses), (4.5 * len(guesses), 2.8), sharex=True)
-        for axis, (name, rows) in zip(axes[0], guesses.items(), strict=True):
-            words, chances = zip(*reversed(rows), strict=True)
-            axis.barh(range(len(words)), chances, color=style(name)["color"])
-            axis.set_yticks(range(len(words)), words)
-            axis.set(title=name, xlabel="probability of the next word", xlim=(0, 1))
-            axis.grid(axis="y", visible=False)
+    figure, axes = titled(guesses, "probability of the next word", size=(4.5, 2.8), sharey=False)
+    for axis, (name, rows) in zip(axes, guesses.items(), strict=True):
+        words, chances = zip(*reversed(rows), strict=True)
+        axis.barh(range(len(words)), chances, color=style(name)["color"])
+        axis.set_yticks(range(len(words)), words)
+        axis.set_xlim(0, 1)
+        axis.grid(axis="y", visible=False)
     first = ", ".join(f"{name} gives {rows[0][0]!r} {rows[0][1]:.0%}" for name, rows in guesses.items())
     return figure, f"The likeliest next word: {first}."
 
@@ -205,3 +310,81 @@ def ratios(judged: Mapping[str, Verdict]) -> tuple[Figure, str]:
         figure,
         f"Ratios of effects with intervals, and borders at a quarter and three quarters. {said}.",
     )
+
+
+class Map(NamedTuple):
+    """A value in each cell."""
+
+    values: Tensor | np.ndarray  # [row column]; nan: no such cell
+    rows: Sequence = ()  # names along y, and along x; numbers where there are none
+    columns: Sequence = ()
+    cells: Sequence[Sequence[str]] = ()  # what is written in each
+    extent: tuple[float, float, float, float] | None = None  # as imshow takes it
+    turn: float = 0  # the angle of names along x
+    origin: str = "upper"  # where row 0 stands; or "lower"
+
+
+def heat(axis: Axes, shown: Map, low: float = 0, high: float = 1) -> AxesImage:
+    """Draws a map: in viridis, or in red and blue around 0 if `low` is negative."""
+    look = {"cmap": "RdBu_r" if low < 0 else "viridis", "vmin": low, "vmax": high, "aspect": "auto"}
+    image = axis.imshow(np.asarray(shown.values), extent=shown.extent, origin=shown.origin, **look)
+    axis.grid(visible=False)
+    for y, texts in enumerate(shown.cells):
+        for x, text in enumerate(texts):
+            light = np.dot(image.to_rgba(shown.values[y][x])[:3], (0.2, 0.7, 0.1)) > 0.45
+            write(axis, x, y, text, fontsize=8.5, color="black" if light else "white")
+    across = {"rotation": shown.turn, "ha": "right" if 0 < shown.turn < 90 else "center"}
+    for side, names, turned in ((axis.yaxis, shown.rows, {}), (axis.xaxis, shown.columns, across)):
+        if names:
+            side.set_ticks(range(len(names)), names, fontsize=9, **turned)
+        elif not shown.extent:
+            side.set_major_locator(MaxNLocator(integer=True))
+    return image
+
+
+def maps(grid: Mapping[str, Map], label: str, xlabel: str, ylabel="", scale=(0, 1), **panels) -> Panels:
+    """Panels of maps on one scale of colours, which `label` names; by default each with its own axes."""
+    figure, axes = titled(grid, xlabel, ylabel, **{"sharex": False, "sharey": False} | panels)
+    images = [heat(axis, shown, *scale) for axis, shown in zip(axes, grid.values(), strict=True)]
+    figure.colorbar(images[0], ax=axes, label=label, shrink=0.8)
+    return figure, axes
+
+
+# --------------------------------------------------------------------------------------------------
+# Sketches, and alt text
+
+
+def canvas(size: tuple[float, float], xlim: tuple, ylim: tuple, *titles: str) -> Panels:
+    """Panels without axes, one for each title, or one without a title; size: of the whole."""
+    figure, axes = titled(titles or [""], "", size=(size[0] / max(1, len(titles)), size[1]))
+    axes[0].set(xlim=xlim, ylim=ylim)
+    for axis in axes:
+        axis.axis("off")
+    return figure, axes
+
+
+def arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float], **look) -> None:
+    """An arrow, grey unless `look` has a colour."""
+    look = {"arrowstyle": "-|>", "linewidth": 1.6, "color": GREY, "shrinkA": 2, "shrinkB": 2} | look
+    axis.annotate("", end, start, arrowprops=look)
+
+
+def write(axis: Axes, x: float, y: float, text: str, edge: str | None = None, **look) -> None:
+    """Text, centred unless `look` says otherwise; edge: the colour of a box around it."""
+    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": edge, "linewidth": 1.6}
+    axis.text(x, y, text, **{"ha": "center", "va": "center", "bbox": box if edge else None} | look)
+
+
+def listed(series: Mapping[str, Row], form: str) -> str:
+    """'name: condition value, condition value; name: ...', each number in this format."""
+    rows = {name: zip(row, plain(row.values()), strict=True) for name, row in series.items()}
+    said = (
+        f"{name}: " + ", ".join(f"{what} {x:{form}}" for what, x in row) for name, row in rows.items()
+    )
+    return "; ".join(said)
+
+
+def each(groups: Mapping[str, Mapping[str, Any]], say: Callable[[Any], str]) -> str:
+    """'title, name: what `say` says of the value; ...'."""
+    items = ((title, name, value) for title, row in groups.items() for name, value in row.items())
+    return "; ".join(f"{title}, {name}: {say(value)}" for title, name, value in items)

@@ -1,17 +1,18 @@
 """Lesson 02, attention: the matrix inside a scan, what heads follow, and how not to misread it."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tft_utils.course.exercises import Wrong, close, expect_tensor, refuse
-from tft_utils.course.plots import CONTROL, GREY, panels, style
+from tft_utils.course import plots
+from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
+from tft_utils.course.plots import CONTROL, Drawn, Line, Lines, Map, arrow, canvas, each, style, write
 
 
 def unroll(delta, A, B, C):
@@ -96,10 +97,7 @@ def check_unroll(attempt) -> None:
 def check_lag_profile(attempt) -> None:
     queries, rows = torch.tensor([4, 5, 7]), torch.arange(3)
     (weights,) = _random((2, 3, 9))
-    profiles = expect_tensor(attempt(weights, queries, 4), (2, 4), "profiles [head lag]")
     truth = lag_profile(weights, queries, 4)
-    if close(profiles, truth):
-        return
     ahead = [weights[:, rows, (queries + k).clamp(max=8)].mean(1) for k in range(4)]
     by_row = lag_profile(weights, rows, 4)
     mistakes = {
@@ -110,7 +108,7 @@ def check_lag_profile(attempt) -> None:
         "the source of row i is queries[i] - k, not i - k: rows start at the first query": by_row,
     }
     otherwise = "expected entry [h, k] to be the mean over i of weights[h, i, queries[i] - k]"
-    refuse(profiles, mistakes, otherwise)
+    judge(attempt(weights, queries, 4), truth, "profiles [head lag]", mistakes, otherwise)
 
 
 def check_to_words(attempt) -> None:
@@ -145,73 +143,53 @@ def check_to_words(attempt) -> None:
     refuse(weights, mistakes, otherwise)
 
 
-def two_ways_to_read() -> tuple[Figure, str]:
+def two_ways_to_read() -> Drawn:
     """A weight in each machine: one score there, a path through the state here."""
-    figure, ((scores, path),) = panels(1, 2, (9.2, 3.2), sharey=True)
-    arrow = {"arrowstyle": "-|>", "linewidth": 1.2, "color": GREY, "shrinkA": 3, "shrinkB": 3}
+    titles = "Transformer: a weight is a score", "Mamba: a weight is a path"
+    figure, (scores, path) = canvas((9.2, 3.2), (-0.6, 3.9), (-0.4, 2.6), *titles)
     of_score, of_path = ({"color": style(name)["color"]} for name in ("transformer", "mamba"))
-    scores.set_title("Transformer: a weight is a score")
-    path.set_title("Mamba: a weight is a path")
-    for axis, colour in ((scores, of_score), (path, of_path)):
-        axis.set(xlim=(-0.6, 3.9), ylim=(-0.4, 2.6))
-        axis.axis("off")
-        for x, word in enumerate(("mila", "red", ".", "mila")):
-            axis.text(x, 0, word, ha="center", va="center", fontsize=13)
-            bold = colour | {"linewidth": 2.6} if x == 1 else {}
-            end = (3, 1.6) if axis is scores else (x, 0.95)
-            axis.annotate("", end, (x, 0.2), arrowprops=arrow | bold)
-    scores.text(3, 1.8, "softmax(q · k) times v", ha="center", **of_score)
-    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": of_path["color"]}
-    bold = arrow | of_path | {"linewidth": 2.6}
-    for x in range(4):
-        path.text(x, 1.2, "state", ha="center", va="center", fontsize=10, bbox=box)
+    thin, bold = {"linewidth": 1.2}, {"linewidth": 2.6}
+    for x, word in enumerate(("mila", "red", ".", "mila")):
+        for axis, colour, end in ((scores, of_score, (3, 1.6)), (path, of_path, (x, 0.95))):
+            write(axis, x, 0, word, fontsize=13)
+            arrow(axis, (x, 0.2), end, **colour | bold if x == 1 else thin)
+        write(path, x, 1.2, "state", fontsize=10, edge=of_path["color"])
         if x < 3:
-            path.annotate("", (x + 0.68, 1.2), (x + 0.32, 1.2), arrowprops=bold if x else arrow)
-    path.annotate("", (3, 2.15), (3, 1.45), arrowprops=bold)
-    for x, y, said in ((1.08, 0.55, "write B"), (1.33, 1.36, "keep"), (2.33, 1.36, "keep")):
-        path.text(x, y, said, fontsize=10, **of_path)
-    path.text(3.08, 1.75, "read C", fontsize=10, **of_path)
-    path.text(3.8, 2.3, "write · keep · keep · read, times u", ha="right", **of_path)
+            arrow(path, (x + 0.32, 1.2), (x + 0.68, 1.2), **of_path | bold if x else thin)
+    arrow(path, (3, 1.45), (3, 2.15), **of_path | bold)
+    write(scores, 3, 1.85, "softmax(q · k) times v", **of_score)
+    steps = (1.43, 0.6, "write B"), (1.55, 1.42, "keep"), (2.55, 1.42, "keep"), (3.4, 1.8, "read C")
+    for x, y, said in steps:
+        write(path, x, y, said, fontsize=10, **of_path)
+    write(path, 2.4, 2.35, "write · keep · keep · read, times u", **of_path)
     return figure, (
         "Left: the last word has an arrow from each word, weighed by a score. Right: from the second "
         "word a path leads through write, keep, keep and read to the last word."
     )
 
 
-def _heat(axis, weights: Tensor, title: str, xlabel: str, low: float = 0, most: float = 1, **options):
-    axis.set(title=title, xlabel=xlabel)
-    axis.grid(False)
-    return axis.imshow(weights.numpy(), **{"cmap": "viridis", "vmin": low, "vmax": most} | options)
-
-
-def head_maps(maps: Sequence[Tensor], n_words: int) -> tuple[Figure, str]:
-    """A small map [query source] for each head of each layer; maps: [head query source] a layer."""
-    figure, axes = panels(len(maps[0]), len(maps), (9.2, 6.4), sharex=True, sharey=True)
-    for (head, layer), axis in np.ndenumerate(axes):
-        image = _heat(axis, maps[layer][head], f"block {layer}, head {head}", "source word")
-        axis.set_ylabel("query word")
-        axis.label_outer()
-        axis.tick_params(labelsize=8)
-        for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
-            text.set_fontsize(9)
-    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.6)
-    back = [float(head.diagonal(-1).mean()) for layer in maps for head in layer]
+def head_maps(heads: Sequence[Tensor], n_words: int) -> Drawn:
+    """A small map [query source] for each head of each layer; heads: [head query source] a layer."""
+    places = itertools.product(range(len(heads[0])), range(len(heads)))  # a row of panels for each head
+    grid = {f"block {layer}, head {head}": Map(heads[layer][head]) for head, layer in places}
+    names = "attention weight", "source word", "query word"
+    look = {"size": (1.54, 1.6), "columns": len(heads), "sharex": True, "sharey": True}
+    figure, axes = plots.maps(grid, *names, **look)
+    for axis in axes:
+        axis.title.set_fontsize(9)
+    back = [float(head.diagonal(-1).mean()) for layer in heads for head in layer]
     return figure, (
         f"Maps of {len(back)} heads on a text of {n_words} words. Number of heads with most "
         f"weight on the word before: {sum(b > 0.5 for b in back)}."
     )
 
 
-def lag_maps(profiles: Tensor, periods: Sequence[int], labels: Sequence[str]) -> tuple[Figure, str]:
+def lag_maps(profiles: Tensor, periods: Sequence[int], labels: Sequence[str]) -> Drawn:
     """Profiles [period unit lag] as one map a period, rows labelled, the same scale for all."""
-    figure, (axes,) = panels(1, len(periods), (9.2, 5.6), sharey=True)
-    for axis, period, profile in zip(axes, periods, profiles, strict=True):
-        title = f"text repeats after {period} words"
-        image = _heat(axis, profile, title, "lag (words back)", aspect="auto")
-        axis.set_xticks(range(0, profile.shape[-1], 2))
-        axis.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes[0].set_ylabel("block, head")
-    figure.colorbar(image, ax=axes, label="mean attention weight")
+    titles = [f"text repeats after {period} words" for period in periods]
+    grid = {title: Map(profile, labels) for title, profile in zip(titles, profiles, strict=True)}
+    names = "mean attention weight", "lag (words back)", "block, head"
+    figure, _ = plots.maps(grid, *names, size=(4.6, 5.6), sharex=True, sharey=True)
     peaks = profiles.argmax(-1)
     strong = profiles.amax(-1).amin(0) > 0.5
     moved = (strong & (peaks[1] - peaks[0] == periods[1] - periods[0])).sum()
@@ -221,55 +199,41 @@ def lag_maps(profiles: Tensor, periods: Sequence[int], labels: Sequence[str]) ->
     )
 
 
-def around(
-    models: Mapping[str, Mapping[str, Sequence[float]]], offsets: Sequence[int]
-) -> tuple[Figure, str]:
+def around(models: Lines, offsets: Sequence[int]) -> Drawn:
     """Per model the mean weight at positions around the match: a raw map, then a better one."""
-    figure, (axes,) = panels(1, len(models), (4.6 * len(models), 3.4), sharex=True, sharey=True)
-    said = []
-    for axis, (name, lines) in zip(axes, models.items(), strict=True):
-        axis.axvline(0, color="#BBBBBB", linewidth=1.5)
-        looks = CONTROL | {"linestyle": ":"}, style(name)
-        for look, (kind, shares) in zip(looks, lines.items(), strict=True):
-            axis.plot(offsets, shares, label=kind, **look)
-            said.append(f"{name}, {kind}: {offsets[int(np.argmax(shares))]:+d}")
-        axis.set(title=name, xlabel="source, words after the match", xticks=offsets, ylim=(0, None))
-        axis.legend(frameon=False, fontsize=9, loc="upper left")
-    axes[0].set_ylabel("share of the row")
-    return figure, f"Position of the peak against the word to copy: {'; '.join(said)}."
+
+    def look(name: str, kind: str, at: int) -> dict:
+        return style(name) if at else CONTROL | {"linestyle": ":"}
+
+    names = "source, words after the match", "share of the row"
+    figure, axes = plots.curves(models, *names, look, ylim=(0, None), x=offsets)
+    for axis in axes:
+        axis.axvline(0, color="#BBBBBB", linewidth=1.5, zorder=0)
+    said = each(models, lambda shares: f"{offsets[shares.index(max(shares))]:+d}")
+    return figure, f"Position of the peak against the word to copy: {said}."
 
 
-def by_block(
-    models: Mapping[str, Sequence[float]], controls: Mapping[str, Sequence[float]], ylabel: str
-) -> tuple[Figure, str]:
+def by_block(models: Mapping[str, Line], controls: Mapping[str, Line], ylabel: str) -> Drawn:
     """A value per block and model over relative depth; controls are thin and grey."""
-    (figure, ((axis,),)), peaks = panels(1, 1, (7.4, 3.6)), []
-    for name, shares in models.items():
-        depths = np.linspace(0, 1, len(shares))
-        axis.plot(depths, shares, label=name, **style(name))
-        peaks.append(f"{name} at block {int(np.argmax(shares))} with {max(shares):.0%}")
-        thin = style(name) | {"color": GREY, "linewidth": 1, "markersize": 3}
-        axis.plot(depths, controls[name], label=f"{name}, control", **thin)
-    axis.set(xlabel="block / last block", ylabel=ylabel, ylim=(-0.03, 1.03))
-    axis.legend(frameon=False)
+    lines = plots.with_controls(models, controls)
+    figure, _ = plots.curves({"": lines}, "block / last block", ylabel, ylim=(-0.03, 1.03))
+    peaks = " and ".join(
+        f"{name} at block {int(np.argmax(shares))} with {max(shares):.0%}"
+        for name, shares in models.items()
+    )
     top = max(map(max, controls.values()))
-    return figure, f"{ylabel} peaks for {' and '.join(peaks)}; the control stays at or below {top:.0%}."
+    return figure, f"{ylabel} peaks for {peaks}; the control stays at or below {top:.0%}."
 
 
-def word_maps(words: Sequence[str], maps: Mapping[str, Tensor], label: str) -> tuple[Figure, str]:
+def word_maps(words: Sequence[str], maps: Mapping[str, Tensor], label: str) -> Drawn:
     """Maps [query source] over the same words, side by side: non-negative ones on one scale from 0,
     signed ones on one scale around 0. The first word has one source only and may exceed the scale."""
     most = max(float(weights[1:].abs().max()) for weights in maps.values())
-    signed = any(bool((weights < 0).any()) for weights in maps.values())
-    colours, low = ("RdBu_r", -most) if signed else ("viridis", 0)
-    figure, (axes,) = panels(1, len(maps), (4.6 * len(maps) + 0.6, 4.6), sharey=True)
-    said = []
-    for axis, (name, weights) in zip(axes, maps.items(), strict=True):
-        image = _heat(axis, weights, name, "source", low, most, cmap=colours)
-        axis.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
-        axis.set_yticks(range(len(words)), words, fontsize=8)
-        source = int(weights[-1].abs().argmax())
-        said.append(f"{name}'s strongest source is '{words[source]}', word {source + 1}")
-    axes[0].set_ylabel("query")
-    figure.colorbar(image, ax=axes, label=label, shrink=0.8)
-    return figure, f"For the last word '{words[-1]}', {' and '.join(said)}."
+    low = -most if any(bool((weights < 0).any()) for weights in maps.values()) else 0
+    grid = {name: Map(weights, words, words, turn=90) for name, weights in maps.items()}
+    figure, _ = plots.maps(grid, label, "source", "query", (low, most), size=(4.9, 4.6), sharey=True)
+    sources = {name: int(weights[-1].abs().argmax()) for name, weights in maps.items()}
+    said = " and ".join(
+        f"{name}'s strongest source is '{words[at]}', word {at + 1}" for name, at in sources.items()
+    )
+    return figure, f"For the last word '{words[-1]}', {said}."

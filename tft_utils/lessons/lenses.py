@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from tft_utils.course.exercises import Wrong
-from tft_utils.course.plots import GREY, band, panels, style
+from tft_utils.course import plots
+from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
+from tft_utils.course.plots import DEPTH, GREY, Drawn, Map, arrow, canvas, each, style, write
 from tft_utils.stats import Estimate
 from tft_utils.techniques.lenses import Trajectory
 
@@ -44,30 +44,25 @@ def settled(right):
 def check_translate(attempt) -> None:
     draw = torch.Generator().manual_seed(0)
     r, A, b = (torch.randn(*shape, generator=draw) for shape in ((5, 3), (3, 3), (3,)))
-    found = attempt(r, A, b)
-    if not isinstance(found, Tensor) or found.shape != r.shape:
-        shape = tuple(getattr(found, "shape", ()))
-        raise Wrong(f"expected states of shape (5, 3), found {type(found).__name__} of shape {shape}")
-    if torch.allclose(found, r + r @ A.T + b, atol=1e-5):
+    states = expect_tensor(attempt(r, A, b), r.shape, "states")
+    if close(states, translate(r, A, b)):
         return
     if not torch.allclose(attempt(r, torch.zeros_like(A), torch.zeros_like(b)), r):
         raise Wrong(
             "with A and b zero the states must come out as they are: the translator adds to r, so that "
             "it starts as a logit lens"
         )
-    if torch.allclose(found, r + r @ A + b, atol=1e-5):
-        raise Wrong("states are rows here, so A r for every row is r @ A.T; you use A itself")
-    if torch.allclose(attempt(r, A, torch.zeros_like(b)), found):
-        raise Wrong("you leave out b")
-    raise Wrong("the result is not r + A r + b at every position")
+    mistakes = {
+        "states are rows here, so A r for every row is r @ A.T; you use A itself": r + r @ A + b,
+        "you leave out b": r + r @ A.T,
+    }
+    refuse(states, mistakes, "the result is not r + A r + b at every position")
 
 
 def check_bits_per_byte(attempt) -> None:
     text, nats = "is wolof señor", torch.tensor([math.log(2) * 6, math.log(2) * 7])
-    found = float(attempt(nats, text))
-    if abs(found - 1) < 1e-6:  # 13 bits for ' wolof' and ' señor', which are 6 and 7 bytes
-        return
-    mistakes = {
+    bits = torch.tensor(float(attempt(nats, text)))
+    mistakes = {  # what 13 bits on 6 and 7 bytes would give
         "you leave nats as they are; a bit is log 2 nats, so divide by it": math.log(2),
         "you multiply by log 2; a nat is more than a bit, so divide": math.log(2) ** 2,
         "you count the bytes of the first word too, but nothing predicts it": 13 / 15,
@@ -76,11 +71,9 @@ def check_bits_per_byte(attempt) -> None:
         "you average over words; sum their nats, then divide by bytes": 1 / 2,
         "you divide by words, not by bytes": 13 / 2,
     }
-    for mistake, value in mistakes.items():
-        if abs(found - value) < 1e-4:
-            raise Wrong(mistake)
     due = "13 bits on ' wolof' and ' señor', which are 6 and 7 bytes, make 1 bit per byte"
-    raise Wrong(f"{due}; you find {found:.4f}")
+    wrong = {hint: torch.tensor(value) for hint, value in mistakes.items()}
+    judge(bits, torch.tensor(1.0), "bits", wrong, f"{due}; you find {bits:.4f}")
 
 
 def check_settled(attempt) -> None:
@@ -96,135 +89,112 @@ def check_settled(attempt) -> None:
             raise Wrong(f"for {right} the model's own answer is wrong: return None, not {found}")
 
 
-DEPTH = "depth k/L (blocks applied / all blocks)"
-THIN = {"color": GREY, "linestyle": ":", "marker": "^", "linewidth": 1, "markersize": 3}
-LENSES = ({"linestyle": "-", "marker": "o"}, {"linestyle": "--", "marker": "s"}, THIN)
-PUBLISHED = {"pythia-1.4b": style("transformer"), "mamba-1.4b": style("mamba"), "rwkv-1b5": THIN}
+LENSES = ({"linestyle": "-", "marker": "o"}, {"linestyle": "--", "marker": "s"}, plots.THIN)
+PUBLISHED = {"pythia-1.4b": style("transformer"), "mamba-1.4b": style("mamba"), "rwkv-1b5": style("rwkv")}
 Lines = Mapping[str, Mapping[str, Sequence[Estimate]]]  # of each panel, and an estimate for each depth
 
 
-def early_exits() -> tuple[Figure, str]:
+def early_exits() -> Drawn:
     """A sketch: the stream of one word, and a translator, norm and unembedding at every depth."""
-    figure, ((axis,),) = panels(1, 1, (9, 3.1))
-    colour, middle = style("mamba")["color"], {"ha": "center", "va": "center"}
-    plain, coloured = ({"facecolor": "white", "edgecolor": edge} for edge in (GREY, colour))
-    arrow = {"arrowstyle": "-|>", "linewidth": 1.6, "color": GREY, "shrinkA": 2, "shrinkB": 2}
+    figure, (axis,) = canvas((9, 3.1), (-1.2, 9), (-0.5, 2.15))
+    colour = style("mamba")["color"]
     for k, said in enumerate(("sang", "the", "Dovella", "Dovella")):
         x, last, i = 2.6 * k, k == 3, "₀₁₂₃"[k]
-        axis.text(x, 0, f"r{i}", fontsize=13, style="italic", **middle)
-        axis.annotate("", (x, 1.75), (x, 0.2), arrowprops=arrow | ({} if last else {"color": colour}))
+        write(axis, x, 0, f"r{i}", fontsize=13, style="italic")
+        arrow(axis, (x, 0.2), (x, 1.75), color=GREY if last else colour)
         if not last:
-            axis.annotate("", (x + 2.35, 0), (x + 0.3, 0), arrowprops=arrow)
-            axis.text(x + 1.3, -0.32, f"block {k}", ha="center", fontsize=10)
-            moved = f"r{i} + A{i} r{i} + b{i}"
-            axis.text(x, 0.62, moved, style="italic", color=colour, bbox=coloured, **middle)
-        axis.text(x, 1.2, "U n(·)", style="italic", bbox=plain, **middle)
-        axis.text(x, 1.95, said, fontsize=12, weight="bold", **middle)
-    axis.text(0, -0.32, "embedding", ha="center", fontsize=10)
-    axis.set(xlim=(-1.2, 9), ylim=(-0.5, 2.15))
-    axis.axis("off")
-    alt = (
+            arrow(axis, (x + 0.3, 0), (x + 2.35, 0))
+            write(axis, x + 1.3, -0.3, f"block {k}", fontsize=10)
+            write(axis, x, 0.62, f"r{i} + A{i} r{i} + b{i}", style="italic", color=colour, edge=colour)
+        write(axis, x, 1.2, "U n(·)", style="italic", edge=GREY)
+        write(axis, x, 1.95, said, fontsize=12, weight="bold")
+    write(axis, 0, -0.3, "embedding", fontsize=10)
+    return figure, (
         "After every block a word's stream leaves through a translator, the final norm and the "
         "unembedding; after the last block there is no translator, and the model speaks."
     )
-    return figure, alt
 
 
-def trajectories(rows: Mapping[str, Trajectory]) -> tuple[Figure, str]:
+def trajectories(rows: Mapping[str, Trajectory]) -> Drawn:
     """Per row the likeliest next word in every cell and its probability as colour; depth grows upwards,
     the words that the last row reads stand below."""
-    n = [len(row.chances) for row in rows.values()]
-    figure, axes = panels(len(rows), 1, (9.4, 0.3 * sum(n) + 1.3), height_ratios=n, sharex=True)
+    depths = [len(row.chances) for row in rows.values()]
+    grid = {
+        name: Map(chances, (), words, guesses, origin="lower")
+        for name, (words, guesses, chances) in rows.items()
+    }
+    names = "probability of the word in the cell", "word read", "k"
+    look = {"size": (9.4, 0.3 * sum(depths) / len(depths) + 0.6), "height_ratios": depths, "sharex": True}
+    figure, _ = plots.maps(grid, *names, columns=1, **look)
     said = []
-    for axis, (name, (_, guesses, chances)) in zip(axes[:, 0], rows.items(), strict=True):
-        image = axis.imshow(chances.numpy(), "viridis", aspect="auto", vmin=0, vmax=1, origin="lower")
-        for k, row in enumerate(guesses):
-            for at, word in enumerate(row):
-                ink = "black" if chances[k, at] > 0.6 else "white"
-                axis.text(at, k, word, ha="center", va="center", fontsize=8.5, color=ink)
-        axis.set(ylabel="k", yticks=range(0, len(chances), 2))
-        axis.set_title(name, fontsize=11, loc="left")
-        axis.grid(False)
+    for name, (_, guesses, _) in rows.items():
         last = guesses[-1][-1]
-        first = next(k for k in range(len(guesses)) if all(row[-1] == last for row in guesses[k:]))
+        first = settled([row[-1] == last for row in guesses])
         said.append(f"{name} says '{last}' from k = {first} of {len(guesses) - 1} on")
-    *_, lowest = rows.values()
-    axes[-1, 0].set_xticks(range(len(lowest.words)), lowest.words, fontsize=9.5)
-    axes[-1, 0].set_xlabel("word read")
-    figure.colorbar(image, ax=axes, label="probability of the word in the cell", shrink=0.8)
     return figure, f"After the last word, {' and '.join(said)}."
 
 
-def _depths(line: Sequence[Estimate]) -> list[float]:
-    return [k / (len(line) - 1) for k in range(len(line))]
-
-
-def lens_curves(models: Lines, ylabel: str) -> tuple[Figure, str]:
+def lens_curves(models: Lines, ylabel: str) -> Drawn:
     """Per model, in its colour, a line for each lens with its 95 % band; the third is thin and grey."""
-    figure, (axes,) = panels(1, len(models), (4.7 * len(models), 3.7), sharex=True, sharey=True)
-    said = []
-    for axis, (model, lines) in zip(axes, models.items(), strict=True):
-        own = {"color": style(model)["color"], "markersize": 5}
-        for look, (lens, line) in zip(LENSES, lines.items(), strict=False):
-            band(axis, _depths(line), line, lens, **own | look)
-            start, half = line[0].value, line[len(line) // 2].value
-            said.append(f"{model}, {lens}: {start:.2f} at k = 0, {half:.2f} half-way")
-        axis.set(title=model, xlabel=DEPTH)
-        axis.legend(frameon=False, fontsize=9)
-    axes[0].set(ylim=(0, None), ylabel=ylabel)
-    return figure, f"{ylabel[0].upper() + ylabel[1:]} by depth. {'; '.join(said)}."
+
+    def look(model: str, lens: str, at: int) -> dict:
+        return style(model) | {"markersize": 5} | LENSES[at]
+
+    figure, _ = plots.curves(models, DEPTH, ylabel, look, ylim=(0, None))
+    said = each(models, lambda e: f"{e[0].value:.2f} at k = 0, {e[len(e) // 2].value:.2f} half-way")
+    return figure, f"{ylabel[0].upper() + ylabel[1:]} by depth. {said}."
 
 
-def transfer_maps(maps: Mapping[str, Tensor], ylabel: str) -> tuple[Figure, str]:
+def transfer_maps(maps: Mapping[str, Tensor], ylabel: str) -> Drawn:
     """What translator i costs at depth j beyond j's own: per model a map [i j] on one scale."""
     most = max(float(costs.max()) for costs in maps.values())
-    figure, (axes,) = panels(1, len(maps), (4.7 * len(maps), 4.1))
-    said = []
-    for axis, (name, costs) in zip(axes, maps.items(), strict=True):
-        image = axis.imshow(costs.numpy(), "viridis", vmin=0, vmax=most, origin="lower")
-        ticks = range(0, len(costs), 2)
-        axis.set(title=name, xlabel="read at depth k", xticks=ticks, yticks=ticks)
-        axis.grid(False)
+    grid, said = {name: Map(costs, origin="lower") for name, costs in maps.items()}, []
+    names = f"extra {ylabel}", "read at depth k", "translator of depth k (last: none)"
+    figure, _ = plots.maps(grid, *names, (0, most), size=(4.7, 4.1))
+    for name, costs in maps.items():
         near, far = float(costs.diagonal(1)[:-1].mean()), float(costs[0, 1:-1].mean())
         said.append(f"{name}: {near:.2f} one depth too early, {far:.2f} with the embedding's")
-    axes[0].set_ylabel("translator of depth k (last: none)")
-    figure.colorbar(image, ax=axes, label=f"extra {ylabel}", shrink=0.8)
     return figure, f"Mean cost of a foreign translator, in {ylabel}. {'; '.join(said)}."
 
 
-def knowing(kinds: Lines) -> tuple[Figure, str]:
+def knowing(kinds: Lines) -> Drawn:
     """Per kind of question a line for each model, the share answered rightly at each depth; lines that
-    are named '<model>, ...' are controls, thin and grey."""
-    figure, (axes,) = panels(1, len(kinds), (3.13 * len(kinds), 3.6), sharex=True, sharey=True)
-    said = []
-    for axis, (kind, lines) in zip(axes, kinds.items(), strict=True):
-        for name, line in lines.items():
-            band(axis, _depths(line), line, name, **THIN if ", " in name else style(name))
-            if ", " not in name:
-                said.append(f"{kind}, {name} {line[len(line) // 2].value:.0%}")
-        axis.set(title=kind, xlabel="depth k/L", ylim=(-0.03, 1.03))
-    axes[0].set_ylabel("share of questions answered")
-    axes[0].legend(frameon=False, fontsize=9, loc="upper left")
-    return figure, f"Share of the questions that are answered half-way: {'; '.join(said)}."
+    are named '<model>, control' are thin and grey."""
+    names, size = ("depth k/L", "share of questions answered"), (9.4 / len(kinds), 3.9)
+    figure, _ = plots.curves(kinds, *names, size=size, ylim=(-0.03, 1.03))
+    half = [
+        f"{kind}, {name} {line[len(line) // 2].value:.0%}"
+        for kind, lines in kinds.items()
+        for name, line in lines.items()
+        if ", " not in name
+    ]
+    return figure, f"Share of the questions that are answered half-way: {'; '.join(half)}."
 
 
-def beside_published(sources: Mapping[str, Mapping[str, Mapping[str, tuple]]]) -> tuple[Figure, str]:
+def beside_published(sources: Mapping[str, Mapping[str, Mapping[str, tuple]]]) -> Drawn:
     """Per source and model the excess over the model's own cross-entropy, on a log axis, of the logit
     lens and the tuned lens: (depths, bits per byte)."""
-    figure, (axes,) = panels(1, len(sources), (4.7 * len(sources), 4.1), sharex=True, sharey=True)
-    said = []
-    for axis, (title, models) in zip(axes, sources.items(), strict=True):
-        for model, lenses in models.items():
-            look = PUBLISHED.get(model) or style(model)
-            for dash, (lens, (x, y)) in zip((":", "-"), lenses.items(), strict=True):
-                label = f"{model}, {lens.removesuffix(' lens')}"
-                own = look | {"linestyle": dash, "markersize": 3, "linewidth": 1.5}
-                axis.plot(x, y, label=label, **own)
-            logit, tuned = (y[0] for _, y in lenses.values())
-            said.append(f"{title}, {model}: {logit:.1f} then {tuned:.1f}")
-        axis.set(title=title, xlabel=DEPTH, yscale="log")
-        axis.legend(frameon=False, fontsize=8.5)
-    axes[0].set_ylabel("excess over the model itself (bits per byte)")
+    lines, said = {}, []
+    for title, models in sources.items():
+        lines[title] = {
+            f"{model}, {lens.removesuffix(' lens')}": dict(zip(x, y, strict=True))
+            for model, lenses in models.items()
+            for lens, (x, y) in lenses.items()
+        }
+        for model, ((_, logit), (_, tuned)) in ((m, lenses.values()) for m, lenses in models.items()):
+            said.append(f"{title}, {model}: {logit[0]:.1f} then {tuned[0]:.1f}")
+
+    def look(title: str, label: str, at: int) -> dict:
+        model = label.partition(",")[0]
+        return (PUBLISHED.get(model) or style(model)) | {
+            "linestyle": "-" if at % 2 else ":",
+            "markersize": 3,
+        }
+
+    ylabel = "excess over the model itself (bits per byte)"
+    figure, axes = plots.curves(lines, DEPTH, ylabel, look, size=(4.7, 4.6))
+    axes[0].set_yscale("log")
+    axes[0].yaxis.set_major_formatter("{x:g}")
     alt = (
         "Excess over the model at the first depth, in bits per byte, of the logit and then the tuned lens"
     )

@@ -1,16 +1,12 @@
-"""Lesson 05, linguistic_probing: a control task, distances in a tree, erasing a concept.
+"""Lesson 05, linguistic_probing: a control task, distances in a tree, erasing a concept."""
 
-Figures of lesson 05: a result goes in, a figure and its alt text come out.
-"""
+from collections.abc import Mapping, Sequence
 
-from collections.abc import Callable, Mapping, Sequence
-
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 
+from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, expect_tensor
-from tft_utils.course.plots import GREY, RC, band, panels, style
+from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, style, write
 from tft_utils.stats import Estimate
 
 
@@ -120,74 +116,47 @@ def check_erase(attempt) -> None:
         )
 
 
-CAUSE, PROBED = (style(name)["color"] for name in ("transformer", "mamba"))
-LOOKS = [
-    style(name) for name in ("transformer", "mamba", "mamba-tied")
-]  # of three conditions of one model
+LOOKS = [style(name) for name in ("transformer", "mamba", "mamba-tied")]  # of three conditions
 
 
-def where_probes_read() -> tuple[Figure, str]:
+def where_probes_read() -> Drawn:
     """The cause, the word that is probed, and the three places to read at it."""
-    words = "The keys near the old cabinet that the boy likes are ...".split()
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axis = plt.subplots(figsize=(9, 2.3))
-    axis.set(xlim=(-0.6, 11.6), ylim=(-0.75, 2.1))
-    axis.axis("off")
-    for x, word in enumerate(words):
-        colour = {1: CAUSE, 9: PROBED}.get(x, "black")
-        axis.text(
-            x, 0, word, ha="center", fontsize=12, color=colour, weight="bold" if x in (1, 9) else "normal"
-        )
-    axis.text(1, -0.5, "the cause: plural", ha="center", color=CAUSE)
-    axis.text(5.5, -0.5, "other nouns try to mislead", ha="center", color=GREY)
-    axis.text(9, -0.5, "the probed word", ha="center", color=PROBED)
+    cause, probed = (style(name)["color"] for name in ("transformer", "mamba"))
+    figure, (axis,) = canvas((9, 2.3), (-0.6, 11.6), (-0.75, 2.1))
+    for x, word in enumerate("The keys near the old cabinet that the boy likes are ...".split()):
+        marked = {1: {"color": cause, "weight": "bold"}, 9: {"color": probed, "weight": "bold"}}
+        write(axis, x, 0.1, word, fontsize=12, **marked.get(x, {}))
+    write(axis, 1, -0.4, "the cause: plural", color=cause)
+    write(axis, 5.5, -0.4, "other nouns try to mislead", color=GREY)
+    write(axis, 9, -0.4, "the probed word", color=probed)
     places = (
         "residual stream\nafter k blocks",
         "what a block's\nmixer adds",
         "the state that\na layer carries",
     )
-    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": PROBED}
     for x, place in zip((5.6, 8, 10.4), places, strict=True):
-        arrow = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.5}
-        axis.annotate("", (x, 1.2), (9, 0.4), arrowprops=arrow)
-        axis.text(x, 1.65, place, ha="center", va="center", bbox=box)
-    axis.text(
-        2.2, 1.65, "A probe: a linear map from\none such vector to 'plural'", ha="center", va="center"
-    )
-    alt = (
+        arrow(axis, (9, 0.4), (x, 1.2))
+        write(axis, x, 1.65, place, edge=probed)
+    write(axis, 2.2, 1.65, "A probe: a linear map from\none such vector to 'plural'")
+    return figure, (
         "A sentence whose subject is far from its verb; a probe reads the subject's number at the "
         "word before the verb, in the stream, in a mixer's output, or in a state."
     )
-    return figure, alt
 
 
 def by_depth(
     tasks: Mapping[str, Mapping[str, tuple[Sequence[Estimate], Sequence[Estimate]]]], ylabel: str
-) -> tuple[Figure, str]:
+) -> Drawn:
     """A panel a task: per model the accuracy at every depth, and its control thin and grey.
 
     tasks: title -> model -> (accuracy, control), one estimate a depth.
     """
-    rows, columns = (2, -(-len(tasks) // 2)) if len(tasks) > 2 else (1, len(tasks))
-    figure, axes = panels(
-        rows, columns, (9.4 if rows > 1 else 7, 1.4 + 2.1 * rows), sharex=True, sharey=True
-    )
-    for axis, (title, models) in zip(axes.flat, tasks.items(), strict=False):
-        for name, (right, control) in models.items():
-            depth = [k / (len(right) - 1) for k in range(len(right))]
-            band(axis, depth, right, label=name, **style(name) | {"markersize": 4})
-            thin = style(name) | {"color": GREY, "linewidth": 1, "markersize": 2}
-            axis.plot(depth, [e.value for e in control], label=f"{name}, control", **thin)
-        axis.set(title=title, ylim=(-0.03, 1.05))
-    for axis in axes.flat[len(tasks) :]:
-        axis.axis("off")
-    for axis in axes.flat[max(0, len(tasks) - columns) : len(tasks)]:
-        axis.set_xlabel("depth k/L")
-        axis.xaxis.set_tick_params(labelbottom=True)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(ylabel)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=10)
+    lines = {}
+    for title, models in tasks.items():
+        right, control = ({name: both[i] for name, both in models.items()} for i in (0, 1))
+        lines[title] = plots.with_controls(right, control)
+    columns, size = min(3, len(tasks)), (3.2, 2.8) if len(tasks) > 1 else None
+    figure, _ = plots.curves(lines, "depth k/L", ylabel, size=size, columns=columns, ylim=(-0.03, 1.05))
     ends = {
         title: ", ".join(
             f"{name} {a[-1].value:.2f} against {b[-1].value:.2f}" for name, (a, b) in by_model.items()
@@ -198,91 +167,53 @@ def by_depth(
     return figure, f"{ylabel} and its control after the last block. {said}."
 
 
-def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> tuple[Figure, str]:
+def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> Drawn:
     """Accuracy against the number of words since the cause; `lines`: (model, place) -> distance."""
-    with plt.rc_context(RC):
-        figure, axis = plt.subplots(figsize=(7, 3.6))
-    streams = {place for _, place in lines if "stream" in place}
-    for (name, place), right in lines.items():
-        look = (
-            style(name)
-            if place in streams
-            else style(name) | {"linestyle": ":", "markerfacecolor": "white"}
-        )
-        band(axis, list(right), list(right.values()), label=f"{name}, {place}", **look)
-    distances = list(right)
+    labelled = {f"{name}, {place}": right for (name, place), right in lines.items()}
+
+    def look(title: str, label: str, at: int) -> dict:
+        name, _, place = label.partition(", ")
+        hollow = {} if "stream" in place else {"linestyle": ":", "markerfacecolor": "white"}
+        return style(name) | hollow
+
+    distances = list(next(iter(lines.values())))
+    first, last = distances[0], distances[-1]
+    names = (
+        "words since the subject (its verb is still to come)",
+        "accuracy of a probe for\nthe subject's number",
+    )
+    figure, (axis,) = plots.curves({"": labelled}, *names, look, ylim=(0.2, 1.03))
+    axis.set_xticks(distances)
     axis.axhline(0.5, color=GREY, linestyle=":", linewidth=1.5)
-    axis.text(distances[-1], 0.52, "chance", color=GREY, ha="right")
-    axis.set(
-        xlabel="words since the subject (its verb is still to come)",
-        ylim=(0.2, 1.03),
-        ylabel="accuracy of a probe for\nthe subject's number",
-        xticks=distances,
-    )
-    axis.legend(frameon=False, loc="lower left")
+    axis.text(last, 0.52, "chance", color=GREY, ha="right")
     ends = "; ".join(
-        f"{name}, {place} from {right[distances[0]].value:.2f} to {right[distances[-1]].value:.2f}"
-        for (name, place), right in lines.items()
+        f"{label} from {right[first].value:.2f} to {right[last].value:.2f}"
+        for label, right in labelled.items()
     )
-    return figure, f"Accuracy from {distances[0]} to {distances[-1]} words behind the subject: {ends}."
+    return figure, f"Accuracy from {first} to {last} words behind the subject: {ends}."
 
 
-def word_by_word(
-    words: Sequence[str], bits: Mapping[str, Mapping[str, Sequence[Estimate]]]
-) -> tuple[Figure, str]:
+def word_by_word(words: Sequence[str], bits: Mapping[str, Mapping[str, Sequence[Estimate]]]) -> Drawn:
     """Surprisal of each word of a frame, a panel a model; `bits` maps model -> condition -> estimates."""
-    figure, axes = panels(1, len(bits), (max(5, 4.5 * len(bits)), 3.4), sharey=True)
-    for axis, (name, conditions) in zip(axes.flat, bits.items(), strict=True):
-        for look, (condition, by_word) in zip(LOOKS, conditions.items(), strict=True):
-            error = [[e.value - e.low for e in by_word], [e.high - e.value for e in by_word]]
-            values = [e.value for e in by_word]
-            axis.errorbar(
-                range(len(words)),
-                values,
-                yerr=error,
-                label=condition,
-                capsize=3,
-                **look | {"markersize": 5},
-            )
+    names, look = ("word of the sentence", "surprisal (bits)"), lambda name, condition, at: LOOKS[at]
+    figure, axes = plots.curves(bits, *names, look, x=range(len(words)), bars=True)
+    for axis in axes:
         axis.set_xticks(range(len(words)), words, rotation=30, ha="right")
-        axis.set(title=name, xlabel="word of the sentence")
-    axes.flat[0].set_ylabel("surprisal (bits)")
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=10)
-    said = _said(bits, lambda by_word: by_word[-1], ".1f")
-    return figure, f"Bits of surprisal at the word '{words[-1]}'. {said}."
+    last = {name: {what: by_word[-1] for what, by_word in row.items()} for name, row in bits.items()}
+    return figure, f"Bits of surprisal at the word '{words[-1]}'. {listed(last, '.1f')}."
 
 
-def after_erasure(shares: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> tuple[Figure, str]:
+def after_erasure(shares: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> Drawn:
     """Per model the share of right answers in each capability; `shares`: model -> what -> capability."""
-    figure, axes = panels(1, len(shares), (max(5, 4.5 * len(shares)), 3), sharex=True, sharey=True)
-    for axis, (name, conditions) in zip(axes.flat, shares.items(), strict=True):
-        for shift, look, (condition, right) in zip(
-            (-0.2, 0, 0.2), LOOKS[::-1], conditions.items(), strict=True
-        ):
-            values = list(right.values())
-            error = [[e.value - e.low for e in values], [e.high - e.value for e in values]]
-            places = [i + shift for i in range(len(values))]
-            look = look | {"linestyle": "", "markersize": 5}
-            axis.errorbar(
-                [e.value for e in values], places, xerr=error, label=condition, capsize=3, **look
-            )
-        axis.set_yticks(range(len(right)), [kind.replace("_", " ") for kind in right])
+    size = (4.7 if len(shares) > 1 else 7.2, 3.2)
+    figure, axes = plots.dot_panels(
+        shares, "share right", (0.3, 1.03), lambda *at: LOOKS[-1 - at[2]], size=size
+    )
+    for axis in axes:
         axis.axvline(0.5, color=GREY, linestyle=":", linewidth=1.5)
-        axis.set(title=name, xlabel="share right", xlim=(0.3, 1.03))
-    axes.flat[0].invert_yaxis()
-    axes.flat[0].legend(frameon=False, fontsize=9, loc="lower left")
-    first = next(iter(right))
-    said = _said(shares, lambda kinds: kinds[first], ".2f")
-    return figure, f"Share of right answers in {first.replace('_', ' ')}, by what is erased. {said}."
-
-
-def _said(results: Mapping, pick: Callable, form: str) -> str:
-    """'model: condition value, condition value; model: ...' for alt text."""
-    rows = {
-        name: ", ".join(
-            f"{condition} {pick(values).value:{form}}" for condition, values in conditions.items()
-        )
-        for name, conditions in results.items()
-    }
-    return "; ".join(f"{name}: {row}" for name, row in rows.items())
+    first, *_ = next(iter(next(iter(shares.values())).values()))
+    said = {name: {what: right[first] for what, right in row.items()} for name, row in shares.items()}
+    return (
+        figure,
+        f"Share of right answers in {first.replace('_', ' ')}, by what is erased. {listed(said, '.2f')}.",
+    )

@@ -1,15 +1,15 @@
 """Lesson 03, relevance_propagation: two rules of LRP, and removing the words it points at."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from tft_utils.course.exercises import Wrong, close, expect_tensor, refuse
-from tft_utils.course.plots import BLUE, GREY, band, panels, style
+from tft_utils.course import plots
+from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
+from tft_utils.course.plots import BLUE, GREY, Drawn, Map, arrow, canvas, style, write
 from tft_utils.stats import Estimate
 
 
@@ -49,14 +49,13 @@ def check_constant_scale(attempt) -> None:
     draw = torch.Generator().manual_seed(0)
     x = (3 * torch.randn(2, 4, 6, generator=draw) + 1).requires_grad_()
     truth = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-    found = expect_tensor(attempt(x), x.shape, "the scaled x")
-    if not close(found, truth):
-        unit = F.normalize(x, dim=-1)
-        mistakes = {
-            "you subtract the mean; the root mean square is taken of x as it is": F.layer_norm(x, (6,)),
-            "you divide by the length of x; take the mean of the squares, not their sum": unit,
-        }
-        refuse(found, mistakes, "the values are not x over its root mean square, over the last axis")
+    found, unit = attempt(x), F.normalize(x, dim=-1)
+    mistakes = {
+        "you subtract the mean; the root mean square is taken of x as it is": F.layer_norm(x, (6,)),
+        "you divide by the length of x; take the mean of the squares, not their sum": unit,
+    }
+    otherwise = "the values are not x over its root mean square, over the last axis"
+    judge(found, truth, "the scaled x", mistakes, otherwise)
     total, f = _relevance(found, x).sum(-1), found.detach().sum(-1)
     if torch.allclose(total, torch.zeros_like(total), atol=1e-3):
         raise Wrong(
@@ -116,7 +115,7 @@ def check_remove_most(attempt) -> None:
     refuse(found, mistakes, "replace exactly the k words with the largest relevance, the last one aside")
 
 
-def handed_back() -> tuple[Figure, str]:
+def handed_back() -> Drawn:
     """A sketch of conservation: one number, shared out anew at each depth, always the same sum."""
     rows = {  # label -> words and their shares
         "the answer's logit": {"f": 10},
@@ -124,22 +123,19 @@ def handed_back() -> tuple[Figure, str]:
         "half-way": {"Zabar": 4, "of": 1, "is": 4, "biases": 1},
         "the words": {"The": 0.8, "capital": 2.2, "of": 0.8, "Zabar": 4, "is": 0.8, "biases": 1.4},
     }
-    figure, ((axis,),) = panels(1, 1, (9, 2.9))
-    arrow = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.6}
+    figure, (axis,) = canvas((9, 2.9), (-3.2, 11), (-3.5, 0.5))
     for y, (label, owners) in enumerate(rows.items()):
         left = 0.0
         for word, width in owners.items():
             ink, line = BLUE if word == "Zabar" else GREY, ":" if word == "biases" else "-"
             look = {"height": 0.62, "color": "white", "edgecolor": ink, "linewidth": 1.8}
             axis.barh(-y, width, left=left, linestyle=line, **look)
-            axis.text(left + width / 2, -y, word, ha="center", va="center", color=ink)
+            write(axis, left + width / 2, -y, word, color=ink)
             left += width
-        axis.text(-0.2, -y, label, ha="right", va="center")
+        write(axis, -0.2, -y, label, ha="right")
         if y:
-            axis.annotate("", (10.3, -y), (10.3, 1 - y), arrowprops=arrow)
-    axis.text(10.5, -1.5, "backward", rotation=270, va="center", color=GREY)
-    axis.set(xlim=(-3.2, 11), ylim=(-3.5, 0.5))
-    axis.axis("off")
+            arrow(axis, (10.3, 1 - y), (10.3, -y))
+    write(axis, 10.7, -1.5, "backward", rotation=270, color=GREY)
     return figure, (
         "Four bars of one length: the answer's logit, then the same amount shared out among more "
         "words and a little for biases, down to the words of the prompt."
@@ -155,83 +151,74 @@ class Reading(NamedTuple):
     causes: Sequence[int]
 
 
-def _maps(rows: int, columns: int, size: tuple[float, float], shares: Iterable[Tensor], **options):
-    """Panels for maps of shares, and how to draw a map: one scale of colours, white at 0, for all."""
-    figure, axes = panels(rows, columns, size, **options)
-    for axis in axes.flat:
-        axis.grid(visible=False)
-    most = max(float(values.abs().max()) for values in shares)
-    return figure, axes, {"cmap": "RdBu_r", "vmin": -most, "vmax": most, "aspect": "auto"}
+SHARE = "share of the explained number"
 
 
-def word_shares(readings: Sequence[Reading]) -> tuple[Figure, str]:
+def word_shares(readings: Sequence[Reading]) -> Drawn:
     """Prompts as rows of coloured words, one row a model; a dot marks each known cause."""
-    models, tops = list(readings[0].shares), []
-    size = (9.4, (0.95 + 0.3 * len(models)) * max(1.3, len(readings)))
-    values = (shares for prompt in readings for shares in prompt.shares.values())
-    figure, axes, look = _maps(len(readings), 1, size, values)
-    for axis, prompt in zip(axes[:, 0], readings, strict=True):
-        image = axis.imshow([prompt.shares[name].tolist() for name in models], **look)
-        for row, name in enumerate(models):
-            for at, value in enumerate(prompt.shares[name].tolist()):
-                ink = "white" if abs(value) > look["vmax"] / 2 else "black"
-                said = f"{value:+.2f}".replace("0.", ".")
-                axis.text(at, row, said, fontsize=8.5, color=ink, ha="center", va="center")
-        marked = [f"• {word}" if at in prompt.causes else word for at, word in enumerate(prompt.words)]
-        axis.set_xticks(range(len(marked)), marked, fontsize=9)
-        axis.set_yticks(range(len(models)), models, fontsize=9)
-        axis.set_xlabel(" ", fontsize=3)
-        axis.tick_params(length=0)
-        axis.set_title(prompt.title, fontsize=10, loc="left")
-        axis.spines[:].set_visible(False)
-        top = [f"'{prompt.words[int(prompt.shares[name].argmax())]}' for {name}" for name in models]
+    grid, tops = {}, []
+    for title, words, shares, causes in readings:
+        values = torch.stack([row.cpu() for row in shares.values()])
+        cells = [[f"{share:+.2f}".replace("0.", ".") for share in row] for row in values.tolist()]
+        marked = [f"• {word}" if at in causes else word for at, word in enumerate(words)]
+        grid[title] = Map(values, list(shares), marked, cells)
+        top = [f"'{words[int(row.argmax())]}' for {name}" for name, row in shares.items()]
         tops.append(" and ".join(top))
-    figure.colorbar(image, ax=axes, label="share of the explained number", shrink=0.7)
+    size = (9.4, (0.95 + 0.3 * len(shares)) * max(1.3, len(grid)) / len(grid))
+    figure, axes = plots.maps(grid, SHARE, " ", "", _around_zero(grid), size=size, columns=1)
+    for axis, title in zip(axes, grid, strict=True):
+        axis.set_title("")
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
     return figure, f"The word with the largest share, prompt by prompt: {'; '.join(tops)}."
 
 
-def by_depth(words: Sequence[str], shares: Mapping[str, Tensor]) -> tuple[Figure, str]:
+def by_depth(words: Sequence[str], shares: Mapping[str, Tensor]) -> Drawn:
     """Where the explained number stands after k blocks: per model a map [k word] of shares."""
-    size, said = (4.7 * len(shares), 4.2), []
-    figure, axes, look = _maps(1, len(shares), size, shares.values(), sharex=True)
-    for axis, (name, depths) in zip(axes[0], shares.items(), strict=True):
-        image = axis.imshow(depths.tolist(), origin="lower", **look)
-        axis.set_xticks(range(len(words)), words, rotation=90, fontsize=9)
-        axis.set_yticks(range(0, len(depths), 2))
-        axis.set(title=name, xlabel="position")
-        k = int((depths[:, -1] > 0.5).float().argmax())
-        said.append(f"{name} holds more than half there from k = {k} of {len(depths) - 1}")
-    axes[0, 0].set_ylabel("blocks applied, k")
-    figure.colorbar(image, ax=axes, label="share of the explained number")
-    return figure, f"Relevance moves to the last word as blocks are applied: {' and '.join(said)}."
+    grid = {
+        name: Map(depths.cpu(), columns=words, turn=90, origin="lower") for name, depths in shares.items()
+    }
+    names, scale = (SHARE, "position", "blocks applied, k"), _around_zero(grid)
+    figure, _ = plots.maps(grid, *names, scale, size=(4.7, 4.2))
+    said = " and ".join(
+        f"{name} holds more than half there from k = {int((depths[:, -1] > 0.5).float().argmax())} "
+        f"of {len(depths) - 1}"
+        for name, depths in shares.items()
+    )
+    return figure, f"Relevance moves to the last word as blocks are applied: {said}."
+
+
+def _around_zero(grid: Mapping[str, Map]) -> tuple[float, float]:
+    most = max(float(shown.values.abs().max()) for shown in grid.values())
+    return -most, most
 
 
 Curves = tuple[Sequence[Estimate], Sequence[Estimate]]  # the most relevant words first, the least first
-OTHERS = ({"linestyle": "-.", "marker": "^"}, {"linestyle": ":", "marker": "v"})
 
 
-def removals(measured: Mapping[str, Mapping[str, Curves]], ylabel: str) -> tuple[Figure, str]:
+def removals(measured: Mapping[str, Mapping[str, Curves]], ylabel: str) -> Drawn:
     """The explained number while words go: model -> method -> curves. The first method is in colour
     with 95 % bands, at most two others are thin and grey."""
-    size, said = (4.7 * len(measured), 3.8), []
-    figure, axes = panels(1, len(measured), size, sharex=True, sharey=True)
-    for axis, (model, methods) in zip(axes[0], measured.items(), strict=True):
-        (method, (most, least)), *others = methods.items()
-        x = [j / (len(most) - 1) for j in range(len(most))]
-        for which, dashes, line in (("most", "-", most), ("least", "--", least)):
-            look = style(model) | {"linestyle": dashes}
-            band(axis, x, line, f"{method}, {which} relevant first", **look)
-        for look, (other, lines) in zip(OTHERS, others, strict=False):
-            for label, line in zip((f"{other}, both", None), lines, strict=True):
-                thin = {"color": GREY, "linewidth": 1, "markersize": 4}
-                axis.plot(x, [e.value for e in line], label=label, **thin, **look)
-        gap = sum(b.value - a.value for a, b in zip(most, least, strict=True)) / len(x)
-        said.append(f"{model} {gap:.1f}")
-        axis.set(title=model, xlabel="share of the words removed")
-        axis.legend(frameon=False, fontsize=8.5, loc="upper right")
-    low, high = axes[0, 0].get_ylim()
-    axes[0, 0].set(ylabel=ylabel, ylim=(low, high + 0.35 * (high - low)))  # room for the legend
+    lines, gaps = {}, []
+    for model, methods in measured.items():
+        lines[model] = {
+            f"{method}, {which} relevant first": line if at == 0 else plots.plain(line)
+            for at, (method, both) in enumerate(methods.items())
+            for which, line in zip(("most", "least"), both, strict=True)
+        }
+        most, least, *_ = map(plots.plain, lines[model].values())
+        gap = (sum(least) - sum(most)) / len(most)
+        gaps.append(f"{model} {gap:.1f}")
+
+    def look(model: str, label: str, at: int) -> dict:
+        own = style(model) if at < 2 else plots.THIN | {"marker": "^v"[at // 2 - 1]}
+        return own | {"linestyle": "--" if at % 2 else "-"}
+
+    figure, (axis, *_) = plots.curves(lines, "share of the words removed", ylabel, look)
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high + 0.5 * (high - low))  # room for the legend
     return figure, (
         f"Removing the most relevant words first breaks the answer sooner than removing "
-        f"the least relevant first; mean gap in logits: {', '.join(said)}."
+        f"the least relevant first; mean gap in logits: {', '.join(gaps)}."
     )

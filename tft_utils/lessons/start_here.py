@@ -6,16 +6,15 @@ The checks know the truth from plain PyTorch hooks, so they also judge answers t
 import functools
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from tft_utils import models, reading
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora import world
+from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, expect_tensor
-from tft_utils.course.plots import GREY, RC, band, points, side_by_side, style
+from tft_utils.course.plots import GREY, Drawn, arrow, canvas, style, write
 from tft_utils.stats import Estimate
 
 
@@ -124,54 +123,35 @@ def _all_same(logits: list[Tensor], model, depths, source: str, target: str, whe
     return all(_same(x, expected(k)) for x, k in zip(logits, depths, strict=True))
 
 
-def how_the_past_arrives() -> tuple[Figure, str]:
+def how_the_past_arrives() -> Drawn:
     """A picture of the one difference that the course is about."""
-    left, right = style("transformer")["color"], style("mamba")["color"]
-    arrow = {"arrowstyle": "-|>", "linewidth": 1.8, "shrinkA": 2, "shrinkB": 2}
-    with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
-    titles = ("Transformer: look back at every word", "Mamba: carry one state of fixed size")
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set(xlim=(-0.6, 4.6), ylim=(-0.35, 2.2), title=title)
-        axis.axis("off")
-        for x, word in enumerate(("The", "keys", "near", "it", "are")):
-            axis.text(x, 0, word, ha="center", va="center", fontsize=13)
-
-    def draw(axis, start, end, colour: str, **options) -> None:
-        axis.annotate("", end, start, arrowprops=arrow | {"color": colour} | options)
-
-    box = {"boxstyle": "round", "facecolor": "#FBE3D3", "edgecolor": right}
-    for x in range(5):
-        draw(axes[1], (x, 0.2), (x, 1.0), GREY)
-        axes[1].text(x, 1.2, "state", ha="center", va="center", fontsize=10, bbox=box)
+    left, right = ({"color": style(name)["color"]} for name in ("transformer", "mamba"))
+    titles = "Transformer: look back at every word", "Mamba: carry one state of fixed size"
+    figure, axes = canvas((9, 3), (-0.6, 4.6), (-0.35, 2.2), *titles)
+    for x, word in enumerate(("The", "keys", "near", "it", "are")):
+        for axis in axes:
+            write(axis, x, 0, word, fontsize=13)
+        arrow(axes[1], (x, 0.2), (x, 1.0))
+        write(axes[1], x, 1.2, "state", fontsize=10, edge=right["color"])
     for x in range(4):
-        draw(axes[0], (x, 0.2), (4, 1.45), left, connectionstyle="arc3,rad=-0.15")
-        draw(axes[1], (x + 0.32, 1.2), (x + 0.68, 1.2), right)
-    axes[0].text(4, 1.6, "reads all\nof the past", ha="center", color=left)
-    axes[1].text(4, 1.6, "reads only\nthe state", ha="center", color=right)
+        arrow(axes[0], (x, 0.2), (4, 1.45), connectionstyle="arc3,rad=-0.15", **left)
+        arrow(axes[1], (x + 0.32, 1.2), (x + 0.68, 1.2), **right)
+    write(axes[0], 4, 1.8, "reads all\nof the past", **left)
+    write(axes[1], 4, 1.8, "reads only\nthe state", **right)
     return figure, (
         "Left: in a Transformer the last word has an arrow from every earlier word. "
         "Right: in Mamba each word updates one state that is handed from word to word."
     )
 
 
-def capabilities(
-    live: Mapping[str, Mapping[str, Estimate]], bars: Mapping[str, object]
-) -> tuple[Figure, str]:
+def capabilities(live: Mapping[str, Mapping[str, Estimate]], bars: Mapping[str, object]) -> Drawn:
     """Accuracy per capability and model with 95 % intervals; a tick marks what was asked for."""
-    kinds = list(bars)
-    with plt.rc_context(RC):
-        figure, axis = plt.subplots(figsize=(8, 4.2))
-        for shift, (name, measured) in zip(side_by_side(len(live), 0.28), live.items(), strict=True):
-            heights = [i + shift for i in range(len(kinds))]
-            points(axis, heights, [measured[kind] for kind in kinds], label=name, **style(name))
-        for i, bar in enumerate(bars.values()):
-            for edge in bar if isinstance(bar, tuple) else (bar,):
-                axis.plot([edge, edge], [i - 0.35, i + 0.35], color=GREY, linewidth=2)
-        axis.set_yticks(range(len(kinds)), [kind.replace("_", " ") for kind in kinds])
-        axis.invert_yaxis()
-        axis.set(xlabel="accuracy (for 'persona uncued': mean probability)", xlim=(0.3, 1.02))
-        axis.legend(frameon=False, loc="lower left")
+    rows = {name: {kind: row[kind] for kind in bars} for name, row in live.items()}
+    xlabel = "accuracy (for 'persona uncued': mean probability)"
+    low = min(e.low for row in live.values() for e in row.values())
+    figure, _ = plots.compared(rows, xlabel, (min(0.3, low - 0.02), 1.02))
+    for i, bar in enumerate(bars.values()):
+        figure.axes[0].vlines(bar, i - 0.35, i + 0.35, color=GREY, linewidth=2)
     least = {
         name: min(e.value for kind, e in measured.items() if kind != "persona_uncued")
         for name, measured in live.items()
@@ -182,18 +162,10 @@ def capabilities(
 
 def depth_curves(
     curves: Mapping[str, Sequence[Estimate]], controls: Mapping[str, Sequence[Estimate]], ylabel: str
-) -> tuple[Figure, str]:
+) -> Drawn:
     """One estimate per depth k and model, with 95 % bands, over k/L; controls are thin and grey."""
-    thin = {"color": GREY, "linewidth": 1, "markersize": 3}
-    with plt.rc_context(RC):
-        figure, axis = plt.subplots(figsize=(7, 3.6))
-        for name, estimates in curves.items():
-            x = [k / (len(estimates) - 1) for k in range(len(estimates))]
-            band(axis, x, estimates, name, **style(name))
-            control = [e.value for e in controls[name]]
-            axis.plot(x, control, label=f"{name}, control", **style(name) | thin)
-        axis.set(xlabel="depth k/L (blocks applied / all blocks)", ylabel=ylabel, ylim=(-0.03, 1.03))
-        axis.legend(frameon=False)
+    lines = plots.with_controls(curves, controls)
+    figure, _ = plots.curves({"": lines}, plots.DEPTH, ylabel, ylim=(-0.03, 1.03))
     ends = " and ".join(
         f"{name} from {e[0].value:.0%} to {e[-1].value:.0%}" for name, e in curves.items()
     )

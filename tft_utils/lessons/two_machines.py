@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from tft_utils.course.exercises import Wrong, close, expect_tensor, refuse
-from tft_utils.course.plots import GREY, panels, points, style
+from tft_utils.course import plots
+from tft_utils.course.exercises import Wrong, close, expect_tensor, expect_two, refuse
+from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, points, style, write
 from tft_utils.stats import Estimate
 
 MAMBA = style("mamba")  # of the figures that walk through one machine
@@ -60,16 +60,10 @@ def horizon(delta, A):
     return alive.sum(0) + 1
 
 
-def _pair_of_tensors(found: object, names: str) -> tuple[Tensor, Tensor]:
-    if not (isinstance(found, tuple) and len(found) == 2 and all(map(torch.is_tensor, found))):
-        raise Wrong(f"expected two tensors, {names}, found {type(found).__name__}; return both")
-    return found
-
-
 def check_attend(attempt) -> None:
     draws = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, 4, generator=draws) for _ in range(3))
-    weights, mixed = _pair_of_tensors(attempt(q, k, v), "the weights and the mixed values")
+    weights, mixed = expect_two(attempt(q, k, v), "the weights and the mixed values")
     expect_tensor(weights, (3, 3), "weights, one row per word that looks,")
     truth, values = attend(q, k, v)
     if not close(weights, truth):
@@ -108,7 +102,7 @@ def check_step(attempt) -> None:
     u, delta = torch.randn(3, generator=draws), 0.5 + torch.rand(3, generator=draws)
     B, C = torch.randn(2, 2, generator=draws)
     before = h.clone()
-    new, y = _pair_of_tensors(attempt(h, u, delta, A, B, C), "the new state and the output")
+    new, y = expect_two(attempt(h, u, delta, A, B, C), "the new state and the output")
     if not torch.equal(h, before):
         raise Wrong("you change the old state in place; build a new one instead")
     expect_tensor(new, (3, 2), "a new state [d_inner d_state]")
@@ -183,7 +177,7 @@ def check_horizon(attempt) -> None:
     raise Wrong(f"with steps of 1, exp(-0.3 k) is first below 1/e at k = 4, and you say {words[0, 0]:g}")
 
 
-def two_blocks() -> tuple[Figure, str]:
+def two_blocks() -> Drawn:
     """One block of each machine, from the residual stream at the bottom to what it adds."""
     stacks = {  # what lies on top of what, and beside it; where the two join; the past
         "One block of the Transformer": (
@@ -195,68 +189,51 @@ def two_blocks() -> tuple[Figure, str]:
             *("norm, project: z|gate: SiLU(z)", (2.45, 3.5), "one state\nof fixed\nsize"),
         ),
     }
-    figure, axes = panels(1, 2, (9.2, 4.4))
-    arrow = {"arrowstyle": "-|>", "linewidth": 1.6, "color": GREY, "shrinkA": 0, "shrinkB": 0}
-    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "linewidth": 1.8}
-    middle = {"ha": "center", "va": "center"}
+    figure, axes = canvas((9.2, 4.4), (-1.3, 5.4), (-0.9, 5.9), *stacks)
     colours = (style(name)["color"] for name in ("transformer", "mamba"))
-    for axis, colour, (title, stack) in zip(axes[0], colours, stacks.items(), strict=True):
-        main, side, joins, past = stack
-        axis.set(xlim=(-1.3, 5.4), ylim=(-0.9, 5.9), title=title)
-        axis.axis("off")
+    for axis, colour, (main, side, joins, past) in zip(axes, colours, stacks.values(), strict=True):
         for x, boxes in ((1.6, main.split("|")), (4.3, side.split("|"))):
             for y, text in enumerate(boxes):
                 edge = colour if y == 2 else GREY  # where the past comes in
-                axis.annotate("", (x, y + 0.2), (x, y - 0.2), arrowprops=arrow)
-                axis.text(x, y + 0.5, text, fontsize=10, bbox=box | {"edgecolor": edge}, **middle)
-        axis.annotate("", (1.6, 5.3), (1.6, 4.8), arrowprops=arrow)
+                arrow(axis, (x, y - 0.2), (x, y + 0.2))
+                write(axis, x, y + 0.5, text, fontsize=10, edge=edge)
+        arrow(axis, (1.6, 4.8), (1.6, 5.3))
         bend = "arc3" if joins[0] == 4.3 else "angle,angleA=90,angleB=0"
-        axis.annotate("", joins, (4.3, 1.8), arrowprops=arrow | {"connectionstyle": bend})
-        axis.text(-0.75, 2.95, past, ha="center", fontsize=10, color=colour)
-        axis.annotate("", (-0.12, 2.5), (-1.25, 2.5), arrowprops=arrow | {"color": colour})
+        arrow(axis, (4.3, 1.8), joins, connectionstyle=bend)
+        write(axis, -0.75, 3.4, past, fontsize=10, color=colour)
+        arrow(axis, (-1.25, 2.5), (-0.12, 2.5), color=colour)
         for y, text in ((-0.5, "residual stream of this word"), (5.55, "added to the stream")):
-            axis.text(2.8, y, text, fontsize=10.5, weight="bold", **middle)
+            write(axis, 2.8, y, text, fontsize=10.5, weight="bold")
     return figure, (
         "Two block diagrams: the Transformer's past enters at the softmax, from the keys and "
         "values of every word; Mamba's enters through one state of fixed size."
     )
 
 
-def kept_numbers(
-    lengths: Sequence[int], kept: Mapping[str, Sequence[int]], crossing: int
-) -> tuple[Figure, str]:
+def kept_numbers(lengths: Sequence[int], kept: Mapping[str, Sequence[int]], crossing: int) -> Drawn:
     """How many numbers each model carries from a text, against the text's length in words."""
-    figure, ((axis,),) = panels(1, 1, (7, 3.4))
-    for name, numbers in kept.items():
-        axis.plot(lengths, [n / 1000 for n in numbers], label=name, **style(name))
+    lines = {name: [n / 1000 for n in numbers] for name, numbers in kept.items()}
+    names = "length of the text (words)", "numbers kept (thousands)"
+    figure, (axis,) = plots.curves({"": lines}, *names, ylim=(0, None), x=lengths)
     axis.axvline(crossing, color=GREY, linestyle=":", linewidth=1.5)
     axis.text(crossing + 1, axis.get_ylim()[1] * 0.93, f"{crossing} words", color=GREY)
-    axis.set(xlabel="length of the text (words)", ylabel="numbers kept (thousands)", ylim=(0, None))
-    axis.legend(frameon=False)
     ends = " and ".join(f"{name} keeps {n[0]:,} to {n[-1]:,} numbers" for name, n in kept.items())
     return figure, f"From {lengths[0]} to {lengths[-1]} words {ends}; they cross at {crossing} words."
 
 
-def along_sentence(
-    words: Sequence[str], steps: Tensor, norms: Tensor, at: int | None = None
-) -> tuple[Figure, str]:
+def along_sentence(words: Sequence[str], steps: Tensor, norms: Tensor, at: int | None = None) -> Drawn:
     """Two maps [layer word]: step size against the layer's mean (log2), state length (share of
     the layer's largest). at: only the words up to this one."""
-    figure, grid = panels(2, 1, (8.6, 4.8), sharex=True)
     most = float(steps.abs().max())
-    maps = (
-        (steps, "step size, in doublings\nagainst the layer's mean", "RdBu_r", -most, most),
-        (norms, "length of the state,\nshare of its largest", "viridis", 0, 1),
-    )
-    axes, later = grid[:, 0], torch.arange(len(words)) > (len(words) if at is None else at)
-    for axis, (values, label, colours, low, high) in zip(axes, maps, strict=True):
-        shown = values.masked_fill(later, math.nan).numpy()
-        image = axis.imshow(shown, cmap=colours, vmin=low, vmax=high, aspect="auto")
-        figure.colorbar(image, ax=axis, label=label)
+    later = torch.arange(len(words)) > (len(words) if at is None else at)
+    figure, axes = plots.titled(["", ""], "word read", size=(8.6, 2.4), columns=1)
+    for axis, values, low, high, label in (
+        (axes[0], steps, -most, most, "step size, in doublings\nagainst the layer's mean"),
+        (axes[1], norms, 0, 1, "length of the state,\nshare of its largest"),
+    ):
+        shown = plots.Map(values.masked_fill(later, math.nan), columns=words, turn=45)
+        figure.colorbar(plots.heat(axis, shown, low, high), ax=axis, label=label)
         axis.set(ylabel="block", yticks=range(0, len(values), 3))
-        axis.grid(visible=False)
-    axes[1].set_xticks(range(len(words)), words, rotation=45, ha="right")
-    axes[1].set_xlabel("word read")
     if at is not None:
         block = int(norms[:, at].argmax())
         return figure, f"At word {at + 1}, '{words[at]}', block {block} is closest to its longest state."
@@ -267,36 +244,33 @@ def along_sentence(
     )
 
 
-def horizons(spread: Mapping[str, Tensor], longest: int) -> tuple[Figure, str]:
+def horizons(spread: Mapping[str, Tensor], longest: int) -> Drawn:
     """Memory horizons in words, trained and untrained: [5 layer], the quantiles 10, 25, 50, 75, 90 %."""
-    figure, ((axis,),) = panels(1, 1, (8, 3.8))
+    xlabel = "words until a memory falls below 1/e (middle 50 % thick, middle 80 % thin)"
+    figure, (axis,) = plots.titled([""], xlabel, "block", (8, 3.8))
     looks = ((MAMBA, -0.16), ({"color": GREY, "marker": "o"}, 0.16))
-    for (look, shift), (name, quantiles) in zip(looks, spread.items(), strict=True):
-        rows = quantiles.numpy()
-        y = [layer + shift for layer in range(rows.shape[1])]
-        axis.hlines(y, rows[0], rows[4], color=look["color"], linewidth=1.2)
-        axis.hlines(y, rows[1], rows[3], color=look["color"], linewidth=5, alpha=0.45)
-        axis.plot(rows[2], y, label=name, **look | {"linestyle": ""})
-    axis.set(xscale="log", ylabel="block", yticks=range(rows.shape[1]))
-    axis.set_xlabel("words until a memory falls below 1/e (middle 50 % thick, middle 80 % thin)")
+    for (look, shift), (name, (p10, p25, p50, p75, p90)) in zip(looks, spread.items(), strict=True):
+        y = [block + shift for block in range(len(p50))]
+        axis.hlines(y, p10, p90, color=look["color"], linewidth=1.2)
+        axis.hlines(y, p25, p75, color=look["color"], linewidth=5, alpha=0.45)
+        axis.plot(p50, y, label=name, **look | {"linestyle": ""})
+    axis.set(xscale="log", yticks=range(len(p50)))
     ticks = [t for t in (1, 2, 4, 8, 16, 32, 64) if t <= longest]
     axis.set_xticks(ticks, [f"{t}+" if t == longest else str(t) for t in ticks])
     axis.xaxis.minorticks_off()
     axis.invert_yaxis()
-    axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0)
+    plots.legend(figure)
     medians = "; ".join(
-        f"{name}: medians from {rows[2].min():.0f} to {rows[2].max():.0f} words"
-        for name, rows in spread.items()
+        f"{name}: medians from {p50.min():.0f} to {p50.max():.0f} words"
+        for name, (_, _, p50, _, _) in spread.items()
     )
-    shortest = min(int(rows[0].min()) for rows in spread.values())
+    shortest = min(int(quantiles[0].min()) for quantiles in spread.values())
     return figure, f"The middle 80 % of memories last {shortest} to over {longest} words; {medians}."
 
 
-def effect_by_block(
-    effects: Mapping[str, tuple[Sequence[Estimate], Tensor]], ylabel: str
-) -> tuple[Figure, str]:
+def effect_by_block(effects: Mapping[str, tuple[Sequence[Estimate], Tensor]], ylabel: str) -> Drawn:
     """A panel each: an estimate a block, before the 95 % range [2 layer] of it under shuffled labels."""
-    figure, (axes,) = panels(1, len(effects), (9, 3.4), sharex=True, sharey=True)
+    figure, axes = plots.titled(effects, "block", ylabel, (4.5, 3.4))
     grey = {"color": "#CCCCCC", "width": 0.7, "label": "shuffled labels, 95 %"}
     outside = []
     for axis, (name, (estimates, (low, high))) in zip(axes, effects.items(), strict=True):
@@ -305,25 +279,16 @@ def effect_by_block(
         axis.bar(blocks, (high - low).numpy(), bottom=low.numpy(), **grey)
         axis.axhline(0, color=GREY, linewidth=1)
         points(axis, blocks, estimates, upright=True, label="true labels, naive 95 %", **MAMBA)
-        axis.set(title=name, xlabel="block", xticks=blocks)
-        values = torch.tensor([e.value for e in estimates])
-        beyond = int(((values < low) | (values > high)).sum())
+        axis.set_xticks(blocks)
+        beyond = sum(not a <= e.value <= b for e, a, b in zip(estimates, low, high, strict=True))
         outside.append(f"{name}, {beyond} of {len(estimates)} blocks")
-    axes[0].set_ylabel(ylabel)
-    axes[0].legend(frameon=False, fontsize=9)
+    plots.legend(figure)
     return figure, f"The effect leaves the range of shuffled labels in: {'; '.join(outside)}."
 
 
-def frozen_parts(shares: Mapping[str, Mapping[str, Estimate]]) -> tuple[Figure, str]:
+def frozen_parts(shares: Mapping[str, Mapping[str, Estimate]]) -> Drawn:
     """Per kind of document and frozen part the share of right words, with 95 % intervals."""
-    figure, (axes,) = panels(1, len(shares), (9, 2.6), sharex=True, sharey=True)
-    for axis, (kind, by_part) in zip(axes, shares.items(), strict=True):
-        points(axis, range(len(by_part)), list(by_part.values()), **MAMBA)
-        axis.set(title=kind.replace("_", " "), xlim=(-0.05, 1.05), xlabel="share right")
-        axis.set_yticks(range(len(by_part)), by_part)
-    axes[0].set(ylim=(len(by_part) - 0.5, -0.5), ylabel="held at its mean")
-    said = "; ".join(
-        f"{kind}: " + ", ".join(f"{part} {e.value:.0%}" for part, e in by_part.items())
-        for kind, by_part in shares.items()
-    )
-    return figure, f"Share of right words with each part held at its mean. {said}."
+    panels = {kind.replace("_", " "): {"mamba": by_part} for kind, by_part in shares.items()}
+    figure, axes = plots.dot_panels(panels, "share right", (-0.05, 1.05), size=(2.3, 2.8))
+    axes[0].set_ylabel("held at its mean")
+    return figure, f"Share of right words with each part held at its mean. {listed(shares, '.0%')}."
