@@ -43,7 +43,7 @@ def lesson(tmp_path, monkeypatch):
 
 
 def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
-    first = scoreboard.run(lesson, "mamba", 1)
+    first = scoreboard.run_lesson(lesson, "mamba", 1)
     assert [(c["technique"], c["architecture"], c["value"]) for c in first["claims"]] == [
         ("lens", "mamba", 0.5),
         ("no score", "mamba", 0.5),
@@ -53,12 +53,12 @@ def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
     ]
     kept = scoreboard.run_file(lesson, "mamba", 1, "tiny")
     assert json.loads(kept.read_text(encoding="utf-8")) == first
-    assert scoreboard.run(lesson, "mamba", 1) == first
+    assert scoreboard.run_lesson(lesson, "mamba", 1) == first
     assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 1
     notebook = notebooks.parse(lesson)
     notebook["cells"][1]["source"] += "  # a change"
     nbformat.write(notebook, lesson)
-    scoreboard.run(lesson, "mamba", 1)
+    scoreboard.run_lesson(lesson, "mamba", 1)
     assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 2
 
 

@@ -52,7 +52,7 @@ def with_parameters(notebook: dict, **values) -> dict:
     return notebook
 
 
-def run(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> dict:
+def run_lesson(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> dict:
     """Runs a lesson on one model: its claims, the first error of each kind, seconds; kept as a file.
 
     The kernel asserts no claim. An `Unsupported` is what an architecture says it cannot do; what fails
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ |= {"TFT_CLAIMS": "show", "OMP_NUM_THREADS": "1"}
     work = list(itertools.product(lessons, options.models, options.seeds))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        pending = [(job, pool.submit(run, *job, options.scale)) for job in work]
+        pending = [(job, pool.submit(run_lesson, *job, options.scale)) for job in work]
         for i, ((lesson, model, seed), future) in enumerate(pending):
             done = future.result()
             trouble = "".join(f"; {f['cell']}: {f['kind']}: {f['message']}" for f in done["failed"])
