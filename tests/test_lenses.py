@@ -455,7 +455,7 @@ def test_units_and_intervals_by_hand():
     boot = stats.bootstrap(rows, lambda r: r[:, 0].sum() / r[:, 1].sum(), seed=0)
     assert linear.value == pytest.approx(boot.value)
     assert linear.high - linear.low == pytest.approx(boot.high - boot.low, rel=0.1)
-    with pytest.raises(ValueError, match="expected at least 2 texts"):
+    with pytest.raises(ValueError, match="expected at least 2 independent values"):
         stats.ratio(torch.ones(1), torch.ones(1))
 
 
