@@ -194,7 +194,7 @@ def test_a_second_derivative_is_right_or_refused(bias):
     with torch.enable_grad():
         b = lens.b.requires_grad_()
         if not bias:
-            with pytest.raises(NotImplementedError, match="expected one derivative of the divergence"):
+            with pytest.raises(NotImplementedError, match="expected one derivative, found"):
                 slope(b)
             return
         (second,) = torch.autograd.grad((slope(b) * along).sum(), b)
