@@ -194,7 +194,7 @@ def test_a_second_derivative_is_right_or_refused(bias):
     with torch.enable_grad():
         b = lens.b.requires_grad_()
         if not bias:
-            with pytest.raises(NotImplementedError, match="expected one derivative of the divergence"):
+            with pytest.raises(NotImplementedError, match="expected one derivative, found"):
                 slope(b)
             return
         (second,) = torch.autograd.grad((slope(b) * along).sum(), b)
@@ -456,7 +456,7 @@ def test_units_and_intervals_by_hand():
     boot = stats.bootstrap(rows, lambda r: r[:, 0].sum() / r[:, 1].sum(), seed=0)
     assert linear.value == pytest.approx(boot.value)
     assert linear.high - linear.low == pytest.approx(boot.high - boot.low, rel=0.1)
-    with pytest.raises(ValueError, match="expected at least 2 texts"):
+    with pytest.raises(ValueError, match="expected at least 2 independent values"):
         stats.ratio(torch.ones(1), torch.ones(1))
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from tft_utils.architectures.recurrent import keep
 from tft_utils.corpora.world import Document
@@ -52,12 +53,15 @@ def tokens(model, texts: str | Sequence[str], side: str = "right") -> Tokens:
             f"expected texts of one token or more and a side 'left' or 'right', found {len(texts)} "
             f"texts, {sum(not row for row in rows)} of them empty, and {side!r}"
         )
-    ids = torch.full((len(rows), max(map(len, rows))), model.tokenizer.pad_token_id or 0)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        place = slice(0, len(row)) if side == "right" else slice(ids.shape[1] - len(row), None)
-        ids[i, place], mask[i, place] = torch.tensor(row), 1
+    ids = _padded(rows, side, model.tokenizer.pad_token_id or 0)
+    mask = _padded([[1] * len(row) for row in rows], side)
     return Tokens(ids.to(model.hf.device), mask.to(model.hf.device))
+
+
+def _padded(rows: Sequence[Sequence[int]], side: str = "right", value: int = 0) -> Tensor:
+    """Rows of numbers side by side [row pos]."""
+    rows = [torch.tensor(row) for row in rows]
+    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
 
 
 def token_ids(model, words: Sequence[str]) -> Tensor:
@@ -200,10 +204,7 @@ def batches(
     while order:
         part = [i for i in order[:size] if not exact or len(rows[i]) == len(rows[order[0]])]
         order = order[len(part) :]
-        ids = torch.zeros(len(part), max(len(rows[i]) for i in part), dtype=torch.long)
-        for row, i in enumerate(part):
-            ids[row, : len(rows[i])] = torch.tensor(rows[i])
-        yield part, ids.to(device)
+        yield part, _padded([rows[i] for i in part]).to(device)
 
 
 def of_one_length(model, texts: Sequence[str], size: int = BATCH) -> list[tuple[list[int], Tensor]]:

@@ -37,32 +37,31 @@ def proportion(successes: int, n: int) -> Estimate:
     return Estimate(share, n, min(share, middle - half), max(share, middle + half))
 
 
-def mean(values: list[float]) -> Estimate:
-    """The mean of independent values, with its normal-theory interval."""
-    n = len(values)
+def ratio(amounts: Tensor, units: Tensor) -> Estimate:
+    """sum amounts / sum units over observations [n], with its 95 % interval (linearised: Cochran 1977,
+    eq. 6.13): texts are the independent observations, not words."""
+    amounts, units, n = amounts.double().cpu(), units.double().cpu(), len(units)
     if n < 2:
-        raise ValueError(f"expected at least 2 values for an interval; found {n}")
-    centre = math.fsum(values) / n
-    variance = math.fsum((v - centre) ** 2 for v in values) / (n - 1)
-    half = Z * math.sqrt(variance / n)
-    return Estimate(centre, n, centre - half, centre + half)
+        raise ValueError(f"expected at least 2 independent values for an interval; found {n}")
+    value = float(amounts.sum() / units.sum())
+    error = (n / (n - 1) * (amounts - value * units).square().sum()).sqrt() / units.sum()
+    return Estimate(value, n, value - Z * float(error), value + Z * float(error))
 
 
-def clustered_mean(values: list[float], clusters: list[str]) -> Estimate:
+def mean(values: Sequence[float]) -> Estimate:
+    """The mean of independent values, with its normal-theory interval."""
+    return ratio(torch.tensor(values, dtype=torch.float64), torch.ones(len(values)))
+
+
+def clustered_mean(values: Sequence[float], clusters: Sequence[str]) -> Estimate:
     """The mean of values that repeat: those of one cluster count as one observation's worth.
 
-    The interval uses the cluster-robust variance with the small-sample factor G / (G - 1)
-    (Liang & Zeger 1986); n counts values, not clusters.
+    It is the ratio of the clusters' sums and sizes, whose variance is the cluster-robust one with the
+    small-sample factor G / (G - 1) (Liang & Zeger 1986); n counts values, not clusters.
     """
-    if len(set(clusters)) < 2:
-        raise ValueError(f"expected at least 2 clusters for an interval; found {len(set(clusters))}")
-    sums: dict[str, float] = {}
-    centre = math.fsum(values) / len(values)
-    for value, cluster in zip(values, clusters, strict=True):
-        sums[cluster] = sums.get(cluster, 0.0) + value - centre
-    variance = math.fsum(s**2 for s in sums.values()) * len(sums) / (len(sums) - 1)
-    half = Z * math.sqrt(variance) / len(values)
-    return Estimate(centre, len(values), centre - half, centre + half)
+    _, cluster, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    sums = np.bincount(cluster, values)
+    return ratio(torch.from_numpy(sums), torch.from_numpy(sizes))._replace(n=len(values))
 
 
 def bootstrap(values: Sequence, statistic: Callable[[np.ndarray], float], seed: int) -> Estimate:
@@ -100,17 +99,6 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int) -> Estim
             "give the two results of each item in the same order"
         )
     return bootstrap(a - b, np.mean, seed)
-
-
-def ratio(amounts: Tensor, units: Tensor) -> Estimate:
-    """sum amounts / sum units over texts [text], with its 95 % interval (linearised: Cochran 1977,
-    eq. 6.13): texts are the independent observations, not words."""
-    amounts, units, n = amounts.double().cpu(), units.double().cpu(), len(units)
-    if n < 2:
-        raise ValueError(f"expected at least 2 texts for an interval; found {n}")
-    value = float(amounts.sum() / units.sum())
-    error = (n / (n - 1) * (amounts - value * units).square().sum()).sqrt() / units.sum()
-    return Estimate(value, n, value - Z * float(error), value + Z * float(error))
 
 
 @functools.cache

@@ -126,8 +126,8 @@ class Lens:
     b: Tensor  # [k d_model]
 
     def __post_init__(self) -> None:
-        for translators in (self.A, self.b):
-            finite(translators, "translators")
+        finite(self.A, "translators")
+        finite(self.b, "translators")
 
     def translate(self, states: Tensor) -> Tensor:
         """r + A r + b in float32 for states [k word d_model]: depth by depth, the last as it is."""
@@ -148,8 +148,7 @@ def digest(model) -> str:
     sha = hashlib.sha256()
     for name, weight in sorted(model.hf.named_parameters()):
         sha.update(f"{name} {weight.dtype} {tuple(weight.shape)}\0".encode())
-        flat = weight.detach().cpu().contiguous().view(torch.uint8).flatten()
-        sha.update(memoryview(flat.numpy()))
+        sha.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
     return sha.hexdigest()
 
 
@@ -198,11 +197,9 @@ def shuffled(source: Callable[[int], Tensor], seed: int = 0) -> Callable[[int], 
     learn from it is what the model says on average."""
 
     def pick(step: int) -> Tensor:
-        states = source(step).clone()
-        draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        states, draw = source(step), torch.Generator().manual_seed(seed * 1_000_003 + step)
         order = torch.randperm(states.shape[1], generator=draw).to(states.device)
-        states[-1] = states[-1, order]
-        return states
+        return torch.cat([states[:-1], states[-1:, order]])
 
     return pick
 
@@ -230,8 +227,7 @@ def mean_row(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 class _Divergence(torch.autograd.Function):
     """KL(p || q) [k word] of q = softmax(x . rows), x [k word d_model], from p = softmax(final . rows).
 
-    The gradient e(q) - e(p) is made on the way forward, while the logits exist. It is a number and has no
-    graph of its own: a second derivative raises `NotImplementedError`.
+    The gradient e(q) - e(p) is made on the way forward, while the logits exist. It has no graph.
     """
 
     @staticmethod
@@ -246,8 +242,7 @@ class _Divergence(torch.autograd.Function):
     def backward(ctx, given: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled():  # create_graph=True
             raise NotImplementedError(
-                "expected one derivative of the divergence, found create_graph=True; take the second one "
-                "through the logits of `model.to_logits`"
+                "expected one derivative, found create_graph=True; differentiate `model.to_logits` twice"
             )
         (gradient,) = ctx.saved_tensors
         return gradient * given[..., None].to(gradient.dtype), None, None
@@ -405,8 +400,7 @@ def scores(model, h: Tensor, following: Tensor) -> Tensor:
         ids = following[start : (start := start + log_q.shape[1])]
         ce = -log_q.gather(-1, ids.expand(len(log_q), -1)[..., None])[..., 0]
         p, q = log_q[-1].exp(), log_q.exp()
-        own = (p * log_q[-1]).sum(-1)
-        kl = own - torch.einsum("wv,kwv->kw", p, log_q)
+        kl = (p * log_q[-1]).sum(-1) - torch.einsum("wv,kwv->kw", p, log_q)
         columns.append(torch.stack([ce, kl, -(q * log_q).sum(-1)]))
     return torch.cat(columns, -1)
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tft_utils.corpora import pairs as world_pairs
-from tft_utils.reading import batches, encode, token_ids
+from tft_utils.reading import BATCH, ask, batches
 
 
 class MinimalPair(NamedTuple):
@@ -84,15 +84,11 @@ def judge(model, pairs: Sequence[MinimalPair]) -> Tensor:
 @torch.no_grad()
 def prefers(model, pairs: Sequence[world_pairs.Pair]) -> Tensor:
     """Whether the right word is likelier than its foil at each pair's position [pair]."""
-    tokens, ends = encode(model, [pair.clean for pair in pairs])
-    rows = [row[: end[p.position - 1] + 1] for row, end, p in zip(tokens, ends, pairs, strict=True)]
-    answers, foils = (
-        token_ids(model, words) for words in zip(*((p.answer, p.foil) for p in pairs), strict=True)
-    )
-    right = torch.zeros(len(pairs), dtype=torch.bool)
-    for part, ids in batches(rows, model.hf.device):
-        last = torch.tensor([len(rows[i]) - 1 for i in part])
-        logits = model.hf(input_ids=ids, use_cache=False).logits[torch.arange(len(part)), last]
-        of_answer, of_foil = (logits.gather(1, words[part][:, None])[:, 0] for words in (answers, foils))
-        right[part] = (of_answer > of_foil).cpu()
-    return right
+    prompts = [pair.clean.prompt(pair.position) for pair in pairs]
+    answers, foils = [pair.answer for pair in pairs], [pair.foil for pair in pairs]
+    asked, likelier = ask(model, prompts, answers, foils), []
+    for rows in torch.arange(len(asked)).split(BATCH):
+        part = asked[rows]
+        logits = model.hf(input_ids=part.ids, use_cache=False).logits  # a plain pass: it may be edited
+        likelier.append(part.score(logits[torch.arange(len(part)), part.last]) > 0)
+    return torch.cat(likelier).cpu()
