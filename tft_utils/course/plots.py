@@ -124,7 +124,8 @@ Value = Estimate | float  # a plain number has no interval
 Line = Sequence[Value] | Mapping[float, Value]  # values at places in their order; or place -> value
 Lines = Mapping[str, Mapping[str, Line]]
 Row = Mapping[str, Value | list[Value]]  # condition -> value
-Looks = Callable[[str, str, int], dict]  # title, series, number of the series -> its look
+# The look of each series in turn, or of its panel's title, its name and its number.
+Looks = Sequence[dict] | Callable[[str, str, int], dict]
 Panels = tuple[Figure, list[Axes]]
 
 
@@ -210,7 +211,7 @@ def curves(
     for axis, (title, series) in zip(axes, lines.items(), strict=True):
         places = x[title] if isinstance(x, Mapping) else x
         for at, (label, line) in enumerate(series.items()):
-            look = looks(title, label, at)
+            look = looks(title, label, at) if callable(looks) else looks[at]
             curve(axis, line, places, label, bars, **look)
             colours.add((label, look["color"]))
         if places is not None and isinstance(places[0], int):
@@ -240,7 +241,7 @@ def dots(axis: Axes, series: Mapping[str, Row], looks: Looks = named) -> None:
     ):
         lists = [value if isinstance(value, list) else [value] for value in row.values()]
         heights = [k + shift for k, values in enumerate(lists) for _ in values]
-        look = looks(axis.get_title(), name, at)
+        look = looks(axis.get_title(), name, at) if callable(looks) else looks[at]
         points(axis, heights, [value for values in lists for value in values], label=name, **look)
     axis.set_yticks(range(len(conditions)), [condition.replace("_", " ") for condition in conditions])
     axis.set_ylim(len(conditions) - 0.5, -0.5)
@@ -347,13 +348,16 @@ def write(axis: Axes, x: float, y: float, text: str, edge: str | None = None, **
     axis.text(x, y, text, **{"ha": "center", "va": "center", "bbox": box if edge else None} | look)
 
 
-def listed(series: Mapping[str, Row], form: str) -> str:
-    """'name: condition value, condition value; name: ...', each number in this format."""
-    rows = {name: zip(row, plain(row.values()), strict=True) for name, row in series.items()}
-    said = (
-        f"{name}: " + ", ".join(f"{what} {x:{form}}" for what, x in row) for name, row in rows.items()
-    )
-    return "; ".join(said)
+def listed(groups: Mapping[str, Mapping[str, Any]], say: str | Callable[[Any], str]) -> str:
+    """'title: name value, name value; title: ...'; say: puts a value into words, or is its format."""
+
+    def said(value: Any) -> str:
+        return say(value) if callable(say) else format(*plain([value]), say)
+
+    rows = {
+        title: ", ".join(f"{name} {said(x)}" for name, x in row.items()) for title, row in groups.items()
+    }
+    return "; ".join(f"{title}: {row}" for title, row in rows.items())
 
 
 def each(groups: Mapping[str, Mapping[str, Any]], say: Callable[[Any], str]) -> str:

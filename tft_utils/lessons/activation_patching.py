@@ -158,8 +158,8 @@ def routes(maps: Mapping[str, Mapping[str, Tensor]], roles: Mapping[str, Sequenc
         most = (k for k, value in enumerate(effects[-1]) if value > 0.5)
         return f"k = {next(most, 'none')} of {effects.shape[1] - 1}"
 
-    said = each(maps, arrives)
-    return figure, f"The last word holds more than half of the answer from a depth on. {said}."
+    said = "The last word holds more than half of the answer from a depth on"
+    return figure, f"{said}. {each(maps, arrives)}."
 
 
 def parts(maps: Mapping[str, Mapping[str, Tensor]], title: str) -> Drawn:

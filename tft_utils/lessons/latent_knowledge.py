@@ -104,17 +104,15 @@ def check_unusual(attempt) -> None:
     judge(attempt(usual, some), whole, "the distances, one per item of `some`,", mistakes, otherwise)
 
 
-LOOKS = [style(name) | {"marker": ""} for name in ("transformer", "mamba", "mamba-tied", "mamba2")]
+MODELS = "transformer", "mamba", "mamba-tied", "mamba2"
+LOOKS = [style(name) | {"marker": "", "linewidth": 2} for name in MODELS]  # of four tasks
 
 
 def known_and_said() -> Drawn:
     """One statement, two names, two answers, and a probe that reads before the answer."""
     figure, (axis,) = canvas((8.4, 2.9), (-0.2, 10.2), (-0.4, 3.2))
-    for y, name, said, model in (
-        (2.5, "alice :", "true", "transformer"),
-        (0.9, "bob :", "false", "mamba"),
-    ):
-        colour = style(model)["color"]
+    for y, name, said, look in ((2.5, "alice :", "true", LOOKS[0]), (0.9, "bob :", "false", LOOKS[1])):
+        colour = look["color"]
         write(axis, 3.3, y, "a statement", fontsize=12)
         write(axis, 1.4, y, name, fontsize=12, weight="bold")
         write(axis, 6, y, "what the model\nholds here", fontsize=10, edge=colour)
@@ -139,19 +137,10 @@ def by_depth(
     curves: part -> model -> task -> a value per depth; chosen: model -> task -> depth, marked by a
     ring.
     """
-    lines = {
-        f"{name}: {part}": tasks for part, models in curves.items() for name, tasks in models.items()
-    }
-    size = (max(9.4 / len(chosen), 4.5), 3)
-    figure, axes = plots.curves(
-        lines,
-        plots.DEPTH,
-        "AUROC against the truth",
-        lambda title, task, at: LOOKS[at] | {"linewidth": 2},
-        size=size,
-        columns=len(chosen),
-        ylim=(-0.05, 1.05),
-    )
+    lines = {f"{name}: {part}": row for part, models in curves.items() for name, row in models.items()}
+    names, grid = (plots.DEPTH, "AUROC against the truth"), {"columns": len(chosen)}
+    grid["size"] = (max(9.4 / len(chosen), 4.5), 3)
+    figure, axes = plots.curves(lines, *names, LOOKS, ylim=(-0.05, 1.05), **grid)
     for axis, (title, tasks) in zip(axes, lines.items(), strict=True):
         axis.axhline(0.5, color="black", linewidth=0.8)
         depths = chosen[title.partition(":")[0]]
@@ -159,10 +148,8 @@ def by_depth(
             k = depths[task]
             ring = {"marker": "o", "markersize": 8, "markerfacecolor": "white", "markeredgewidth": 2}
             axis.plot(k / (len(values) - 1), values[k], color=look["color"], zorder=3, **ring)
-    part, models = list(curves.items())[-1]
-    ends = {
-        name: {task: models[name][task][k] for task, k in row.items()} for name, row in chosen.items()
-    }
+    part, last = list(curves.items())[-1]
+    ends = {name: {task: last[name][task][k] for task, k in row.items()} for name, row in chosen.items()}
     said = listed(ends, ".2f")
     return figure, f"AUROC by depth; {part}, at the depth chosen on alice's items, {said}."
 
@@ -175,7 +162,7 @@ def transfer(
 
     table: panel -> model -> method -> estimate; `published` belongs to the last panel.
     """
-    *_, means, last = table
+    *_, last = table
     methods = list(next(iter(table[last].values())))
     figure, axes = plots.dot_panels(table, " ", (-0.04, 1.04), size=(1.75, 4.5))
     for axis in axes:
@@ -187,15 +174,12 @@ def transfer(
     axes[-1].plot(known.values(), at, label=label, color=GREY, marker="D", linestyle="", markersize=5)
     axes[len(axes) // 2].set_xlabel("AUROC against the truth, bob's hard items")
     plots.legend(figure)
-    best = {
-        title: ", ".join(
-            f"{name} {max(by_method, key=lambda m: by_method[m].value)} with "
-            f"{max(e.value for e in by_method.values()):.2f}"
-            for name, by_method in table[title].items()
-        )
-        for title in (means, last)
-    }
-    said = "; ".join(f"{title}: {row}" for title, row in best.items())
+
+    def best(by_method: Mapping[str, Estimate]) -> str:
+        method = max(by_method, key=lambda method: by_method[method].value)
+        return f"{method} with {by_method[method].value:.2f}"
+
+    said = listed(dict(list(table.items())[-2:]), best)
     return figure, f"AUROC of each method on bob's hard items, by task. Best in the panels {said}."
 
 

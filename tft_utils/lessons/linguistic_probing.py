@@ -6,7 +6,7 @@ import torch
 
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, expect_tensor
-from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, style, write
+from tft_utils.course.plots import GREY, Drawn, Lines, Row, arrow, canvas, listed, style, write
 from tft_utils.stats import Estimate
 
 
@@ -157,13 +157,7 @@ def by_depth(
         lines[title] = plots.with_controls(right, control)
     columns, size = min(3, len(tasks)), (3.2, 2.8) if len(tasks) > 1 else None
     figure, _ = plots.curves(lines, "depth k/L", ylabel, size=size, columns=columns, ylim=(-0.03, 1.05))
-    ends = {
-        title: ", ".join(
-            f"{name} {a[-1].value:.2f} against {b[-1].value:.2f}" for name, (a, b) in by_model.items()
-        )
-        for title, by_model in tasks.items()
-    }
-    said = "; ".join(f"{title}: {end}" for title, end in ends.items())
+    said = listed(tasks, lambda both: f"{both[0][-1].value:.2f} against {both[1][-1].value:.2f}")
     return figure, f"{ylabel} and its control after the last block. {said}."
 
 
@@ -178,11 +172,9 @@ def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> Drawn
 
     distances = list(next(iter(lines.values())))
     first, last = distances[0], distances[-1]
-    names = (
-        "words since the subject (its verb is still to come)",
-        "accuracy of a probe for\nthe subject's number",
-    )
-    figure, (axis,) = plots.curves({"": labelled}, *names, look, ylim=(0.2, 1.03))
+    xlabel = "words since the subject (its verb is still to come)"
+    ylabel = "accuracy of a probe for\nthe subject's number"
+    figure, (axis,) = plots.curves({"": labelled}, xlabel, ylabel, look, ylim=(0.2, 1.03))
     axis.set_xticks(distances)
     axis.axhline(0.5, color=GREY, linestyle=":", linewidth=1.5)
     axis.text(last, 0.52, "chance", color=GREY, ha="right")
@@ -193,27 +185,22 @@ def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> Drawn
     return figure, f"Accuracy from {first} to {last} words behind the subject: {ends}."
 
 
-def word_by_word(words: Sequence[str], bits: Mapping[str, Mapping[str, Sequence[Estimate]]]) -> Drawn:
+def word_by_word(words: Sequence[str], bits: Lines) -> Drawn:
     """Surprisal of each word of a frame, a panel a model; `bits` maps model -> condition -> estimates."""
-    names, look = ("word of the sentence", "surprisal (bits)"), lambda name, condition, at: LOOKS[at]
-    figure, axes = plots.curves(bits, *names, look, x=range(len(words)), bars=True)
+    names = "word of the sentence", "surprisal (bits)"
+    figure, axes = plots.curves(bits, *names, LOOKS, x=range(len(words)), bars=True)
     for axis in axes:
         axis.set_xticks(range(len(words)), words, rotation=30, ha="right")
-    last = {name: {what: by_word[-1] for what, by_word in row.items()} for name, row in bits.items()}
-    return figure, f"Bits of surprisal at the word '{words[-1]}'. {listed(last, '.1f')}."
+    said = listed(bits, lambda by_word: f"{by_word[-1].value:.1f}")
+    return figure, f"Bits of surprisal at the word '{words[-1]}'. {said}."
 
 
-def after_erasure(shares: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> Drawn:
+def after_erasure(shares: Mapping[str, Mapping[str, Row]]) -> Drawn:
     """Per model the share of right answers in each capability; `shares`: model -> what -> capability."""
     size = (4.7 if len(shares) > 1 else 7.2, 3.2)
-    figure, axes = plots.dot_panels(
-        shares, "share right", (0.3, 1.03), lambda *at: LOOKS[-1 - at[2]], size=size
-    )
+    figure, axes = plots.dot_panels(shares, "share right", (0.3, 1.03), LOOKS[::-1], size=size)
     for axis in axes:
         axis.axvline(0.5, color=GREY, linestyle=":", linewidth=1.5)
     first, *_ = next(iter(next(iter(shares.values())).values()))
-    said = {name: {what: right[first] for what, right in row.items()} for name, row in shares.items()}
-    return (
-        figure,
-        f"Share of right answers in {first.replace('_', ' ')}, by what is erased. {listed(said, '.2f')}.",
-    )
+    said = listed(shares, lambda right: f"{right[first].value:.2f}")
+    return figure, f"Share of right answers in {first.replace('_', ' ')}, by what is erased. {said}."

@@ -198,18 +198,16 @@ def both_ways(rows: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -
     columns, groups = max(map(len, rows)), {}
     for row in rows:
         groups |= row | {" " * (len(groups) + at): {} for at in range(len(row), columns)}
-    size, look = (2.9, 3.3), lambda title, kind, at: KINDS[kind]
-    figure, axes = plots.dot_panels(
-        groups, "range (points)", (-0.03, 1.05), look, size=size, columns=columns
-    )
+
+    def look(title: str, kind: str, at: int) -> dict:
+        return KINDS[kind]
+
+    grid = {"size": (2.9, 3.3), "columns": columns}
+    figure, axes = plots.dot_panels(groups, "range (points)", (-0.03, 1.05), look, **grid)
     axes[0].xaxis.set_major_formatter(in_points())
     for axis in axes:
         axis.tick_params(labelbottom=True)  # also where the panel below is empty
-    medians = {
-        title: {kind: 100 * np.median(list(values.values())) for kind, values in kinds.items()}
-        for title, kinds in groups.items()
-    }
-    said = plots.each(medians, lambda median: f"median {median:.0f}")
+    said = plots.each(groups, lambda row: f"median {100 * np.median(list(row.values())):.0f}")
     return figure, f"Range of the matching probability in points. {said}."
 
 
