@@ -172,7 +172,7 @@ def legend(figure: Figure, own: bool = False) -> None:
         if own and labels:
             axis.legend(frameon=False, fontsize=9)
     if not own:
-        inches = 0.6 + 0.085 * max(map(len, known))  # of a label
+        inches = 0.6 + 0.072 * max(map(len, known))  # of a label
         columns = min(len(known), max(1, int(figure.get_figwidth() / inches)))
         place = {"loc": "outside upper center", "ncols": columns, "fontsize": 10}
         figure.legend(known.values(), known, frameon=False, **place)
@@ -216,7 +216,8 @@ def curves(
             colours.add((label, look["color"]))
         if places is not None and isinstance(places[0], int):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].set_ylim(ylim)
+    if ylim:
+        axes[0].set_ylim(ylim)
     legend(figure, own=len(colours) > len(dict(colours)))
     return figure, axes
 
@@ -311,7 +312,7 @@ def heat(axis: Axes, shown: Map, low: float = 0, high: float = 1) -> AxesImage:
         if names:
             side.set_ticks(range(len(names)), names, fontsize=9, **turned)
         elif not shown.extent:
-            side.set_major_locator(MaxNLocator(integer=True))
+            side.set_major_locator(MaxNLocator("auto", steps=(1, 2, 5, 10), integer=True))
     return image
 
 

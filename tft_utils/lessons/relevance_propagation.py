@@ -164,7 +164,7 @@ def word_shares(readings: Sequence[Reading]) -> Drawn:
         grid[title] = Map(values, list(shares), marked, cells)
         top = [f"'{words[int(row.argmax())]}' for {name}" for name, row in shares.items()]
         tops.append(" and ".join(top))
-    size = (9.4, (0.95 + 0.3 * len(shares)) * max(1.3, len(grid)) / len(grid))
+    size = (9.4, max(2.8, (0.95 + 0.3 * len(shares)) * len(grid)) / len(grid))
     figure, axes = plots.maps(grid, SHARE, " ", "", _around_zero(grid), size=size, columns=1)
     for axis, title in zip(axes, grid, strict=True):
         axis.set_title("")
@@ -217,7 +217,7 @@ def removals(measured: Mapping[str, Mapping[str, Curves]], ylabel: str) -> Drawn
 
     figure, (axis, *_) = plots.curves(lines, "share of the words removed", ylabel, look)
     low, high = axis.get_ylim()
-    axis.set_ylim(low, high + 0.5 * (high - low))  # room for the legend
+    axis.set_ylim(low, high + 0.75 * (high - low) * bool(axis.get_legend()))  # room for the legend
     return figure, (
         f"Removing the most relevant words first breaks the answer sooner than removing "
         f"the least relevant first; mean gap in logits: {', '.join(gaps)}."
