@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
 from tft_utils.course.plots import BLUE, GREY, Drawn, Lines, Map, arrow, canvas, each, style, write
 from tft_utils.stats import Estimate
 
@@ -62,7 +62,9 @@ def check_effect(attempt) -> None:
         "an effect beyond 1 or below 0 is possible and says something; do not clip it": right.clamp(0, 1),
     }
     definition = "the effect is the patched run's distance from the corrupt one, over the clean run's"
-    judge(attempt(patched, clean, corrupt), right, "one effect for each prompt", mistakes, definition)
+    expect_equal(
+        attempt(patched, clean, corrupt), right, "one effect for each prompt", mistakes, definition
+    )
 
 
 def check_dual_state(attempt) -> None:

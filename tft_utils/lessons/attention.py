@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
 from tft_utils.course.plots import CONTROL, Drawn, Line, Lines, Map, arrow, canvas, each, style, write
 
 
@@ -108,7 +108,7 @@ def check_lag_profile(attempt) -> None:
         "the source of row i is queries[i] - k, not i - k: rows start at the first query": by_row,
     }
     otherwise = "expected entry [h, k] to be the mean over i of weights[h, i, queries[i] - k]"
-    judge(attempt(weights, queries, 4), truth, "profiles [head lag]", mistakes, otherwise)
+    expect_equal(attempt(weights, queries, 4), truth, "profiles [head lag]", mistakes, otherwise)
 
 
 def check_to_words(attempt) -> None:

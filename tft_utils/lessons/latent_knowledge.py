@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, expect_two, judge, refuse
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, refuse
 from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, style, write
 from tft_utils.stats import Estimate
 
@@ -57,7 +57,7 @@ def check_mean_difference(attempt) -> None:
         "half-way between the two means": -right @ x.mean(0),
     }
     otherwise = f"half-way between the two means the score must be 0; there b is {middle:.2f}"
-    judge(b, middle, "b", mistakes, otherwise)
+    expect_equal(b, middle, "b", mistakes, otherwise)
 
 
 def check_ccs_loss(attempt) -> None:
@@ -75,7 +75,7 @@ def check_ccs_loss(attempt) -> None:
         "average over the items, do not add them up": 3 * (consistency + confidence),
     }
     otherwise = f"for p0 = {p0.tolist()} and p1 = {p1.tolist()} the loss is {truth:.4f}"
-    judge(attempt(p0, p1), truth, "the loss, one number,", mistakes, otherwise)
+    expect_equal(attempt(p0, p1), truth, "the loss, one number,", mistakes, otherwise)
 
 
 def check_unusual(attempt) -> None:
@@ -101,7 +101,9 @@ def check_unusual(attempt) -> None:
         "take the covariance of the usual items, not of the new ones": distances(away, torch.cov(some.T)),
     }
     otherwise = "sum over depths of away times S^-1 away, with S the covariance of the usual items"
-    judge(attempt(usual, some), whole, "the distances, one per item of `some`,", mistakes, otherwise)
+    expect_equal(
+        attempt(usual, some), whole, "the distances, one per item of `some`,", mistakes, otherwise
+    )
 
 
 MODELS = "transformer", "mamba", "mamba-tied", "mamba2"

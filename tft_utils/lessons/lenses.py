@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
 from tft_utils.course.plots import DEPTH, GREY, Drawn, Map, arrow, canvas, each, listed, style, write
 from tft_utils.stats import Estimate
 from tft_utils.techniques.lenses import Trajectory
@@ -73,7 +73,7 @@ def check_bits_per_byte(attempt) -> None:
     }
     due = "13 bits on ' wolof' and ' señor', which are 6 and 7 bytes, make 1 bit per byte"
     wrong = {hint: torch.tensor(value) for hint, value in mistakes.items()}
-    judge(bits, torch.tensor(1.0), "bits", wrong, f"{due}; you find {bits:.4f}")
+    expect_equal(bits, torch.tensor(1.0), "bits", wrong, f"{due}; you find {bits:.4f}")
 
 
 def check_settled(attempt) -> None:

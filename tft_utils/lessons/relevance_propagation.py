@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
 from tft_utils.course.plots import BLUE, GREY, Drawn, Map, arrow, canvas, style, write
 from tft_utils.stats import Estimate
 
@@ -55,7 +55,7 @@ def check_constant_scale(attempt) -> None:
         "you divide by the length of x; take the mean of the squares, not their sum": unit,
     }
     otherwise = "the values are not x over its root mean square, over the last axis"
-    judge(found, truth, "the scaled x", mistakes, otherwise)
+    expect_equal(found, truth, "the scaled x", mistakes, otherwise)
     total, f = _relevance(found, x).sum(-1), found.detach().sum(-1)
     if torch.allclose(total, torch.zeros_like(total), atol=1e-3):
         raise Wrong(

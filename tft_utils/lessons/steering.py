@@ -9,7 +9,7 @@ import torch
 from matplotlib.ticker import PercentFormatter
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, judge
+from tft_utils.course.exercises import Wrong, expect_equal
 from tft_utils.course.plots import BLUE, GREEN, GREY, VERMILION, Drawn, arrow, canvas, style, write
 from tft_utils.stats import Estimate
 from tft_utils.techniques.steering import Sweep
@@ -64,7 +64,7 @@ def check_steering_vector(attempt) -> None:
         "you halve it; the multiplier 1 should lead from one side's mean to the other's": truth / 2,
     }
     otherwise = "it is not the mean of one side minus the mean of the other"
-    judge(attempt(behaving, other), truth, "the direction", mistakes, otherwise)
+    expect_equal(attempt(behaving, other), truth, "the direction", mistakes, otherwise)
 
 
 def check_matching_probability(attempt) -> None:
@@ -83,7 +83,7 @@ def check_matching_probability(attempt) -> None:
     }
     answer, truth = attempt(logits, matching, other), right / (right + wrong)
     otherwise = "it is not p(matching) / (p(matching) + p(other)) of each prompt"
-    judge(answer, truth, "the matching probabilities", mistakes, otherwise)
+    expect_equal(answer, truth, "the matching probabilities", mistakes, otherwise)
 
 
 def check_order_averaged(attempt) -> None:
