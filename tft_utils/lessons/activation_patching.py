@@ -89,9 +89,7 @@ def check_dual_state(attempt) -> None:
     others = [t for t in range(6) if t != query]
     if not close(answer[others], plain[others]):
         raise Wrong("positions that are no queries must read the whole state, as ever")
-    raise Wrong(
-        "the query's y is not C times a state that decays like the other and skips the sources' writes"
-    )
+    raise Wrong("the query's y is not C times a state that decays as ever and skips the sources' writes")
 
 
 def check_rank_one(attempt) -> None:

@@ -58,10 +58,7 @@ def check_constant_scale(attempt) -> None:
     expect_equal(found, truth, "the scaled x", mistakes, otherwise)
     total, f = _relevance(found, x).sum(-1), found.detach().sum(-1)
     if torch.allclose(total, torch.zeros_like(total), atol=1e-3):
-        raise Wrong(
-            "the values are right, but the gradient still knows that the scale depends on x, so the "
-            "relevance of each vector sums to 0; detach the scale"
-        )
+        raise Wrong("the scale has a gradient: the relevance of each vector sums to 0; detach the scale")
     if not torch.allclose(total, f, rtol=1e-3, atol=1e-3):
         raise Wrong("the relevance of x does not sum to what comes out; only the scale is constant")
     small = torch.full((1, 4), 1e-3)
