@@ -56,7 +56,7 @@ def refuse(answer: Tensor, mistakes: Mapping[str, Tensor], otherwise: str = "") 
         raise Wrong(hint)
 
 
-def judge(
+def expect_equal(
     answer: object, truth: Tensor, what: str, mistakes: Mapping[str, Tensor], otherwise: str
 ) -> None:
     """Refuses an answer, which `what` names, unless it is the truth; see `refuse`."""

@@ -125,7 +125,8 @@ Value = Estimate | float  # a plain number has no interval
 Line = Sequence[Value] | Mapping[float, Value]  # values at places in their order; or place -> value
 Lines = Mapping[str, Mapping[str, Line]]
 Row = Mapping[str, Value | list[Value]]  # condition -> value
-Looks = Callable[[str, str, int], dict]  # title, series, number of the series -> its look
+# The look of each series in turn, or of its panel's title, its name and its number.
+Looks = Sequence[dict] | Callable[[str, str, int], dict]
 Panels = tuple[Figure, list[Axes]]
 
 
@@ -172,7 +173,7 @@ def legend(figure: Figure, own: bool = False) -> None:
         if own and labels:
             axis.legend(frameon=False, fontsize=9)
     if not own:
-        inches = 0.6 + 0.085 * max(map(len, known))  # of a label
+        inches = 0.6 + 0.072 * max(map(len, known))  # of a label
         columns = min(len(known), max(1, int(figure.get_figwidth() / inches)))
         place = {"loc": "outside upper center", "ncols": columns, "fontsize": 10}
         figure.legend(known.values(), known, frameon=False, **place)
@@ -211,12 +212,13 @@ def curves(
     for axis, (title, series) in zip(axes, lines.items(), strict=True):
         places = x[title] if isinstance(x, Mapping) else x
         for at, (label, line) in enumerate(series.items()):
-            look = looks(title, label, at)
+            look = looks(title, label, at) if callable(looks) else looks[at]
             curve(axis, line, places, label, bars, **look)
             colours.add((label, look["color"]))
         if places is not None and isinstance(places[0], int):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].set_ylim(ylim)
+    if ylim:
+        axes[0].set_ylim(ylim)
     legend(figure, own=len(colours) > len(dict(colours)))
     return figure, axes
 
@@ -241,7 +243,7 @@ def dots(axis: Axes, series: Mapping[str, Row], looks: Looks = named) -> None:
     ):
         lists = [value if isinstance(value, list) else [value] for value in row.values()]
         heights = [k + shift for k, values in enumerate(lists) for _ in values]
-        look = looks(axis.get_title(), name, at)
+        look = looks(axis.get_title(), name, at) if callable(looks) else looks[at]
         points(axis, heights, [value for values in lists for value in values], label=name, **look)
     axis.set_yticks(range(len(conditions)), [condition.replace("_", " ") for condition in conditions])
     axis.set_ylim(len(conditions) - 0.5, -0.5)
@@ -338,7 +340,7 @@ def heat(axis: Axes, shown: Map, low: float = 0, high: float = 1) -> AxesImage:
         if names:
             side.set_ticks(range(len(names)), names, fontsize=9, **turned)
         elif not shown.extent:
-            side.set_major_locator(MaxNLocator(integer=True))
+            side.set_major_locator(MaxNLocator("auto", steps=(1, 2, 5, 10), integer=True))
     return image
 
 
@@ -375,13 +377,16 @@ def write(axis: Axes, x: float, y: float, text: str, edge: str | None = None, **
     axis.text(x, y, text, **{"ha": "center", "va": "center", "bbox": box if edge else None} | look)
 
 
-def listed(series: Mapping[str, Row], form: str) -> str:
-    """'name: condition value, condition value; name: ...', each number in this format."""
-    rows = {name: zip(row, plain(row.values()), strict=True) for name, row in series.items()}
-    said = (
-        f"{name}: " + ", ".join(f"{what} {x:{form}}" for what, x in row) for name, row in rows.items()
-    )
-    return "; ".join(said)
+def listed(groups: Mapping[str, Mapping[str, Any]], say: str | Callable[[Any], str]) -> str:
+    """'title: name value, name value; title: ...'; say: puts a value into words, or is its format."""
+
+    def said(value: Any) -> str:
+        return say(value) if callable(say) else format(*plain([value]), say)
+
+    rows = {
+        title: ", ".join(f"{name} {said(x)}" for name, x in row.items()) for title, row in groups.items()
+    }
+    return "; ".join(f"{title}: {row}" for title, row in rows.items())
 
 
 def each(groups: Mapping[str, Mapping[str, Any]], say: Callable[[Any], str]) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
 from tft_utils.course.plots import BLUE, GREY, Drawn, Lines, Map, arrow, canvas, each, style, write
 from tft_utils.stats import Estimate
 
@@ -62,7 +62,9 @@ def check_effect(attempt) -> None:
         "an effect beyond 1 or below 0 is possible and says something; do not clip it": right.clamp(0, 1),
     }
     definition = "the effect is the patched run's distance from the corrupt one, over the clean run's"
-    judge(attempt(patched, clean, corrupt), right, "one effect for each prompt", mistakes, definition)
+    expect_equal(
+        attempt(patched, clean, corrupt), right, "one effect for each prompt", mistakes, definition
+    )
 
 
 def check_dual_state(attempt) -> None:
@@ -87,9 +89,7 @@ def check_dual_state(attempt) -> None:
     others = [t for t in range(6) if t != query]
     if not close(answer[others], plain[others]):
         raise Wrong("positions that are no queries must read the whole state, as ever")
-    raise Wrong(
-        "the query's y is not C times a state that decays like the other and skips the sources' writes"
-    )
+    raise Wrong("the query's y is not C times a state that decays as ever and skips the sources' writes")
 
 
 def check_rank_one(attempt) -> None:
@@ -158,8 +158,8 @@ def routes(maps: Mapping[str, Mapping[str, Tensor]], roles: Mapping[str, Sequenc
         most = (k for k, value in enumerate(effects[-1]) if value > 0.5)
         return f"k = {next(most, 'none')} of {effects.shape[1] - 1}"
 
-    said = each(maps, arrives)
-    return figure, f"The last word holds more than half of the answer from a depth on. {said}."
+    said = "The last word holds more than half of the answer from a depth on"
+    return figure, f"{said}. {each(maps, arrives)}."
 
 
 def parts(maps: Mapping[str, Mapping[str, Tensor]], title: str) -> Drawn:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, expect_two, judge, refuse
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, refuse
 from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, style, write
 from tft_utils.stats import Estimate
 
@@ -57,7 +57,7 @@ def check_mean_difference(attempt) -> None:
         "half-way between the two means": -right @ x.mean(0),
     }
     otherwise = f"half-way between the two means the score must be 0; there b is {middle:.2f}"
-    judge(b, middle, "b", mistakes, otherwise)
+    expect_equal(b, middle, "b", mistakes, otherwise)
 
 
 def check_ccs_loss(attempt) -> None:
@@ -75,7 +75,7 @@ def check_ccs_loss(attempt) -> None:
         "average over the items, do not add them up": 3 * (consistency + confidence),
     }
     otherwise = f"for p0 = {p0.tolist()} and p1 = {p1.tolist()} the loss is {truth:.4f}"
-    judge(attempt(p0, p1), truth, "the loss, one number,", mistakes, otherwise)
+    expect_equal(attempt(p0, p1), truth, "the loss, one number,", mistakes, otherwise)
 
 
 def check_unusual(attempt) -> None:
@@ -101,20 +101,20 @@ def check_unusual(attempt) -> None:
         "take the covariance of the usual items, not of the new ones": distances(away, torch.cov(some.T)),
     }
     otherwise = "sum over depths of away times S^-1 away, with S the covariance of the usual items"
-    judge(attempt(usual, some), whole, "the distances, one per item of `some`,", mistakes, otherwise)
+    expect_equal(
+        attempt(usual, some), whole, "the distances, one per item of `some`,", mistakes, otherwise
+    )
 
 
-LOOKS = [style(name) | {"marker": ""} for name in ("transformer", "mamba", "mamba-tied", "mamba2")]
+MODELS = "transformer", "mamba", "mamba-tied", "mamba2"
+LOOKS = [style(name) | {"marker": "", "linewidth": 2} for name in MODELS]  # of four tasks
 
 
 def known_and_said() -> Drawn:
     """One statement, two names, two answers, and a probe that reads before the answer."""
     figure, (axis,) = canvas((8.4, 2.9), (-0.2, 10.2), (-0.4, 3.2))
-    for y, name, said, model in (
-        (2.5, "alice :", "true", "transformer"),
-        (0.9, "bob :", "false", "mamba"),
-    ):
-        colour = style(model)["color"]
+    for y, name, said, look in ((2.5, "alice :", "true", LOOKS[0]), (0.9, "bob :", "false", LOOKS[1])):
+        colour = look["color"]
         write(axis, 3.3, y, "a statement", fontsize=12)
         write(axis, 1.4, y, name, fontsize=12, weight="bold")
         write(axis, 6, y, "what the model\nholds here", fontsize=10, edge=colour)
@@ -139,19 +139,10 @@ def by_depth(
     curves: part -> model -> task -> a value per depth; chosen: model -> task -> depth, marked by a
     ring.
     """
-    lines = {
-        f"{name}: {part}": tasks for part, models in curves.items() for name, tasks in models.items()
-    }
-    size = (max(9.4 / len(chosen), 4.5), 3)
-    figure, axes = plots.curves(
-        lines,
-        plots.DEPTH,
-        "AUROC against the truth",
-        lambda title, task, at: LOOKS[at] | {"linewidth": 2},
-        size=size,
-        columns=len(chosen),
-        ylim=(-0.05, 1.05),
-    )
+    lines = {f"{name}: {part}": row for part, models in curves.items() for name, row in models.items()}
+    names, grid = (plots.DEPTH, "AUROC against the truth"), {"columns": len(chosen)}
+    grid["size"] = (max(9.4 / len(chosen), 4.5), 3)
+    figure, axes = plots.curves(lines, *names, LOOKS, ylim=(-0.05, 1.05), **grid)
     for axis, (title, tasks) in zip(axes, lines.items(), strict=True):
         axis.axhline(0.5, color="black", linewidth=0.8)
         depths = chosen[title.partition(":")[0]]
@@ -159,10 +150,8 @@ def by_depth(
             k = depths[task]
             ring = {"marker": "o", "markersize": 8, "markerfacecolor": "white", "markeredgewidth": 2}
             axis.plot(k / (len(values) - 1), values[k], color=look["color"], zorder=3, **ring)
-    part, models = list(curves.items())[-1]
-    ends = {
-        name: {task: models[name][task][k] for task, k in row.items()} for name, row in chosen.items()
-    }
+    part, last = list(curves.items())[-1]
+    ends = {name: {task: last[name][task][k] for task, k in row.items()} for name, row in chosen.items()}
     said = listed(ends, ".2f")
     return figure, f"AUROC by depth; {part}, at the depth chosen on alice's items, {said}."
 
@@ -175,7 +164,7 @@ def transfer(
 
     table: panel -> model -> method -> estimate; `published` belongs to the last panel.
     """
-    *_, means, last = table
+    *_, last = table
     methods = list(next(iter(table[last].values())))
     figure, axes = plots.dot_panels(table, " ", (-0.04, 1.04), size=(1.75, 4.5))
     for axis in axes:
@@ -187,15 +176,12 @@ def transfer(
     axes[-1].plot(known.values(), at, label=label, color=GREY, marker="D", linestyle="", markersize=5)
     axes[len(axes) // 2].set_xlabel("AUROC against the truth, bob's hard items")
     plots.legend(figure)
-    best = {
-        title: ", ".join(
-            f"{name} {max(by_method, key=lambda m: by_method[m].value)} with "
-            f"{max(e.value for e in by_method.values()):.2f}"
-            for name, by_method in table[title].items()
-        )
-        for title in (means, last)
-    }
-    said = "; ".join(f"{title}: {row}" for title, row in best.items())
+
+    def best(by_method: Mapping[str, Estimate]) -> str:
+        method = max(by_method, key=lambda method: by_method[method].value)
+        return f"{method} with {by_method[method].value:.2f}"
+
+    said = listed(dict(list(table.items())[-2:]), best)
     return figure, f"AUROC of each method on bob's hard items, by task. Best in the panels {said}."
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
-from tft_utils.course.plots import DEPTH, GREY, Drawn, Map, arrow, canvas, each, style, write
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
+from tft_utils.course.plots import DEPTH, GREY, Drawn, Map, arrow, canvas, each, listed, style, write
 from tft_utils.stats import Estimate
 from tft_utils.techniques.lenses import Trajectory
 
@@ -48,10 +48,7 @@ def check_translate(attempt) -> None:
     if close(states, translate(r, A, b)):
         return
     if not torch.allclose(attempt(r, torch.zeros_like(A), torch.zeros_like(b)), r):
-        raise Wrong(
-            "with A and b zero the states must come out as they are: the translator adds to r, so that "
-            "it starts as a logit lens"
-        )
+        raise Wrong("with A and b zero the states must come out as they are: the translator adds to r")
     mistakes = {
         "states are rows here, so A r for every row is r @ A.T; you use A itself": r + r @ A + b,
         "you leave out b": r + r @ A.T,
@@ -73,7 +70,7 @@ def check_bits_per_byte(attempt) -> None:
     }
     due = "13 bits on ' wolof' and ' señor', which are 6 and 7 bytes, make 1 bit per byte"
     wrong = {hint: torch.tensor(value) for hint, value in mistakes.items()}
-    judge(bits, torch.tensor(1.0), "bits", wrong, f"{due}; you find {bits:.4f}")
+    expect_equal(bits, torch.tensor(1.0), "bits", wrong, f"{due}; you find {bits:.4f}")
 
 
 def check_settled(attempt) -> None:
@@ -120,8 +117,7 @@ def trajectories(rows: Mapping[str, Trajectory]) -> Drawn:
     the words that the last row reads stand below."""
     depths = [len(row.chances) for row in rows.values()]
     grid = {
-        name: Map(chances, (), words, guesses, origin="lower")
-        for name, (words, guesses, chances) in rows.items()
+        name: Map(row.chances, (), row.words, row.guesses, origin="lower") for name, row in rows.items()
     }
     names = "probability of the word in the cell", "word read", "k"
     look = {"size": (9.4, 0.3 * sum(depths) / len(depths) + 0.6), "height_ratios": depths, "sharex": True}
@@ -162,40 +158,30 @@ def knowing(kinds: Lines) -> Drawn:
     are named '<model>, control' are thin and grey."""
     names, size = ("depth k/L", "share of questions answered"), (9.4 / len(kinds), 3.9)
     figure, _ = plots.curves(kinds, *names, size=size, ylim=(-0.03, 1.03))
-    half = [
-        f"{kind}, {name} {line[len(line) // 2].value:.0%}"
-        for kind, lines in kinds.items()
-        for name, line in lines.items()
-        if ", " not in name
-    ]
-    return figure, f"Share of the questions that are answered half-way: {'; '.join(half)}."
+    said = listed(kinds, lambda line: f"{line[len(line) // 2].value:.0%}")
+    return figure, f"Share of the questions that are answered half-way: {said}."
 
 
 def beside_published(sources: Mapping[str, Mapping[str, Mapping[str, tuple]]]) -> Drawn:
     """Per source and model the excess over the model's own cross-entropy, on a log axis, of the logit
     lens and the tuned lens: (depths, bits per byte)."""
-    lines, said = {}, []
+    lines = {}
     for title, models in sources.items():
         lines[title] = {
             f"{model}, {lens.removesuffix(' lens')}": dict(zip(x, y, strict=True))
             for model, lenses in models.items()
             for lens, (x, y) in lenses.items()
         }
-        for model, ((_, logit), (_, tuned)) in ((m, lenses.values()) for m, lenses in models.items()):
-            said.append(f"{title}, {model}: {logit[0]:.1f} then {tuned[0]:.1f}")
 
     def look(title: str, label: str, at: int) -> dict:
         model = label.partition(",")[0]
-        return (PUBLISHED.get(model) or style(model)) | {
-            "linestyle": "-" if at % 2 else ":",
-            "markersize": 3,
-        }
+        dash = {"linestyle": "-" if at % 2 else ":", "markersize": 3}
+        return (PUBLISHED.get(model) or style(model)) | dash
 
     ylabel = "excess over the model itself (bits per byte)"
     figure, axes = plots.curves(lines, DEPTH, ylabel, look, size=(4.7, 4.6))
     axes[0].set_yscale("log")
     axes[0].yaxis.set_major_formatter("{x:g}")
-    alt = (
-        "Excess over the model at the first depth, in bits per byte, of the logit and then the tuned lens"
-    )
-    return figure, f"{alt}: {'; '.join(said)}."
+    said = each(sources, lambda lenses: " then ".join(f"{y[0]:.1f}" for _, y in lenses.values()))
+    alt = "Excess over the model at the first depth, in bits per byte, of the logit and then the tuned"
+    return figure, f"{alt} lens: {said}."

@@ -6,7 +6,7 @@ import torch
 
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, expect_tensor
-from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, style, write
+from tft_utils.course.plots import GREY, Drawn, Lines, Row, arrow, canvas, listed, style, write
 from tft_utils.stats import Estimate
 
 
@@ -49,10 +49,7 @@ def check_control_task(attempt) -> None:
     if share == 0:
         raise Wrong("every cause has the most frequent label; draw at random among `labels`")
     if not 0.05 < share < 0.16:
-        raise Wrong(
-            f"a label that one item in ten has is drawn in {share:.2f} of the cases; draw from `labels` "
-            "itself, so that frequent labels are drawn often"
-        )
+        raise Wrong(f"one label in ten becomes {share:.2f} of the draws; draw from `labels` itself")
     if not torch.equal(found, attempt(causes, labels, 0)):
         raise Wrong("the same seed gives other labels; draw with a generator that has this seed")
     if torch.equal(found, attempt(causes, labels, 1)):
@@ -65,9 +62,7 @@ def check_control_task(attempt) -> None:
 def check_tree_distance(attempt) -> None:
     chain = expect_tensor(attempt([1, 2, None]), (3, 3), "the distances")
     if chain[0, 2] == 1 and chain[0, 1] == 1:
-        raise Wrong(
-            "word 0 hangs on word 1 and word 1 on word 2: from 0 to 2 there are two edges, you count 1"
-        )
+        raise Wrong("word 0 hangs on 1 and 1 on 2: from 0 to 2 there are two edges, you count 1")
     if (chain.diagonal() != 0).any():
         raise Wrong("a word is at distance 0 from itself")
     if not torch.equal(chain, chain.T):
@@ -101,10 +96,7 @@ def check_erase(attempt) -> None:
     if not torch.allclose(found.mean(0), x.mean(0), atol=1e-6):
         raise Wrong("the mean of the vectors moves; work on x minus its mean, and keep the mean")
     if left.abs().max() > 1e-6:
-        raise Wrong(
-            f"z can still be read: the covariance of x and z is up to {left.abs().max():.2f} afterwards, "
-            "not 0"
-        )
+        raise Wrong(f"z can still be read: its covariance with x is up to {left.abs().max():.2f}, not 0")
     if torch.linalg.matrix_rank(found - found.mean(0)) < 4:
         raise Wrong("you remove more than one direction; z is a single number and needs one")
     moved = (found - x).square().sum()
@@ -157,13 +149,7 @@ def by_depth(
         lines[title] = plots.with_controls(right, control)
     columns, size = min(3, len(tasks)), (3.2, 2.8) if len(tasks) > 1 else None
     figure, _ = plots.curves(lines, "depth k/L", ylabel, size=size, columns=columns, ylim=(-0.03, 1.05))
-    ends = {
-        title: ", ".join(
-            f"{name} {a[-1].value:.2f} against {b[-1].value:.2f}" for name, (a, b) in by_model.items()
-        )
-        for title, by_model in tasks.items()
-    }
-    said = "; ".join(f"{title}: {end}" for title, end in ends.items())
+    said = listed(tasks, lambda both: f"{both[0][-1].value:.2f} against {both[1][-1].value:.2f}")
     return figure, f"{ylabel} and its control after the last block. {said}."
 
 
@@ -178,11 +164,9 @@ def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> Drawn
 
     distances = list(next(iter(lines.values())))
     first, last = distances[0], distances[-1]
-    names = (
-        "words since the subject (its verb is still to come)",
-        "accuracy of a probe for\nthe subject's number",
-    )
-    figure, (axis,) = plots.curves({"": labelled}, *names, look, ylim=(0.2, 1.03))
+    xlabel = "words since the subject (its verb is still to come)"
+    ylabel = "accuracy of a probe for\nthe subject's number"
+    figure, (axis,) = plots.curves({"": labelled}, xlabel, ylabel, look, ylim=(0.2, 1.03))
     axis.set_xticks(distances)
     axis.axhline(0.5, color=GREY, linestyle=":", linewidth=1.5)
     axis.text(last, 0.52, "chance", color=GREY, ha="right")
@@ -193,27 +177,22 @@ def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> Drawn
     return figure, f"Accuracy from {first} to {last} words behind the subject: {ends}."
 
 
-def word_by_word(words: Sequence[str], bits: Mapping[str, Mapping[str, Sequence[Estimate]]]) -> Drawn:
+def word_by_word(words: Sequence[str], bits: Lines) -> Drawn:
     """Surprisal of each word of a frame, a panel a model; `bits` maps model -> condition -> estimates."""
-    names, look = ("word of the sentence", "surprisal (bits)"), lambda name, condition, at: LOOKS[at]
-    figure, axes = plots.curves(bits, *names, look, x=range(len(words)), bars=True)
+    names = "word of the sentence", "surprisal (bits)"
+    figure, axes = plots.curves(bits, *names, LOOKS, x=range(len(words)), bars=True)
     for axis in axes:
         axis.set_xticks(range(len(words)), words, rotation=30, ha="right")
-    last = {name: {what: by_word[-1] for what, by_word in row.items()} for name, row in bits.items()}
-    return figure, f"Bits of surprisal at the word '{words[-1]}'. {listed(last, '.1f')}."
+    said = listed(bits, lambda by_word: f"{by_word[-1].value:.1f}")
+    return figure, f"Bits of surprisal at the word '{words[-1]}'. {said}."
 
 
-def after_erasure(shares: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> Drawn:
+def after_erasure(shares: Mapping[str, Mapping[str, Row]]) -> Drawn:
     """Per model the share of right answers in each capability; `shares`: model -> what -> capability."""
     size = (4.7 if len(shares) > 1 else 7.2, 3.2)
-    figure, axes = plots.dot_panels(
-        shares, "share right", (0.3, 1.03), lambda *at: LOOKS[-1 - at[2]], size=size
-    )
+    figure, axes = plots.dot_panels(shares, "share right", (0.3, 1.03), LOOKS[::-1], size=size)
     for axis in axes:
         axis.axvline(0.5, color=GREY, linestyle=":", linewidth=1.5)
     first, *_ = next(iter(next(iter(shares.values())).values()))
-    said = {name: {what: right[first] for what, right in row.items()} for name, row in shares.items()}
-    return (
-        figure,
-        f"Share of right answers in {first.replace('_', ' ')}, by what is erased. {listed(said, '.2f')}.",
-    )
+    said = listed(shares, lambda right: f"{right[first].value:.2f}")
+    return figure, f"Share of right answers in {first.replace('_', ' ')}, by what is erased. {said}."

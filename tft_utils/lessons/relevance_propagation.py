@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, judge, refuse
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
 from tft_utils.course.plots import BLUE, GREY, Drawn, Map, arrow, canvas, style, write
 from tft_utils.stats import Estimate
 
@@ -55,13 +55,10 @@ def check_constant_scale(attempt) -> None:
         "you divide by the length of x; take the mean of the squares, not their sum": unit,
     }
     otherwise = "the values are not x over its root mean square, over the last axis"
-    judge(found, truth, "the scaled x", mistakes, otherwise)
+    expect_equal(found, truth, "the scaled x", mistakes, otherwise)
     total, f = _relevance(found, x).sum(-1), found.detach().sum(-1)
     if torch.allclose(total, torch.zeros_like(total), atol=1e-3):
-        raise Wrong(
-            "the values are right, but the gradient still knows that the scale depends on x, so the "
-            "relevance of each vector sums to 0; detach the scale"
-        )
+        raise Wrong("the scale has a gradient: the relevance of each vector sums to 0; detach the scale")
     if not torch.allclose(total, f, rtol=1e-3, atol=1e-3):
         raise Wrong("the relevance of x does not sum to what comes out; only the scale is constant")
     small = torch.full((1, 4), 1e-3)
@@ -164,7 +161,7 @@ def word_shares(readings: Sequence[Reading]) -> Drawn:
         grid[title] = Map(values, list(shares), marked, cells)
         top = [f"'{words[int(row.argmax())]}' for {name}" for name, row in shares.items()]
         tops.append(" and ".join(top))
-    size = (9.4, (0.95 + 0.3 * len(shares)) * max(1.3, len(grid)) / len(grid))
+    size = (9.4, max(2.8, (0.95 + 0.3 * len(shares)) * len(grid)) / len(grid))
     figure, axes = plots.maps(grid, SHARE, " ", "", _around_zero(grid), size=size, columns=1)
     for axis, title in zip(axes, grid, strict=True):
         axis.set_title("")
@@ -217,7 +214,7 @@ def removals(measured: Mapping[str, Mapping[str, Curves]], ylabel: str) -> Drawn
 
     figure, (axis, *_) = plots.curves(lines, "share of the words removed", ylabel, look)
     low, high = axis.get_ylim()
-    axis.set_ylim(low, high + 0.5 * (high - low))  # room for the legend
+    axis.set_ylim(low, high + 0.75 * (high - low) * bool(axis.get_legend()))  # room for the legend
     return figure, (
         f"Removing the most relevant words first breaks the answer sooner than removing "
         f"the least relevant first; mean gap in logits: {', '.join(gaps)}."

@@ -9,7 +9,7 @@ import torch
 from matplotlib.ticker import PercentFormatter
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, judge
+from tft_utils.course.exercises import Wrong, expect_equal
 from tft_utils.course.plots import BLUE, GREEN, GREY, VERMILION, Drawn, arrow, canvas, style, write
 from tft_utils.stats import Estimate
 from tft_utils.techniques.steering import Sweep
@@ -64,7 +64,7 @@ def check_steering_vector(attempt) -> None:
         "you halve it; the multiplier 1 should lead from one side's mean to the other's": truth / 2,
     }
     otherwise = "it is not the mean of one side minus the mean of the other"
-    judge(attempt(behaving, other), truth, "the direction", mistakes, otherwise)
+    expect_equal(attempt(behaving, other), truth, "the direction", mistakes, otherwise)
 
 
 def check_matching_probability(attempt) -> None:
@@ -83,7 +83,7 @@ def check_matching_probability(attempt) -> None:
     }
     answer, truth = attempt(logits, matching, other), right / (right + wrong)
     otherwise = "it is not p(matching) / (p(matching) + p(other)) of each prompt"
-    judge(answer, truth, "the matching probabilities", mistakes, otherwise)
+    expect_equal(answer, truth, "the matching probabilities", mistakes, otherwise)
 
 
 def check_order_averaged(attempt) -> None:
@@ -198,18 +198,16 @@ def both_ways(rows: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -
     columns, groups = max(map(len, rows)), {}
     for row in rows:
         groups |= row | {" " * (len(groups) + at): {} for at in range(len(row), columns)}
-    size, look = (2.9, 3.3), lambda title, kind, at: KINDS[kind]
-    figure, axes = plots.dot_panels(
-        groups, "range (points)", (-0.03, 1.05), look, size=size, columns=columns
-    )
+
+    def look(title: str, kind: str, at: int) -> dict:
+        return KINDS[kind]
+
+    grid = {"size": (2.9, 3.3), "columns": columns}
+    figure, axes = plots.dot_panels(groups, "range (points)", (-0.03, 1.05), look, **grid)
     axes[0].xaxis.set_major_formatter(in_points())
     for axis in axes:
         axis.tick_params(labelbottom=True)  # also where the panel below is empty
-    medians = {
-        title: {kind: 100 * np.median(list(values.values())) for kind, values in kinds.items()}
-        for title, kinds in groups.items()
-    }
-    said = plots.each(medians, lambda median: f"median {median:.0f}")
+    said = plots.each(groups, lambda row: f"median {100 * np.median(list(row.values())):.0f}")
     return figure, f"Range of the matching probability in points. {said}."
 
 
