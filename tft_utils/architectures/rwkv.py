@@ -93,7 +93,7 @@ def _attend(module, hidden: Tensor, state: list[Tensor] | None = None, use_cache
     gate, k, v, state = module.extract_key_value(hidden, state)
     past = None if state is None else [part[..., module.layer_id] for part in state[2:]]
     k, v = wide(k), wide(v)
-    mixing, sums = _frozen(module, k, past)
+    mixing, sums = frozen(module, k, past)
     if past:  # as transformers carries them: divided by exp of the largest exponent so far
         words, w = torch.arange(k.shape[1], device=k.device), torch.exp(wide(module.time_decay))
         largest = (k - w * words.flip(0)[:, None]).amax(1).maximum(past[2] - len(words) * w)
@@ -135,14 +135,14 @@ def _average(m, x: Tensor, put, past: dict) -> Tensor:
     k = put("key", wide(m.key(mix(x, before, m.time_mix_key))))
     v = put("v", wide(m.value(mix(x, before, m.time_mix_value))))
     gate = put("gate", torch.sigmoid(m.receptance(mix(x, before, m.time_mix_receptance))))
-    mixing, _ = _frozen(
+    mixing, _ = frozen(
         m, k, [past[name] for name in ("sum", "weights", "exponent")] if past else None, put
     )
     y = put("read-out", put("mixing", mixing)(v[..., None])[..., 0])
     return m.output((gate * y).to(x.dtype))
 
 
-def _frozen(m, k: Tensor, past: list[Tensor] | None, put=keep) -> tuple[Recurrence, Tensor]:
+def frozen(m, k: Tensor, past: list[Tensor] | None, put=keep) -> tuple[Recurrence, Tensor]:
     """The average as a recurrence, and l [... pos channel]; past: what `state` calls sum, weights and
     exponent."""
     w, u, A, before = torch.exp(wide(m.time_decay)), wide(m.time_first), None, k.new_full((), -1e38)
