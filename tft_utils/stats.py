@@ -101,11 +101,10 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int) -> Estim
     return bootstrap(a - b, np.mean, seed)
 
 
-@functools.cache
-def _resampled(n: int, resamples: int = 1000) -> Tensor:
-    """How often each of n comes, as shares, when n are drawn with replacement [resamples n]."""
-    rng = np.random.default_rng(n)
-    return torch.from_numpy(rng.multinomial(n, np.full(n, 1 / n), resamples) / n)
+@functools.lru_cache(maxsize=32)
+def drawn(n: int, resamples: int, seed: int | tuple[int, ...]) -> np.ndarray:
+    """How often each of n comes when n are drawn with replacement [resample n]."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples)
 
 
 def crossed(values: Tensor) -> list[Estimate]:
@@ -116,8 +115,9 @@ def crossed(values: Tensor) -> list[Estimate]:
     """
     values = values.double()
     seeds, _, n = values.shape
-    drawn = torch.einsum("rs,srk->rk", _resampled(seeds), _resampled(n) @ values.mT)
-    ends = drawn.quantile(torch.tensor([0.025, 0.975], dtype=drawn.dtype), dim=0)
+    of_seeds, of_items = (torch.from_numpy(drawn(k, 1000, k) / k) for k in (seeds, n))
+    means = torch.einsum("rs,srk->rk", of_seeds, of_items @ values.mT)
+    ends = means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype), dim=0)
     binary = values.unique().numel() <= 2  # right or wrong
     found = []
     for mean, low, high in zip(values.mean((0, 2)).tolist(), *ends.tolist(), strict=True):

@@ -7,7 +7,6 @@ Mallen, Brumley, Kharchenko & Belrose (2023, arXiv 2312.01037): the earliest inf
 performance gap recovered. Scores come from the probes of `tft_utils.techniques.elicitation`.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tft_utils.stats import RESAMPLES, Estimate
+from tft_utils.stats import RESAMPLES, Estimate, drawn
 from tft_utils.techniques.elicitation import Hiddens, fit
 
 DIRECTIONS = 400  # of the random control, for each seed
@@ -136,20 +135,13 @@ def _resampled(tasks: Sequence[Scored], seed: int) -> tuple[float, np.ndarray]:
         wins = score[:, truth, None] - score[:, None, ~truth]  # [row true false]
         wins = ((wins > 0).double() + (wins == 0).double() / 2).mean(0).numpy()
         names, cluster = np.unique(about.numpy(), return_inverse=True)
-        weight = _draws(seed, task, len(names))[:, cluster]
+        weight = drawn(len(names), RESAMPLES, (seed, task))[:, cluster]
         true, false = weight[:, truth.numpy()], weight[:, ~truth.numpy()]
         value += wins.mean() / len(tasks)
         pairs = (true.sum(1) * false.sum(1)).astype(float)
         pairs[pairs == 0] = np.nan  # a draw without one of the labels has no AUROC: it does not count
         draws = draws + ((true @ wins) * false).sum(1) / pairs / len(tasks)
     return float(value), draws
-
-
-@functools.lru_cache(maxsize=32)
-def _draws(seed: int, task: int, clusters: int) -> np.ndarray:
-    """How often each cluster of a task comes up [draw cluster]: the same for every method and model."""
-    rng = np.random.default_rng((seed, task))
-    return rng.multinomial(clusters, np.full(clusters, 1 / clusters), RESAMPLES)
 
 
 def recovered_gap(probe: float, floor: float, ceiling: float) -> float:
