@@ -51,9 +51,7 @@ def check_mean_difference(attempt) -> None:
     if not close(w, unit):
         raise Wrong(f"w has length {w.norm():.2f}; divide it by its length")
     mistakes = {
-        "b is 0, so almost every score has the same sign; put 0 half-way between the means": torch.zeros(
-            ()
-        ),
+        "b is 0, so almost every score has the same sign; put 0 half-way between the means": 0 * middle,
         "b puts 0 at the mean of all items, which moves with the share of true ones": -right @ x.mean(0),
     }
     otherwise = f"half-way between the two means the score must be 0; there b is {middle:.2f}"
