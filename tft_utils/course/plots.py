@@ -168,7 +168,8 @@ def legend(figure: Figure, own: bool = False) -> None:
     known = {}
     for axis in figure.axes:
         handles, labels = axis.get_legend_handles_labels()
-        known |= dict(zip(labels, handles, strict=True))
+        for label, handle in zip(labels, handles, strict=True):
+            known.setdefault(label, handle)
         if own and labels:
             axis.legend(frameon=False, fontsize=9)
     if not own:
