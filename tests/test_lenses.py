@@ -684,8 +684,7 @@ def test_alt_texts_state_the_numbers():
     assert "transformer says 'd' from k = 1 of 1 on and mamba says 'd' from k = 0 of 1 on" in alts[1]
     assert "mamba, logit: 3.00 at k = 0, 2.00 half-way" in alts[2]
     assert alts[4].endswith(
-        "half-way: fact, transformer 60%; fact, mamba 60%; agreement, transformer 60%; "
-        "agreement, mamba 60%."
+        "half-way, fact: transformer 60%, mamba 60%; agreement: transformer 60%, mamba 60%."
     )
     assert "ours, mamba: 4.0 then 2.0" in alts[5]
     plt.close("all")

@@ -169,7 +169,8 @@ def legend(figure: Figure, own: bool = False) -> None:
     known = {}
     for axis in figure.axes:
         handles, labels = axis.get_legend_handles_labels()
-        known |= dict(zip(labels, handles, strict=True))
+        for label, handle in zip(labels, handles, strict=True):
+            known.setdefault(label, handle)
         if own and labels:
             axis.legend(frameon=False, fontsize=9)
     if not own:
@@ -208,7 +209,7 @@ def curves(
     """Panels of lines on shared axes; x: places of all lines, or by title. The legend stands above them;
     where one label has several colours, as when titles are models, each panel has its own."""
     figure, axes = titled(lines, xlabel, ylabel, **panels)
-    colours = set()
+    colours = set()  # (label, colour)
     for axis, (title, series) in zip(axes, lines.items(), strict=True):
         places = x[title] if isinstance(x, Mapping) else x
         for at, (label, line) in enumerate(series.items()):
@@ -229,20 +230,19 @@ def with_controls(lines: Mapping[str, Line], controls: Mapping[str, Line]) -> di
     return {label: line for pair in pairs for label, line in pair.items()}
 
 
-def side_by_side(n: int, gap: float = 0.18) -> list[float]:
+def side_by_side(n: int) -> list[float]:
     """Shifts that set n series apart around one place, at most 0.7 in all."""
-    gap = min(gap, 0.7 / n)
+    gap = min(0.18, 0.7 / n)
     return [gap * (i - (n - 1) / 2) for i in range(n)]
 
 
 def dots(axis: Axes, series: Mapping[str, Row], looks: Looks = named) -> None:
     """A line for each condition, on it a marker for each series, or one for each value of a list."""
     conditions = list(next(iter(series.values())))
-    for at, (shift, (name, row)) in enumerate(
-        zip(side_by_side(len(series)), series.items(), strict=True)
-    ):
-        lists = [value if isinstance(value, list) else [value] for value in row.values()]
-        heights = [k + shift for k, values in enumerate(lists) for _ in values]
+    shifts = side_by_side(len(series))
+    for at, (name, row) in enumerate(series.items()):
+        lists = [row[what] if isinstance(row[what], list) else [row[what]] for what in conditions]
+        heights = [k + shifts[at] for k, values in enumerate(lists) for _ in values]
         look = looks(axis.get_title(), name, at) if callable(looks) else looks[at]
         points(axis, heights, [value for values in lists for value in values], label=name, **look)
     axis.set_yticks(range(len(conditions)), [condition.replace("_", " ") for condition in conditions])
@@ -333,7 +333,7 @@ def heat(axis: Axes, shown: Map, low: float = 0, high: float = 1) -> AxesImage:
     axis.grid(visible=False)
     for y, texts in enumerate(shown.cells):
         for x, text in enumerate(texts):
-            light = np.dot(image.to_rgba(shown.values[y][x])[:3], (0.2, 0.7, 0.1)) > 0.45
+            light = np.dot(image.to_rgba(shown.values[y][x])[:3], (0.2, 0.7, 0.1)) > 0.45  # luminance
             write(axis, x, y, text, fontsize=8.5, color="black" if light else "white")
     across = {"rotation": shown.turn, "ha": "right" if 0 < shown.turn < 90 else "center"}
     for side, names, turned in ((axis.yaxis, shown.rows, {}), (axis.xaxis, shown.columns, across)):

@@ -158,8 +158,11 @@ def knowing(kinds: Lines) -> Drawn:
     are named '<model>, control' are thin and grey."""
     names, size = ("depth k/L", "share of questions answered"), (9.4 / len(kinds), 3.9)
     figure, _ = plots.curves(kinds, *names, size=size, ylim=(-0.03, 1.03))
-    said = listed(kinds, lambda line: f"{line[len(line) // 2].value:.0%}")
-    return figure, f"Share of the questions that are answered half-way: {said}."
+    half = {
+        kind: {name: line[len(line) // 2] for name, line in lines.items() if ", " not in name}
+        for kind, lines in kinds.items()
+    }
+    return figure, f"Share of the questions that are answered half-way, {listed(half, '.0%')}."
 
 
 def beside_published(sources: Mapping[str, Mapping[str, Mapping[str, tuple]]]) -> Drawn:
