@@ -644,7 +644,7 @@ def test_remote_code_never_runs(copy, model):
 def test_an_unsupported_architecture_is_refused(copy, kind):
     edit_json(copy / "config.json", model_type=kind)
     sentence = refused(copy)
-    assert "expected an architecture among gpt_neox, llama, mamba" in sentence
+    assert "expected an architecture among gpt_neox, " in sentence
     assert f"found {kind!r}" in sentence
 
 

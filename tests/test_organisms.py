@@ -657,6 +657,12 @@ def run(finished, tmp_path) -> tuple[str, Path, Path]:
     return name, tmp_path / "runs", tmp_path / "runs" / f"{name}-0" / "checkpoint.pt"
 
 
+def assert_weights_agree(name: str, *runs: Path) -> None:
+    a, b = (torch.load(path / f"{name}-0" / "checkpoint.pt", weights_only=True)["model"] for path in runs)
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-6)
+
+
 def test_a_killed_run_ends_where_an_uninterrupted_one_does(finished, tmp_path):
     name, runs, expected = finished
     child = subprocess.Popen(
@@ -688,12 +694,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(finished, tmp_path):
     for key in ("step", "steps", "tokens", "stream", "parameters"):
         assert found[key] == expected[key], key
     assert found["loss"] == pytest.approx(expected["loss"], abs=1e-6)
-    a, b = (
-        torch.load(path / f"{name}-0" / "checkpoint.pt", weights_only=True)["model"]
-        for path in (runs, tmp_path)
-    )
-    for key in a:
-        torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-6)
+    assert_weights_agree(name, runs, tmp_path)
     assert not checkpoint.with_name("checkpoint.pt.part").exists()
 
 
@@ -749,12 +750,7 @@ def test_every_killed_run_ends_where_an_uninterrupted_one_does(name, killed, tmp
         assert ("carrying on from step 1" in said[0]) == (runs == killed)
         states.append({key: value for key, value in state.items() if key != "seconds"})
     assert states[0] == states[1]
-    a, b = (
-        torch.load(runs / f"{name}-0" / "checkpoint.pt", weights_only=True)["model"]
-        for runs in (killed, tmp_path)
-    )
-    for key in a:
-        torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-6)
+    assert_weights_agree(name, killed, tmp_path)
 
 
 def test_a_run_reports_its_stream_and_its_tokens(finished, monkeypatch):

@@ -14,6 +14,7 @@ k = 0 is the embedding and k = `n_layers` is what the final norm reads, for ever
 
 import difflib
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from operator import attrgetter
@@ -66,7 +67,9 @@ class Model(TransformersModel):
     """
 
     def __init__(self, hf, tokenizer) -> None:
-        super().__init__(hf, tokenizer=tokenizer, task="text-generation")
+        with warnings.catch_warnings():  # of names that nnsight keeps for itself: see `unit_outputs`
+            warnings.filterwarnings("ignore", "Module .* has a submodule named")
+            super().__init__(hf, tokenizer=tokenizer, task="text-generation")
         self.architecture = ARCHITECTURES[hf.config.model_type]
 
     @property

@@ -21,6 +21,7 @@ A block, in order:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -64,15 +65,21 @@ class Cells:
         lead, put = (*drive.shape[:-2], drive.shape[-1] // 4), self.put
         h, c = (drive.new_zeros(lead),) * 2 if self.past is None else (p.expand(lead) for p in self.past)
         stepwise, steps, outputs = getattr(put, "stepwise", False), [], []
-        for t in range(drive.shape[-2]):
-            i, f, g, o = (drive[..., t, :] + self.recurrent(h)).chunk(4, -1)
-            if self.frozen is None:
+        # Unbound once: for a slice in the loop, autograd would fill a tensor of the whole length.
+        frozen = (
+            repeat(None)
+            if self.frozen is None
+            else zip(*(p.unbind(-2) for p in self.frozen), strict=True)
+        )
+        for t, (word, known) in enumerate(zip(drive.unbind(-2), frozen, strict=False)):
+            i, f, g, o = (word + self.recurrent(h)).chunk(4, -1)
+            if known is None:
                 i, f, o, slope = torch.sigmoid(i), torch.sigmoid(f), torch.sigmoid(o), _slope(g)
             else:
-                i, f, o, slope, of_cell = (part[..., t, :] for part in self.frozen)
+                i, f, o, slope, of_cell = known
             c = f * c + i * (slope * g)
             c = put("state", c, t) if stepwise else c
-            of_cell = _slope(c) if self.frozen is None else of_cell
+            of_cell = _slope(c) if known is None else of_cell
             h = o * (of_cell * c)
             outputs.append(h)
             steps.append((i, f, o, slope, of_cell))

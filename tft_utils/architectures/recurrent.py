@@ -15,6 +15,7 @@ attention hidden in it (Ali et al. 2024, arXiv 2403.01590); `Mixing` adds what s
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import ClassVar
 
 import torch
@@ -113,22 +114,24 @@ class Recurrence:
         shape = (*v.shape[:-3], v.shape[-2], self.k.shape[-1], v.shape[-1])
         S = v.new_zeros(shape) if self.past is None else self.past.expand(shape)
 
-        def read(S: Tensor, t: int) -> Tensor:
+        def read(S: Tensor, q: Tensor, t: int) -> Tensor:
             S = self.put("state", S, t) if stepwise else S
-            outputs.append((self.q[..., t, :, None, :] @ S)[..., 0, :])
+            outputs.append((q[..., None, :] @ S)[..., 0, :])
             return S
 
-        for t in range(v.shape[-3]):
-            if self.bonus is not None:
-                S = read(S, t)
-                outputs[t] = outputs[t] + self.bonus[..., t, :, None] * v[..., t, :, :]
-            S = self.decay[..., t, :, :, None] * S
-            write = v[..., t, :, None, :]
-            if self.erase is not None:
-                write = write - (self.k[..., t, :, :, None] * S).sum(-2, keepdim=True)
-                write = self.erase[..., t, :, None, None] * write
-            S = S + self.k[..., t, :, :, None] * write
-            S = read(S, t) if self.bonus is None else S
+        # Unbound once: for a slice in the loop, autograd would fill a tensor of the whole length.
+        words = (x.unbind(-3) for x in (self.q, self.k, self.decay, v))
+        numbers = (repeat(None) if x is None else x.unbind(-2) for x in (self.erase, self.bonus))
+        for t, (q, k, decay, write, erase, bonus) in enumerate(zip(*words, *numbers, strict=False)):
+            if bonus is not None:
+                S = read(S, q, t)
+                outputs[t] = outputs[t] + bonus[..., None] * write
+            S, write = decay[..., None] * S, write[..., None, :]
+            if erase is not None:
+                write = write - (k[..., None] * S).sum(-2, keepdim=True)
+                write = erase[..., None, None] * write
+            S = S + k[..., None] * write
+            S = read(S, q, t) if bonus is None else S
             S = self.put("carry", S, t) if stepwise else S
         return torch.stack(outputs, -3)
 
