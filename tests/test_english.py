@@ -390,6 +390,10 @@ def test_every_kind_keeps_a_hundred_items_under_pythia_s_tokenizer(shared_dir):
     assert all(english.kept[name][0] >= n for name, n in least.items()), english
     assert english.kept["intransitive"][0] + english.kept["transitive"][0] >= 40
     assert "122 of 122 names" in repr(english)
+    sheet = (Path(__file__).parent.parent / "data" / "README.md").read_text(encoding="utf-8")
+    for name in ("names", "nouns", "moods", "facts"):  # rows of the datasheet
+        left, n = english.kept[name]
+        assert f"| {n} | {left} |" in sheet, name
     for kind, pairs in {
         "fact": english.fact_pairs(300),
         "indirect object": english.indirect_object_pairs(100),
