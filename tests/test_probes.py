@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tft_utils import files, linear, models, reading, stats
 from tft_utils.corpora import pairs as world_pairs
-from tft_utils.corpora import tasks, world
+from tft_utils.corpora import published, tasks, world
 from tft_utils.corpora.lexicon import BEHAVIOURS, HEROES, NOUNS, PLACES, THINGS, Rng
 from tft_utils.organisms import evaluation
 from tft_utils.techniques import erasure, minimal_pairs, probes, structure
@@ -430,13 +430,13 @@ def test_blimp_files_are_read_and_judged(model, tmp_path):
     ]
     path = tmp_path / "world_agreement.jsonl"
     path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
-    pairs = minimal_pairs.read_blimp(path)
+    pairs = published.read_blimp(path)
     assert len(pairs) == 20
     assert pairs[0].name == "world_agreement"
     assert minimal_pairs.judge(model, pairs).all()
-    swapped = [minimal_pairs.MinimalPair(p.bad, p.good, p.name) for p in pairs]
+    swapped = [published.MinimalPair(p.bad, p.good, p.name) for p in pairs]
     assert not minimal_pairs.judge(model, swapped).any()
-    ties = [minimal_pairs.MinimalPair(p.good, p.good, "tie") for p in pairs]
+    ties = [published.MinimalPair(p.good, p.good, "tie") for p in pairs]
     assert not minimal_pairs.judge(model, ties).any()
 
 
@@ -445,7 +445,7 @@ def test_a_broken_line_is_named(tmp_path, line):
     path = tmp_path / "broken.jsonl"
     path.write_text('{"sentence_good": "a", "sentence_bad": "b", "UID": "c"}\n' + line, encoding="utf-8")
     with pytest.raises(ValueError, match=r"line 2 of .*broken\.jsonl.* take a \.jsonl file of BLiMP"):
-        minimal_pairs.read_blimp(path)
+        published.read_blimp(path)
 
 
 def test_surprisal_is_the_cross_entropy_of_one_sentence(model):
@@ -474,7 +474,7 @@ def test_minimal_pairs_agree_with_the_cards(model):
     )["evaluation"]
     pairs = [p for a in range(4) for p in world_pairs.minimal_pairs(50, 5, attractors=a)]
     share = minimal_pairs.judge(
-        model, [minimal_pairs.MinimalPair(p.clean.text, p.corrupt.text, "") for p in pairs]
+        model, [published.MinimalPair(p.clean.text, p.corrupt.text, "") for p in pairs]
     )
     assert card["grammar"]["low"] - 0.02 <= share.double().mean()
     assert torch.equal(minimal_pairs.prefers(model, pairs), share)
@@ -485,7 +485,7 @@ def test_minimal_pairs_agree_with_the_cards(model):
 
 @pytest.fixture(scope="module")
 def marked():
-    return [erasure.numbers_before_verbs(200), erasure.other_words(6)]
+    return [tasks.numbers_before_verbs(200), tasks.other_words(6)]
 
 
 def test_after_erasure_no_linear_probe_finds_the_number(model, marked):

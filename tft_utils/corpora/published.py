@@ -1,4 +1,5 @@
-"""The contrastive questions of Rimsky et al. (2023), as Paulo et al. (2024) used them.
+"""Published items: the contrastive questions of Rimsky et al. (2023), as Paulo et al. (2024) used them,
+and the minimal pairs of BLiMP.
 
     folder/<behaviour>/generate_dataset.json     questions to build a vector from
     folder/<behaviour>/test_dataset_ab.json      questions to test it on
@@ -112,3 +113,31 @@ def balanced(entries: Sequence[Entry], template: Callable[[str], str] = PLAIN) -
                 prompt = template(f"{entry.text}\n (A) {first}\n (B) {second}")
                 questions.append(Question(prompt, *letters, asks))
     return questions
+
+
+# ---- BLiMP (Warstadt et al. 2020, arXiv 1912.00582)
+
+
+class MinimalPair(NamedTuple):
+    """A grammatical sentence, an ungrammatical one, and the phenomenon they test."""
+
+    good: str
+    bad: str
+    name: str
+
+
+def read_blimp(path: str | Path) -> list[MinimalPair]:
+    """Minimal pairs from a file of BLiMP: a JSON object a line, with sentence_good, sentence_bad, UID."""
+    pairs = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+            pairs.append(MinimalPair(*(str(fields[k]) for k in ("sentence_good", "sentence_bad", "UID"))))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"expected in line {number} of {path} a JSON object with sentence_good, sentence_bad and "
+                f"UID, found {line[:60]!r} ({type(error).__name__}); take a .jsonl file of BLiMP"
+            ) from error
+    return pairs

@@ -1,6 +1,6 @@
 """Erasing a concept from a running model, and the control that erases as much of something else.
 
-    erasers = fit_erasers(model, depths, [numbers_before_verbs(300), other_words(8)])
+    erasers = fit_erasers(model, depths, [tasks.numbers_before_verbs(300), tasks.other_words(8)])
     with erased(model, erasers):
         ...                                          # plain forward passes, without number
 
@@ -9,54 +9,13 @@ LEACE (Belrose et al. 2023, arXiv 2306.03819) by its authors' package.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from concept_erasure import LeaceEraser, LeaceFitter
 from torch import Tensor
 
-from tft_utils.corpora import pairs as world_pairs
-from tft_utils.corpora import world
-from tft_utils.corpora.lexicon import Rng
-from tft_utils.corpora.tasks import number
+from tft_utils.corpora.tasks import Marked
 from tft_utils.reading import batches, encode, watch
-
-
-class Marked(NamedTuple):
-    """Words of documents, each with the value of a concept, 0 where it has none."""
-
-    documents: list[world.Document]
-    at: list[list[int]]  # positions [document m]
-    value: list[list[float]]  # of the concept [document m]
-
-
-def numbers_before_verbs(n: int, seed: int = 0) -> Marked:
-    """The word before the main verb of n sentences, with its subject's number: 1 plural, -1 singular.
-
-    As often one as the other, so that the mean is 0, as it is for words without a number.
-    """
-    documents: dict[int, list] = {0: [], 1: []}
-    for document in world_pairs.probe_documents("grammar", 2 * n, seed, "train"):
-        target = number(document, Rng(), "train")
-        if len(documents[target.label]) < n // 2:
-            documents[target.label].append((document, [target.position], [2.0 * target.label - 1]))
-    return Marked(*map(list, zip(*documents[0], *documents[1], strict=True)))
-
-
-def other_words(n: int, seed: int = 0, each: int = 8, words: int = 24) -> Marked:
-    """Some of the first words of n documents of every kind but grammar: they have no number to lose."""
-    kinds = [kind for kind in world.KINDS if kind != "grammar"]
-    documents = [
-        replace(d, words=d.words[:words])
-        for kind in kinds
-        for d in world.documents(kind, n, seed, "train")
-    ]
-    at = [
-        [Rng(seed, "other", i, j).integer(0, len(d.words) - 1) for j in range(each)]
-        for i, d in enumerate(documents)
-    ]
-    return Marked(documents, at, [[0.0] * each for _ in documents])
 
 
 @torch.no_grad()

@@ -1,48 +1,21 @@
 """Judging grammar by probability alone: surprisal by word, and minimal pairs in the format of BLiMP.
 
     bits = surprisal(model, ["The keys near the cabinet are old ."])     # one [pos] a text
-    right = judge(model, read_blimp("file.jsonl"))                       # [pair]
+    right = judge(model, published.read_blimp("file.jsonl"))             # [pair]
 
 BLiMP: Warstadt et al. (2020, arXiv 1912.00582).
 """
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tft_utils.corpora import pairs as world_pairs
+from tft_utils.corpora.published import MinimalPair
 from tft_utils.reading import BATCH, ask, batches
-
-
-class MinimalPair(NamedTuple):
-    """A grammatical sentence, an ungrammatical one, and the phenomenon they test."""
-
-    good: str
-    bad: str
-    name: str
-
-
-def read_blimp(path: str | Path) -> list[MinimalPair]:
-    """Minimal pairs from a file of BLiMP: a JSON object a line, with sentence_good, sentence_bad, UID."""
-    pairs = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line)
-            pairs.append(MinimalPair(*(str(fields[k]) for k in ("sentence_good", "sentence_bad", "UID"))))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"expected in line {number} of {path} a JSON object with sentence_good, sentence_bad and "
-                f"UID, found {line[:60]!r} ({type(error).__name__}); take a .jsonl file of BLiMP"
-            ) from error
-    return pairs
 
 
 @torch.no_grad()
