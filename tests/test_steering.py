@@ -320,6 +320,22 @@ def test_held_out_questions_stay_held_out():
         assert not any(prompt.strip() in text for prompt in test for text in texts)
 
 
+@pytest.mark.parametrize("split", world.SPLITS)
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+def test_cued_pairs_of_a_small_split_are_there_or_refused(behaviour, split):
+    """Behind its cue each is one of the split's questions without a cue; so is never one of another's."""
+    try:
+        pairs = world_pairs.cued_pairs(behaviour, 20, split=split)
+    except ValueError as error:
+        assert split != "train"
+        assert f"expected questions of {behaviour} that are {split}" in str(error)
+        return
+    uncued = {
+        pair.clean.prompt(pair.position) for pair in world_pairs.persona_questions(behaviour, split)
+    }
+    assert {pair.clean.prompt(pair.position).split(" . ", 1)[1] for pair in pairs} <= uncued
+
+
 def test_cued_pairs_differ_in_the_cue_alone():
     for pair in world_pairs.cued_pairs("corrigibility", 20):
         both = zip(pair.clean.words, pair.corrupt.words, strict=True)

@@ -3,6 +3,7 @@
 Everything takes a lexicon. It is the world's unless another one is given: see `corpora.corpus`.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -160,15 +161,27 @@ def cued_pairs(
     `position` is the answer letter's, and `answer` and `foil` the right letters of the two. Every
     question is asked twice, first with A and then with B as the matching letter. It belongs to the
     split under both cues and without a cue, so no other split's uncued question is among them.
+    Errors: `ValueError` where a split has no such question under any two cues.
     """
     _known_behaviour(behaviour, lexicon)
     cues = lexicon.behaviours[behaviour].matching_cues, lexicon.behaviours[behaviour].other_cues
+    under = {cue: questions_under(behaviour, cue, split, lexicon) for cue in ("", *cues[0], *cues[1])}
+    questions = {
+        both: [q for q in under[""] if q in under[both[0]] and q in under[both[1]]]
+        for both in itertools.product(*cues)
+    }
+    if not any(questions.values()):
+        raise ValueError(
+            f"expected questions of {behaviour} that are {split} under two cues and without one, found "
+            "none; use split='train'"
+        )
 
     def make(rng: Rng, i: int) -> Pair:
         rng = Rng(seed, "pairs", "cued", behaviour, split, i // 2)  # the same for both letters
-        both = [rng.choice(of_side) for of_side in cues]
-        asked = [questions_under(behaviour, cue, split, lexicon) for cue in ("", *both)]
-        question = rng.choice([q for q in asked[0] if q in asked[1] and q in asked[2]])
+        both = tuple(rng.choice(of_side) for of_side in cues)
+        while not questions[both]:  # a small split may have none under these two
+            both = tuple(rng.choice(of_side) for of_side in cues)
+        question = rng.choice(questions[both])
         sentence = rng.choice(cue_sentences(*both, lexicon=lexicon))
         return _persona_pair(behaviour, question, LETTERS[i % 2], lexicon, both, sentence)
 
