@@ -320,20 +320,20 @@ def test_held_out_questions_stay_held_out():
         assert not any(prompt.strip() in text for prompt in test for text in texts)
 
 
+NO_CUED = {("myopic_reward", "validation"), ("corrigibility", "validation"), ("coordination", "test")}
+
+
 @pytest.mark.parametrize("split", world.SPLITS)
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_cued_pairs_of_a_small_split_are_there_or_refused(behaviour, split):
-    """Behind its cue each is one of the split's questions without a cue; so is never one of another's."""
-    try:
-        pairs = world_pairs.cued_pairs(behaviour, 20, split=split)
-    except ValueError as error:
-        assert split != "train"
-        assert f"expected questions of {behaviour} that are {split}" in str(error)
+def test_cued_pairs_of_a_small_split_are_its_own_or_refused(behaviour, split):
+    """Behind its cue each is one of the split's questions without a cue, so never another split's."""
+    if (behaviour, split) in NO_CUED:
+        with pytest.raises(ValueError, match=f"questions of {behaviour} that are {split} under two cues"):
+            world_pairs.cued_pairs(behaviour, 20, split=split)
         return
-    uncued = {
-        pair.clean.prompt(pair.position) for pair in world_pairs.persona_questions(behaviour, split)
-    }
-    assert {pair.clean.prompt(pair.position).split(" . ", 1)[1] for pair in pairs} <= uncued
+    uncued = {p.clean.prompt(p.position) for p in world_pairs.persona_questions(behaviour, split)}
+    for pair in world_pairs.cued_pairs(behaviour, 20, split=split):
+        assert pair.clean.prompt(pair.position).split(" . ", 1)[1] in uncued
 
 
 def test_cued_pairs_differ_in_the_cue_alone():
