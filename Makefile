@@ -29,7 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 lab: $(STAMP) ## set up, then open the first lesson in JupyterLab
 	$(PY) -m jupyterlab --ServerApp.root_dir='$(CURDIR)' \
-	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
+	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --LabApp.news_url=None \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(LAB_ARGS)
 
 test test-fast: export HF_HUB_OFFLINE := 1
 test test-fast: export TRANSFORMERS_OFFLINE := 1

@@ -43,7 +43,7 @@ SECTIONS = {  # cell id -> its heading, in the order of a lesson
     "references": "## References",
 }
 GLANCE = ("Time", "Run time", "You need", "Verdict")
-CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 60, 3500, 25, 8, 400
+CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 80, 4500, 25, 8, 400
 SHOWN = {"text/plain", "text/markdown", "image/png", claims.MIME}
 BANNED = re.compile(r"\b(simply|obviously)\b", re.IGNORECASE)
 EMPTY_LINK_TEXTS = {"here", "click here", "link", "this"}
@@ -203,6 +203,8 @@ def navigation(path: Path, notebook: dict) -> Problems:
         for text, target in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", prose(cell["source"])):
             if text.strip().lower() in EMPTY_LINK_TEXTS:
                 yield cell["id"], f"link text '{text}' says nothing; name what it leads to"
+            if f"![{text}]({target})" in cell["source"] and re.match(r"\w+:", target):
+                yield cell["id"], f"image {target} comes from another host; keep a file of ours in docs"
             if not re.match(r"\w+:", target) and (lacks := unresolved(path, target)):
                 yield cell["id"], f"link '{target}' leads nowhere: no {lacks}; correct it"
 
@@ -259,10 +261,10 @@ def figures(path: Path, notebook: dict) -> Problems:
             if not caption.startswith(f"*Figure {number}. "):
                 yield cell["id"], f"expected a caption 'Figure {number}. ...'; use plots.show"
     for cell in cells(notebook, "markdown"):
-        for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)", prose(cell["source"])):
+        for link, alt, target in re.findall(r"(\[?)!\[([^\]]*)\]\(([^)\s]+)", prose(cell["source"])):
             if not alt.strip():
                 yield cell["id"], f"the image {target} has no alt text; describe it in the brackets"
-            if not re.match(r"\w+:", target) and not re.search(r"^\*.+\*$", cell["source"], re.M):
+            if not link and not re.search(r"^\*.+\*$", cell["source"], re.M):  # a badge needs none
                 yield cell["id"], f"the image {target} has no caption; add a line in italics"
 
 

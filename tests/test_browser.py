@@ -5,6 +5,7 @@ version (Debian: `apt install chromium chromium-driver`). Without them everythin
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -62,6 +63,21 @@ def wait(condition, hope: str):
 # --- JupyterLab --------------------------------------------------------------------------------
 
 
+# As `make lab` starts it: JupyterLab asks nothing of the network, nor the reader whether it may.
+QUIET = re.findall(
+    r"--LabApp\.(?:news_url|check_for_updates_class)=\S+", (ROOT / "Makefile").read_text(encoding="utf-8")
+)
+
+
+def test_make_lab_asks_for_no_news(lab, browser):
+    assert len(QUIET) == 2
+    browser.get(lab[1].format("00_start_here"))
+    config = browser.execute_script(
+        "return JSON.parse(document.getElementById('jupyter-config-data').textContent)"
+    )
+    assert config["news"] == {"disabled": True}
+
+
 @pytest.fixture(scope="module")
 def lab(browser, tmp_path_factory):
     """JupyterLab's folder and address; it serves a copy, because it saves what it shows."""
@@ -82,7 +98,7 @@ def lab(browser, tmp_path_factory):
         "--IdentityProvider.token=reader",
         f"--ServerApp.root_dir={root}",
         "--LabApp.expose_app_in_browser=True",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        *QUIET,
     ]
     # A user's own settings must neither decide a test nor be changed by it.
     own = {"JUPYTER_CONFIG_DIR": str(root / "config"), "JUPYTER_DATA_DIR": str(root / "share")}

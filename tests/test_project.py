@@ -279,6 +279,15 @@ PAGES = [ROOT / "README.md", *NOTEBOOKS]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_images_are_files_of_this_repository(page):
+    """A page looks the same without a network."""
+    for target in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", prose(page)):
+        assert (page.parent / target).is_file(), (
+            f"expected an image of this repository in {page.name}, found {target}: keep it in docs"
+        )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_colab_links_open_existing_notebooks_of_this_repository(page):
     found = re.findall(r"https://colab\.research\.google\.com/github/[^\s)\"'>]+", prose(page))
     valid = {badge(f"notebooks/{path.name}") for path in NOTEBOOKS}
