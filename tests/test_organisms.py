@@ -280,10 +280,9 @@ def test_cards_belong_to_this_code(shipped):
             kind: stats.Estimate(found["accuracy"], found["n"], found["low"], found["high"])
             for kind, found in card["evaluation"].items()
         }
-        writes = card.get("write_over_stream", {"by kind and block": {"none": [0.0]}})[
-            "by kind and block"
-        ]
-        expected = training.card(name, card["corpus_seed"], run, evaluation, writes)
+        writes = card.get("write_over_stream", {}).get("by kind and block", {"none": [0.0]})
+        held_out = training.HeldOut(card.get("held_out_loss_nats_per_word", 0.0), writes)
+        expected = training.card(name, card["corpus_seed"], run, evaluation, held_out)
         expected = json.loads(json.dumps(expected | {"versions": card["versions"]}))
         if folder in models.SCALES["tiny"]:  # their cards are older
             expected = {key: expected[key] for key in card}
@@ -351,8 +350,24 @@ def test_shipped_weights_score_what_their_card_says(shipped, folder):
         assert abs(found[kind].value - claimed) < 0.12, kind  # four standard errors at 90 %
     if "write_over_stream" in shipped[folder]:
         claimed = shipped[folder]["write_over_stream"]["by kind and block"]
-        for kind, ratios in training.write_lengths(model, n=10).items():
+        loss, writes = training.on_held_out(model, n=10)
+        assert loss == pytest.approx(shipped[folder]["held_out_loss_nats_per_word"], rel=0.1)
+        for kind, ratios in writes.items():
             assert ratios == pytest.approx(claimed[kind], rel=0.3, abs=0.1), kind
+
+
+def test_held_out_loss_is_transformers_own():
+    """Three documents of each kind, by the loss that transformers computes from labels."""
+    model, total, words = training.build("mamba", seed=1).eval(), 0.0, 0
+    for kind in world.KINDS:
+        for document in world.documents(kind, 3, split="test"):
+            ids = torch.tensor([[TOKEN_ID[word.text] for word in document.words]])
+            with torch.no_grad():
+                total += model(input_ids=ids, labels=ids, use_cache=False).loss.item() * (
+                    ids.shape[1] - 1
+                )
+            words += ids.shape[1] - 1
+    assert training.on_held_out(model, n=3).loss == pytest.approx(total / words, abs=1e-4)
 
 
 # --- the token stream ----------------------------------------------------------------------------
@@ -600,14 +615,13 @@ def test_the_rate_rises_stays_and_falls(steps):
 
 STEPS_OF_A_RUN, SAVE_EVERY = 12, 3
 
-# Trains in a process of its own; the second checkpoint stops halfway through its file.
-INTERRUPTED = f"""
-import os, sys, time, torch
+# In a process of its own the second checkpoint stops halfway through its file, at what `then` does.
+HALFWAY = """
+import os, signal, sys, time, torch
 from pathlib import Path
 from tft_utils.organisms import training
 
 torch.set_num_threads(1)
-training.ROWS = 2
 save, saves = torch.save, []
 
 def save_half(saved, path):
@@ -615,13 +629,22 @@ def save_half(saved, path):
     saves.append(path)
     if len(saves) == 2:
         os.truncate(path, Path(path).stat().st_size // 2)
-        print("halfway", flush=True)
-        time.sleep(600)
+        then()
 
 torch.save = save_half
+"""
+INTERRUPTED = (
+    HALFWAY
+    + f"""
+def then():
+    print("halfway", flush=True)
+    time.sleep(600)
+
+training.ROWS = 2
 training.train(sys.argv[1], seed=0, steps={STEPS_OF_A_RUN}, save_every={SAVE_EVERY},
                 runs=Path(sys.argv[2]), say=lambda text, **_: print(text, flush=True))
 """
+)
 
 
 def train(name: str, runs: Path, steps: int = STEPS_OF_A_RUN) -> tuple[dict, list[str]]:
@@ -698,24 +721,14 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(finished, tmp_path):
     assert not checkpoint.with_name("checkpoint.pt.part").exists()
 
 
-# The same for all the others, in one process that forks: the second checkpoint kills its process halfway.
-KILLED = """
-import os, signal, sys, torch
-from pathlib import Path
-from tft_utils.organisms import training
+# The same for all the others, in one process that forks: there the checkpoint kills its process.
+KILLED = (
+    HALFWAY
+    + """
+def then():
+    os.kill(os.getpid(), signal.SIGKILL)
 
-torch.set_num_threads(1)
 training.ROWS = 1
-save, saves = torch.save, []
-
-def save_half(saved, path):
-    save(saved, path)
-    saves.append(path)
-    if len(saves) == 2:
-        os.truncate(path, Path(path).stat().st_size // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-torch.save = save_half
 for name in sys.argv[2:]:
     child = os.fork()
     if not child:
@@ -723,6 +736,7 @@ for name in sys.argv[2:]:
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, name
 """
+)
 OTHERS = [name for name in training.ORGANISMS if name not in models.PAIR]
 
 
@@ -1075,7 +1089,8 @@ def test_evaluate_of_an_unknown_model_is_one_sentence(capfd):
 def fake_evaluation(monkeypatch):
     found = {kind: stats.Estimate(0.5, 1000, 0.47, 0.53) for kind in BARS}
     monkeypatch.setattr(training, "evaluate", lambda model: found)
-    monkeypatch.setattr(training, "write_lengths", lambda model: {"facts": [0.5, 3.5]})
+    held_out = training.HeldOut(1.25, {"facts": [0.5, 3.5]})
+    monkeypatch.setattr(training, "on_held_out", lambda model: held_out)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -1098,6 +1113,7 @@ def test_a_shipped_organism_loads_with_its_card(run, finished, fake_evaluation, 
     assert card["evaluation"]["facts"] == facts
     writes = {"longest": 3.5, "bar": 3.0, "passed": False, "by kind and block": {"facts": [0.5, 3.5]}}
     assert card["write_over_stream"] == writes
+    assert card["held_out_loss_nats_per_word"] == 1.25
     monkeypatch.setattr(files, "ORGANISMS", to)
     weights = torch.load(checkpoint, weights_only=True)["model"]
     loaded = models.load(name, seed=0).hf

@@ -43,7 +43,7 @@ def lesson(tmp_path, monkeypatch):
 
 
 def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
-    first = scoreboard.run_lesson(lesson, "mamba", 1)
+    first = scoreboard.run_lesson(lesson, "mamba")
     assert [(c["technique"], c["architecture"], c["value"]) for c in first["claims"]] == [
         ("lens", "mamba", 0.5),
         ("no score", "mamba", 0.5),
@@ -51,15 +51,26 @@ def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
     assert first["failed"] == [
         {"cell": "broken", "kind": "RuntimeError", "message": "expected a past, found none"}
     ]
-    kept = scoreboard.run_file(lesson, "mamba", 1, "tiny")
+    kept = scoreboard.run_file(lesson, "mamba", "tiny")
     assert json.loads(kept.read_text(encoding="utf-8")) == first
-    assert scoreboard.run_lesson(lesson, "mamba", 1) == first
+    assert scoreboard.run_lesson(lesson, "mamba") == first
     assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 1
     notebook = notebooks.parse(lesson)
     notebook["cells"][1]["source"] += "  # a change"
     nbformat.write(notebook, lesson)
-    scoreboard.run_lesson(lesson, "mamba", 1)
+    scoreboard.run_lesson(lesson, "mamba")
     assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 2
+
+
+def test_a_run_that_breaks_off_is_recorded_and_done_again(lesson, tmp_path):
+    notebook = notebooks.parse(lesson)
+    notebook["cells"][3]["source"] = "import os; os._exit(9)"
+    nbformat.write(notebook, lesson)
+    for times in (1, 2):
+        done = scoreboard.run_lesson(lesson, "mamba")
+        assert len(done["claims"]) == 2
+        assert [f["kind"] for f in done["failed"]] == ["DeadKernelError"]
+        assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == times
 
 
 def test_parameters_are_set_behind_their_cell(lesson):
@@ -133,6 +144,18 @@ def test_the_command_runs_all_and_writes_the_board(lesson, tmp_path, monkeypatch
         ("transformer", None),
     ]
     assert "broken: RuntimeError: expected a past, found none" in capsys.readouterr().err
+
+
+def test_a_run_that_is_out_of_date_is_left_out(lesson, tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "all_notebooks", lambda: [lesson])
+    monkeypatch.setattr(claims, "SCOREBOARD", tmp_path / "scoreboard.json")
+    scoreboard.run_lesson(lesson, "transformer")
+    notebook = notebooks.parse(lesson)
+    notebook["cells"][1]["source"] += "  # a change"
+    nbformat.write(notebook, lesson)
+    scoreboard.main(["run", "mamba"])
+    rows = json.loads((tmp_path / "scoreboard.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["architecture"] for row in rows] == ["mamba"]
 
 
 def test_the_table_of_committed_claims_has_a_verdict_for_each_score(capsys):

@@ -297,7 +297,8 @@ def load_models(names: Sequence[str] = PAIR, scale: str = "tiny", **options) -> 
 
 
 def untrained(model: Model, seed: int = 0) -> Model:
-    """The same architecture, sizes and tokenizer with the random weights that training starts from."""
+    """The same architecture, sizes and tokenizer, with random weights as its configuration draws them:
+    those that training starts from, but for what `organisms.training.CHANGES` does to a few."""
     torch.manual_seed(seed)
     hf = AutoModelForCausalLM.from_config(model.config, attn_implementation="eager")
     prepare(hf)

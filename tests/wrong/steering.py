@@ -15,7 +15,7 @@ WRONG = {
         ),
         (
             "def steering_vector(behaving, other):  # sums\n    return behaving.sum(0) - other.sum(0)\n",
-            r"6 here and 4 there; take means",
+            r"6 on one side and 4 on the other",
         ),
         (
             "def steering_vector(behaving, other):  # one side\n    return behaving.mean(0)\n",

@@ -287,31 +287,27 @@ def next_words(guesses: Mapping[str, Sequence[tuple[str, float]]]) -> Drawn:
     return figure, f"The likeliest next word: {first}."
 
 
-def ratios(judged: Mapping[str, Verdict]) -> tuple[Figure, str]:
+def ratios(judged: Mapping[str, Verdict]) -> Drawn:
     """Ratios of effects with 95 % intervals over the two borders of the rule, and each one's word.
 
     judged: what was measured on which architecture -> its verdict. Without a basis there is no ratio.
     """
-    with plt.rc_context(RC):
-        figure, axis = plt.subplots(figsize=(8, 1.1 + 0.4 * len(judged)))
-    for row, (word, ratio) in enumerate(judged.values()):
+    size = 8, 1.1 + 0.4 * len(judged)
+    figure, (axis,) = titled([""], "effect, as a ratio to the Transformer's", size=size)
+    said = []
+    for row, (name, (word, ratio)) in enumerate(judged.items()):
         if ratio:
             points(axis, [row], [ratio], color=BLACK, marker="o")
+        interval = f", {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else ""
         axis.text(1.02, row, word, transform=axis.get_yaxis_transform(), va="center")
+        said.append(f"{name}: {word}{interval}")
     for border in (PARTLY, FULLY):
         axis.axvline(border, color=GREY, linestyle="--", zorder=0)
     axis.set_yticks(range(len(judged)), judged)
-    axis.set_xticks([0, PARTLY, 0.5, FULLY, 1])
-    axis.set(xlabel="effect, as a ratio to the Transformer's", ylim=(len(judged) - 0.5, -0.5))
+    axis.set(xticks=[0, PARTLY, 0.5, FULLY, 1], ylim=(len(judged) - 0.5, -0.5))
     axis.grid(axis="y", visible=False)
-    said = "; ".join(
-        f"{name}: {word}" + (f", {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else "")
-        for name, (word, ratio) in judged.items()
-    )
-    return (
-        figure,
-        f"Ratios of effects with intervals, and borders at a quarter and three quarters. {said}.",
-    )
+    borders = "Ratios of effects with intervals, and borders at a quarter and three quarters"
+    return figure, f"{borders}. {'; '.join(said)}."
 
 
 class Map(NamedTuple):

@@ -1,12 +1,13 @@
 """The scoreboard: every lesson on every model, and a verdict for each technique on each architecture.
 
-    python -m tft_utils.course.scoreboard run MODEL ... [--seeds 0 1] [--lessons 02 04]
+    python -m tft_utils.course.scoreboard run MODEL ... [--lessons 02 04] [--scale tiny]
     python -m tft_utils.course.scoreboard table             what the committed notebooks claim, as a table
 
-A lesson is a function of its parameters cell. Each run gives it one model of one seed, shows its claims
-and asserts none, and leaves a file in build/scoreboard. A run whose lesson and package have not changed
-since is not repeated, so an interrupted call carries on. A cell that fails is recorded and stops nothing
-else. At the end all runs become data/scoreboard.json.
+A lesson is a function of its parameters cell. Each run gives it one model, shows its claims and asserts
+none, and leaves a file in build/scoreboard. A run whose lesson and package have not changed since is not
+repeated, so an interrupted call carries on. A cell that fails is recorded and stops nothing else; a run
+that broke off is recorded and done again by the next call. At the end the runs that are not out of date
+become data/scoreboard.json. Lessons read the pair of seed 0, and `board` joins whatever seeds there are.
 """
 
 import argparse
@@ -28,9 +29,9 @@ AT_ONCE = 2  # runs side by side, a thread each
 LONGEST = 3600  # seconds a cell may take: a large model on a slow machine
 
 
-def run_file(lesson: Path, model: str, seed: int, scale: str) -> Path:
+def run_file(lesson: Path, model: str, scale: str) -> Path:
     """Where the run of a lesson on a model is kept."""
-    return RUNS / scale / lesson.stem / f"{model}-{seed}.json"
+    return RUNS / scale / lesson.stem / f"{model}.json"
 
 
 def with_parameters(notebook: dict, **values) -> dict:
@@ -52,30 +53,36 @@ def with_parameters(notebook: dict, **values) -> dict:
     return notebook
 
 
-def run_lesson(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> dict:
+def run_lesson(lesson: Path, model: str, scale: str = "tiny") -> dict:
     """Runs a lesson on one model: its claims, the first error of each kind, seconds; kept as a file.
 
     The kernel asserts no claim. An `Unsupported` is what an architecture says it cannot do; what fails
-    because an earlier cell did (`NameError`) is not worth a record.
+    because an earlier cell did (`NameError`) is not worth a record. A run that breaks off, because its
+    kernel dies or a cell takes too long, keeps no digest.
     """
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    notebook, path = notebooks.parse(lesson), run_file(lesson, model, seed, scale)
+    notebook, path = notebooks.parse(lesson), run_file(lesson, model, scale)
     fresh = notebooks.digest(notebook)
     if path.is_file():
         known = files.read_json(path, "delete it")
         if known["digest"] == fresh:
             return known
-    with_parameters(notebook, SCALE=scale, MODELS=(model,), SEED=seed)
-    start = time.monotonic()
-    NotebookClient(
+    with_parameters(notebook, SCALE=scale, MODELS=(model,))
+    start, broken = time.monotonic(), []
+    client = NotebookClient(
         notebook,
         timeout=LONGEST,
         kernel_name="python3",
         allow_errors=True,
         record_timing=False,
         resources={"metadata": {"path": str(lesson.parent)}},
-    ).execute()
+    )
+    try:
+        client.execute()
+    except (CellTimeoutError, DeadKernelError) as error:
+        broken = [{"cell": "", "kind": type(error).__name__, "message": str(error).splitlines()[0]}]
     shown = [(cell["id"], output) for cell in notebook["cells"] for output in cell.get("outputs", ())]
     failed = [
         {"cell": cell, "kind": output["ename"], "message": output["evalue"]}
@@ -85,11 +92,11 @@ def run_lesson(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> 
     done = {
         "lesson": lesson.stem,
         "model": model,
-        "seed": seed,
-        "digest": fresh,
+        "seed": claims.PARAMETERS["SEED"],
+        "digest": None if broken else fresh,
         "seconds": round(time.monotonic() - start, 1),
         "claims": [o["data"][claims.MIME] for _, o in shown if claims.MIME in o.get("data", {})],
-        "failed": failed,
+        "failed": failed + broken,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     files.replace_file(path, lambda part: part.write_text(json.dumps(done, indent=1), encoding="utf-8"))
@@ -117,7 +124,8 @@ def board(runs: Iterable[dict]) -> list[dict]:
         basis = scores.get((technique, metric, claims.BASIS), {})
         said = None
         if basis and architecture != claims.BASIS:
-            said = verdicts.verdict(_effects(of_seeds), _effects(basis))
+            own, theirs = ([_effect(record) for record in side.values()] for side in (of_seeds, basis))
+            said = verdicts.verdict(own, theirs)
         rows.append(
             {
                 "technique": technique,
@@ -133,16 +141,12 @@ def board(runs: Iterable[dict]) -> list[dict]:
 
 
 def _score(record: dict) -> dict:
-    effect = _effects({0: record})[0]
     kept = {key: record[key] for key in ("value", "low", "high", "n", "control", "better")}
-    return kept | {"effect": effect._asdict()}
+    return kept | {"effect": _effect(record)._asdict()}
 
 
-def _effects(of_seeds: dict[int, dict]) -> list[Estimate]:
-    return [
-        verdicts.effect_of(_estimate(record), _estimate(record["control"]), record["better"])
-        for record in of_seeds.values()
-    ]
+def _effect(record: dict) -> Estimate:
+    return verdicts.effect_of(_estimate(record), _estimate(record["control"]), record["better"])
 
 
 def _estimate(record: dict) -> Estimate:
@@ -175,7 +179,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbs.add_parser("table", help="print the committed claims' verdicts")
     command = verbs.add_parser("run", help="run lessons on models, and write the board")
     command.add_argument("models", nargs="+", metavar="MODEL")
-    command.add_argument("--seeds", nargs="+", type=int, default=[0])
     command.add_argument("--lessons", nargs="*", default=(), help="numbers, such as 02 04")
     command.add_argument("--scale", default="tiny")
     options = parser.parse_args(arguments)
@@ -189,15 +192,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.lessons or path.name[:2] in options.lessons
     ]
     os.environ |= {"TFT_CLAIMS": "show", "OMP_NUM_THREADS": "1"}
-    work = list(itertools.product(lessons, options.models, options.seeds))
+    work = list(itertools.product(lessons, options.models))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         pending = [(job, pool.submit(run_lesson, *job, options.scale)) for job in work]
-        for i, ((lesson, model, seed), future) in enumerate(pending):
+        for i, ((lesson, model), future) in enumerate(pending):
             done = future.result()
             trouble = "".join(f"; {f['cell']}: {f['kind']}: {f['message']}" for f in done["failed"])
             said = f"{len(done['claims'])} claims in {done['seconds']:.0f} s{trouble}"
-            print(f"{i + 1}/{len(work)} {lesson.stem} on {model}, seed {seed}: {said}", file=sys.stderr)
-    runs = [files.read_json(path, "delete it") for path in sorted((RUNS / options.scale).rglob("*.json"))]
+            print(f"{i + 1}/{len(work)} {lesson.stem} on {model}: {said}", file=sys.stderr)
+    runs = []
+    for lesson in notebooks.all_notebooks():
+        fresh = notebooks.digest(notebooks.parse(lesson))
+        kept = sorted((RUNS / options.scale / lesson.stem).glob("*.json"))
+        of_lesson = [files.read_json(path, "delete it") for path in kept]
+        runs += [done for done in of_lesson if done["digest"] == fresh]
     text = json.dumps({"scale": options.scale, "rows": board(runs)}, indent=1, ensure_ascii=False) + "\n"
     target = claims.SCOREBOARD if options.scale == "tiny" else RUNS / f"{options.scale}.json"
     files.replace_file(target, lambda part: part.write_text(text, encoding="utf-8"))

@@ -6,11 +6,11 @@
 What the ratio's 95 % interval leaves open decides the word (`word_for`). A technique without an effect
 on the Transformer itself has no basis for a verdict.
 
-The interval is Fieller's (1954) and not a bootstrap: of three seeds a bootstrap sees too little. In
-simulations with a ratio of exactly 3/4 it says `transfers` in 7 to 14 % of draws, where 2.5 % are
-promised. `tests/test_verdicts.py` holds what this one does: 2.5 % where seeds differ as much in one
-architecture as in the other, 5 % where they differ ten times as much. An architecture with one seed
-borrows the spread of the other's: its verdict is as good as that loan.
+The interval is Fieller's (1954) and not a bootstrap: of three seeds a bootstrap sees too little. With a
+ratio of exactly 3/4, and seeds that differ by an eighth of the effect, it says `transfers` in 9 % of
+draws, where 2.5 % are promised. `tests/test_verdicts.py` holds this, and what ours does: 2.5 % where
+seeds differ as much in one architecture as in the other, 5 % where they differ ten times as much. An
+architecture with one seed borrows the spread of the other's: its verdict is as good as that loan.
 """
 
 import math

@@ -52,8 +52,10 @@ def check_effect(attempt) -> None:
     patched = torch.tensor([0.0, -4.0, 4.0])
     right = effect(patched, clean, corrupt)  # 0.5, 0.25, 1.5
     mistakes = {
-        "a patch that does nothing gets 1, not 0; measure from the corrupt run": 1 - right,
-        "you do not divide by the distance between both runs, as prompts differ": patched - corrupt,
+        "a patch that does nothing gets 1 and one that restores the clean run gets 0; measure from the "
+        "corrupt run": 1 - right,
+        "you do not divide by the distance between both runs, so effects of two prompts cannot be "
+        "compared": patched - corrupt,
         "you divide by the clean run's m; divide by its distance from the corrupt run's": (
             (patched - corrupt) / clean
         ),
@@ -87,7 +89,9 @@ def check_dual_state(attempt) -> None:
     others = [t for t in range(6) if t != query]
     if not close(answer[others], plain[others]):
         raise Wrong("positions that are no queries must read the whole state, as ever")
-    raise Wrong("the query's y is not C times a state that decays as ever and skips the sources' writes")
+    raise Wrong(
+        "the query's y is not C times a state that decays like the other and skips the sources' writes"
+    )
 
 
 def check_rank_one(attempt) -> None:

@@ -64,7 +64,10 @@ def check_unroll(attempt) -> None:
     if close(weights, unroll(delta, A, B, C)):
         long = torch.full((200, 1), 5.0)  # gaps of up to 1,000: exp of them is infinite
         if not attempt(long, torch.tensor([[-1.0]]), *torch.ones(2, 200, 1)).isfinite().all():
-            raise Wrong("exp explodes for later sources on 200 words; cut the gap off at 0 before exp")
+            raise Wrong(
+                "right on five words, not finite on 200: for a source after its query the gap is "
+                "negative and its exponential explodes; cut the gap off at 0 before exp"
+            )
         return
     if weights.triu(1).abs().max() > 1e-6:
         raise Wrong("a word reads words after it; sources after the query get weight 0")
@@ -116,7 +119,10 @@ def check_to_words(attempt) -> None:
     if close(expect_tensor(weights, (2, 6, 6), "weights [channel query source]"), truth):
         return
     if weights.triu(1).abs().max() > 1e-6:
-        raise Wrong("a word reads words after it: columns moved off do not come back at the other end")
+        raise Wrong(
+            "a word reads words after it: tap j takes column s to column s - j, and the first j "
+            "columns fall off; they do not come back at the other end"
+        )
     on_c = by(D, sigma, torch.ones(1, 2), gate)  # a single tap: nothing moves yet
     ahead = sum(t[:, None, None] * pad(on_c, (j, 0))[..., :6].tril() for j, t in enumerate(taps))
     by_source = by(D, sigma, taps, one) * gate.T[:, None]

@@ -48,7 +48,10 @@ def check_translate(attempt) -> None:
     if close(states, translate(r, A, b)):
         return
     if not torch.allclose(attempt(r, torch.zeros_like(A), torch.zeros_like(b)), r):
-        raise Wrong("with A and b zero the states must come out as they are: the translator adds to r")
+        raise Wrong(
+            "with A and b zero the states must come out as they are: the translator adds to r, so that "
+            "it starts as a logit lens"
+        )
     mistakes = {
         "states are rows here, so A r for every row is r @ A.T; you use A itself": r + r @ A + b,
         "you leave out b": r + r @ A.T,

@@ -49,7 +49,10 @@ def check_control_task(attempt) -> None:
     if share == 0:
         raise Wrong("every cause has the most frequent label; draw at random among `labels`")
     if not 0.05 < share < 0.16:
-        raise Wrong(f"one label in ten becomes {share:.2f} of the draws; draw from `labels` itself")
+        raise Wrong(
+            f"a label that one item in ten has is drawn in {share:.2f} of the cases; draw from `labels` "
+            "itself, so that frequent labels are drawn often"
+        )
     if not torch.equal(found, attempt(causes, labels, 0)):
         raise Wrong("the same seed gives other labels; draw with a generator that has this seed")
     if torch.equal(found, attempt(causes, labels, 1)):
@@ -62,7 +65,9 @@ def check_control_task(attempt) -> None:
 def check_tree_distance(attempt) -> None:
     chain = expect_tensor(attempt([1, 2, None]), (3, 3), "the distances")
     if chain[0, 2] == 1 and chain[0, 1] == 1:
-        raise Wrong("word 0 hangs on 1 and 1 on 2: from 0 to 2 there are two edges, you count 1")
+        raise Wrong(
+            "word 0 hangs on word 1 and word 1 on word 2: from 0 to 2 there are two edges, you count 1"
+        )
     if (chain.diagonal() != 0).any():
         raise Wrong("a word is at distance 0 from itself")
     if not torch.equal(chain, chain.T):
@@ -96,7 +101,10 @@ def check_erase(attempt) -> None:
     if not torch.allclose(found.mean(0), x.mean(0), atol=1e-6):
         raise Wrong("the mean of the vectors moves; work on x minus its mean, and keep the mean")
     if left.abs().max() > 1e-6:
-        raise Wrong(f"z can still be read: its covariance with x is up to {left.abs().max():.2f}, not 0")
+        raise Wrong(
+            f"z can still be read: the covariance of x and z is up to {left.abs().max():.2f} afterwards, "
+            "not 0"
+        )
     if torch.linalg.matrix_rank(found - found.mean(0)) < 4:
         raise Wrong("you remove more than one direction; z is a single number and needs one")
     moved = (found - x).square().sum()

@@ -58,7 +58,10 @@ def check_constant_scale(attempt) -> None:
     expect_equal(found, truth, "the scaled x", mistakes, otherwise)
     total, f = _relevance(found, x).sum(-1), found.detach().sum(-1)
     if torch.allclose(total, torch.zeros_like(total), atol=1e-3):
-        raise Wrong("the scale has a gradient: the relevance of each vector sums to 0; detach the scale")
+        raise Wrong(
+            "the values are right, but the gradient still knows that the scale depends on x, so the "
+            "relevance of each vector sums to 0; detach the scale"
+        )
     if not torch.allclose(total, f, rtol=1e-3, atol=1e-3):
         raise Wrong("the relevance of x does not sum to what comes out; only the scale is constant")
     small = torch.full((1, 4), 1e-3)
@@ -104,7 +107,8 @@ def check_remove_most(attempt) -> None:
     mistakes = {
         "you remove the last word; it asks the question and always stays": without(4, 2),
         "you remove the least relevant words first": without(1, 0),
-        "you go by the size of the relevance; its sign counts too": without(1, 2),
+        "you go by the size of the relevance; its sign counts too: a word against the answer must not "
+        "go first": without(1, 2),
         "you put zeros there; put `baseline`": without(2, 3).masked_fill(without(2, 3) < 0, 0),
         "you remove one word, whatever k is": without(2),
     }

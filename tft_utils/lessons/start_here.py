@@ -87,12 +87,10 @@ def check_transplant_at(attempt) -> None:
     source, target = pair.corrupt.prompt(pair.position), pair.clean.prompt(pair.position)
     subject, whole = pair.clean.positions("subject"), slice(None)
     mistakes = {
-        "your edit changes nothing: assign to `model.residual(k)[:, positions]`": (
-            target,
-            target,
-            subject,
-        ),
-        "the roles are exchanged: `source` gives vectors, `target` speaks": (target, source, subject),
+        "your edit changes nothing: assign to the positions of `model.residual(k)` itself, not to a "
+        "copy": (target, target, subject),
+        "the roles are exchanged: the donor's vectors come from `source`, and you return what `target` "
+        "says with them": (target, source, subject),
         "you replace the last word; replace the words at `positions`": (source, target, [-1]),
         "you replace the whole stream; replace only the words at `positions`": (source, target, whole),
     }

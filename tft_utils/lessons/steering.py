@@ -56,8 +56,10 @@ def check_steering_vector(attempt) -> None:
     truth = behaving.mean(0) - other.mean(0)
     mistakes = {
         "the sign is turned: the direction leads from the other texts to the behaving ones": -truth,
-        "you scale it to length 1; a multiplier of 1 is as far as the texts": truth / truth.norm(),
-        "you add up the texts, 6 here and 4 there; take means": behaving.sum(0) - other.sum(0),
+        "you scale it to length 1; then a multiplier of 1 no longer means 'as far apart as the texts "
+        "are'": truth / truth.norm(),
+        "you add up the texts; with 6 on one side and 4 on the other that is no difference of "
+        "means": behaving.sum(0) - other.sum(0),
         "that is the mean of one side; what both sides share must go": behaving.mean(0),
         "you halve it; the multiplier 1 should lead from one side's mean to the other's": truth / 2,
     }
@@ -72,7 +74,8 @@ def check_matching_probability(attempt) -> None:
     right, wrong = chances[rows, matching], chances[rows, other]
     values = logits.gather(1, torch.stack([matching, other], 1))
     mistakes = {
-        "that is p(matching letter) among all words; divide by the two letters' sum": right,
+        "that is p(matching letter) among all words; divide by the two letters' sum, or nonsense "
+        "counts as the other answer": right,
         "that is the share of the other letter": wrong / (right + wrong),
         "you use the first prompt's letters for all; each prompt has its own matching one": chances[:, 0]
         / (chances[:, 0] + chances[:, 2]),

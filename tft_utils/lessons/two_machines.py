@@ -69,11 +69,17 @@ def check_attend(attempt) -> None:
     if not close(weights, truth):
         raise Wrong(_what_is_wrong_with(weights, q @ k.T))
     if not close(mixed, values):
-        raise Wrong("the weights are right, the mixed values are not: row t is weights[t] @ v")
+        raise Wrong(
+            "the weights are right, the mixed values are not: row t is the sum of all values, each "
+            "times its weight in row t, so a product of two matrices"
+        )
     heads = [torch.stack([x, 2 * x]) for x in (q, k, v)]
     again = expect_tensor(attempt(*heads)[0], (2, 3, 3), "weights for two heads at once")
     if not close(again, attend(*heads)[0]):
-        raise Wrong("right for one head, wrong for two at once: use transpose(-2, -1) and softmax(-1)")
+        raise Wrong(
+            "right for one head, wrong for two at once: only the last two axes belong to one head, "
+            "so transpose(-2, -1) and softmax(-1)"
+        )
 
 
 def _what_is_wrong_with(weights: Tensor, scores: Tensor) -> str:

@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -281,21 +282,28 @@ class Writes:
         return (write / stream).mean()
 
 
+class HeldOut(NamedTuple):
+    """What a model does on held-out documents, each read by itself."""
+
+    loss: float  # nats per word behind the first
+    writes: dict[str, list[float]]  # kind -> of each block, mean length of write / of the stream it meets
+
+
 @torch.no_grad()
-def write_lengths(model: torch.nn.Module, n: int = 60) -> dict[str, list[float]]:
-    """Per kind of document, the mean length of each block's write over that of the stream it meets, on
-    n held-out documents."""
-    writes, ratios = Writes(model), {}
+def on_held_out(model: torch.nn.Module, n: int = 60) -> HeldOut:
+    """Loss and write lengths on n documents of each kind."""
+    writes, ratios, losses = Writes(model), {}, []
     for kind in world.KINDS:
         lengths = 0.0
         for document in world.documents(kind, n, split="test"):
-            ids = [TOKEN_ID[word.text] for word in document.words]
-            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
+            ids = torch.tensor([[TOKEN_ID[word.text] for word in document.words]], device=model.device)
+            logits = model(input_ids=ids, use_cache=False).logits
+            losses.append(F.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="none"))
             lengths = lengths + writes.take().sqrt().sum((2, 3))  # [block 2]
         stream, write = lengths.T
         ratios[kind] = [round(ratio, 3) for ratio in (write / stream).tolist()]
     writes.remove()
-    return ratios
+    return HeldOut(round(torch.cat(losses).mean().item(), 4), ratios)
 
 
 def build(name: str, seed: int) -> torch.nn.Module:
@@ -428,13 +436,10 @@ def train(
 
 
 def card(
-    name: str, seed: int, run: dict, evaluation: dict[str, stats.Estimate], writes: dict[str, list[float]]
+    name: str, seed: int, run: dict, evaluation: dict[str, stats.Estimate], held_out: HeldOut
 ) -> dict:
-    """What the organism is, what it was trained on, and what it can and cannot do.
-
-    run: as `train` returns it; writes: as `write_lengths` does.
-    """
-    longest = max(ratio for ratios in writes.values() for ratio in ratios)
+    """What the organism is, what it was trained on, and what it can and cannot do; run: as of `train`."""
+    longest = max(ratio for ratios in held_out.writes.values() for ratio in ratios)
     return {
         "name": name,
         "architecture": ORGANISMS[name]["model_type"],
@@ -459,7 +464,8 @@ def card(
             "weight_decay": WEIGHT_DECAY,
             "clip": CLIP,
         },
-        "final_weighted_loss_nats_per_token": run["loss"],
+        "final_weighted_loss_nats_per_token": run["loss"],  # of the last batch, which the seed draws
+        "held_out_loss_nats_per_word": held_out.loss,
         "hours": round(run["seconds"] / 3600, 2),
         "stored": "float16",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -471,7 +477,7 @@ def card(
             "longest": longest,
             "bar": LONGEST_WRITE,
             "passed": longest <= LONGEST_WRITE,
-            "by kind and block": writes,
+            "by kind and block": held_out.writes,
         },
     }
 
@@ -485,7 +491,7 @@ def ship(name: str, seed: int, run: dict, runs: Path = ROOT / "runs", to: Path =
     model = build(name, seed)
     model.load_state_dict(saved["model"])
     model = model.half().float().eval()
-    text = json.dumps(card(name, seed, run, evaluate(model), write_lengths(model)), indent=1)
+    text = json.dumps(card(name, seed, run, evaluate(model), on_held_out(model)), indent=1)
     name = f"{name}-{seed}"
     fresh, old, manifest = to / f"{name}.part", to / f"{name}.old", to / "manifest.json"
     if old.exists() and not (to / name).exists():
@@ -517,7 +523,13 @@ def capability_table() -> str:
     """The cards of all shipped organisms as a Markdown table, a row each; README.md shows it."""
     asked = [f"{b[0]:.0%} to {b[1]:.0%}" if isinstance(b, tuple) else f"{b:.0%}" for b in BARS.values()]
     rows = [
-        ["organism", *(kind.replace("_", " ") for kind in BARS), "longest write", "loss", "hours"],
+        [
+            "organism",
+            *(kind.replace("_", " ") for kind in BARS),
+            "longest write",
+            "held-out loss",
+            "hours",
+        ],
         ["---"] * (4 + len(BARS)),
         ["asked", *asked, f"{LONGEST_WRITE:g}", "", ""],
     ]
@@ -528,9 +540,8 @@ def capability_table() -> str:
             write = found["write_over_stream"]
             results.append((f"{write['longest']:.2f}", write["passed"]))
         cells = [text if passed else f"**{text}**" for text, passed in results]
-        loss = f"{found['final_weighted_loss_nats_per_token']:.3f}"
-        row = [name, *cells, *[""] * (1 + len(BARS) - len(cells)), loss, str(found.get("hours", ""))]
-        rows.append(row)
+        rest = [str(found.get(key, "")) for key in ("held_out_loss_nats_per_word", "hours")]
+        rows.append([name, *cells, *[""] * (1 + len(BARS) - len(cells)), *rest])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
