@@ -1,6 +1,7 @@
-"""Exercises check themselves; every lesson runs with its solutions and refuses wrong answers.
+"""Exercises check themselves: every wrong answer is refused with its hint, every solution is right.
 
-The third form of a lesson, as committed, is run by nbmake (see the Makefile).
+The whole lesson, as committed, is run by nbmake (see the Makefile): with the references, which are the
+solutions to the letter (tests/contract.py).
 """
 
 import ast
@@ -112,13 +113,10 @@ def test_a_known_mistake_gives_its_hint():
 # Forms of a lesson
 
 
-def solved(notebook: dict) -> dict:
-    """Every stub replaced by the fence of its solution cell."""
-    notebook = copy.deepcopy(notebook)
-    for cell in contract.cells(notebook, "code", "exercise"):
-        solution = contract.source(notebook, cell["id"].removesuffix("-stub") + "-solution")
-        (cell["source"],) = contract.FENCE.findall(solution)
-    return notebook
+def solution_of(notebook: dict, base: str) -> str:
+    """What the fence of an exercise's solution cell holds."""
+    (found,) = contract.FENCE.findall(contract.source(notebook, base + "-solution"))
+    return found
 
 
 TRY = """{answer}
@@ -150,10 +148,10 @@ def names_only(source: str) -> str:
     return "\n".join(ast.unparse(node) for node in ast.parse(source).body if kept(node))
 
 
-def attacked(notebook: dict, lesson: str, wrong: dict) -> dict:
-    """Each check first meets every wrong answer; the lesson ends after its last check.
+def tried(notebook: dict, lesson: str, wrong: dict) -> dict:
+    """Each check meets every wrong answer, then the solution; the lesson ends after its last check.
 
-    Answers may use what the lesson names, but not its results: the two other forms do its work.
+    Answers may use what the lesson names, but not its results: the lesson as committed does its work.
     """
     cells, last = [], 0
     for cell in copy.deepcopy(notebook)["cells"]:
@@ -161,18 +159,19 @@ def attacked(notebook: dict, lesson: str, wrong: dict) -> dict:
             cell["source"] = names_only(cell["source"])
         if "check" in contract.tags(cell):
             base = cell["id"].removesuffix("-check")
-            name, stub = base.removeprefix("ex-").replace("-", "_"), cells[-1]
+            name = base.removeprefix("ex-").replace("-", "_")
             for i, (answer, regex) in enumerate(wrong[name]):
                 text = TRY.format(answer=answer, lesson=lesson, name=name, regex=regex)
                 cells.append(nbformat.v4.new_code_cell(text, id=f"{base}-wrong-{i}"))
-            cells.append(nbformat.v4.new_code_cell(stub["source"], id=f"{base}-stub-again"))
+            answer = solution_of(notebook, base)
+            cells.append(nbformat.v4.new_code_cell(answer, id=f"{base}-solved"))
             last = len(cells) + 1
         cells.append(cell)
     return nbformat.from_dict(notebook | {"cells": cells[:last]})
 
 
-def run(path: Path, notebook: dict, form: str) -> dict:
-    """Executes a form of the notebook at `path`; a failure names file, form and cell."""
+def run(path: Path, notebook: dict) -> dict:
+    """Executes what `tried` made of the notebook at `path`; a failure names file and cell."""
     client = NotebookClient(
         nbformat.from_dict(notebook),
         timeout=notebooks.SECONDS_PER_CELL,
@@ -180,28 +179,25 @@ def run(path: Path, notebook: dict, form: str) -> dict:
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:
-        return client.execute()
+        done = client.execute()
     except CellExecutionError as error:
         failed = next(
             c["id"]
             for c in client.nb.cells
             if any(output["output_type"] == "error" for output in c.get("outputs", ()))
         )
-        pytest.fail(f"{path.name}, {form}, cell {failed}: {error.ename}: {error.evalue}")
-
-
-@EACH
-def test_every_solution_is_right(path: Path):
-    done = run(path, solved(notebooks.parse(path)), "solved")
+        pytest.fail(f"{path.name}, cell {failed}: {error.ename}: {error.evalue}")
     for cell in contract.cells(done, "code", "check"):
         said = "".join(output.get("text", "") for output in cell["outputs"])
-        assert ": right\n" in said, f"{path.name}, solved, cell {cell['id']}: it says '{said}'"
+        if ": right\n" not in said:
+            pytest.fail(f"{path.name}, cell {cell['id']}: it says '{said}' of the solution")
+    return done
 
 
 @EACH
-def test_every_wrong_answer_is_refused_with_its_hint(path: Path):
+def test_wrong_answers_are_refused_and_solutions_right(path: Path):
     wrong = contract.wrong_answers(path)
-    run(path, attacked(notebooks.parse(path), contract.lesson_of(path), wrong), "wrong answers")
+    run(path, tried(notebooks.parse(path), contract.lesson_of(path), wrong))
 
 
 # The tests of these tests: one small lesson, right and broken.
@@ -245,23 +241,28 @@ def small_lesson(solution: str = "return x + x") -> dict:
 PATH = notebooks.NOTEBOOKS / "99_small.ipynb"
 
 
+WRONG = [("def double(x):\n    return x * x", "add x"), ("def double(x):\n    return 0", "add")]
+
+
+def try_small(wrong: list, solution: str = "return x + x") -> dict:
+    return run(PATH, tried(small_lesson(solution), "small", {"double": wrong}))
+
+
 def test_a_broken_solution_is_caught_by_name():
-    broken = solved(small_lesson("return x * x"))
     with pytest.raises(
-        pytest.fail.Exception,
-        match=("99_small.ipynb, solved, cell ex-double-check: Wrong: small/double: add x"),
+        pytest.fail.Exception, match="99_small.ipynb, cell ex-double-check: Wrong: small/double: add x"
     ):
-        run(PATH, broken, "solved")
+        try_small(WRONG, "return x * x")
+    with pytest.raises(pytest.fail.Exception, match="ex-double-check: it says '.*not attempted"):
+        try_small(WRONG, "raise NotAttempted")
 
 
 def test_a_refused_wrong_answer_passes_and_an_accepted_one_is_caught_by_name():
-    wrong = [("def double(x):\n    return x * x", "add x"), ("def double(x):\n    return 0", "add")]
-    done = run(PATH, attacked(small_lesson(), "small", {"double": wrong}), "wrong answers")
-    (checked,) = contract.cells(done, "code", "check")
-    assert checked["outputs"][0]["text"].endswith("not attempted, the reference is used\n")
-    right = wrong + [("def double(x):\n    return x + x", "add")]
+    (checked,) = contract.cells(try_small(WRONG), "code", "check")
+    assert checked["outputs"][0]["text"].endswith("small/double: right\n")
+    right = [*WRONG, ("def double(x):\n    return x + x", "add")]
     with pytest.raises(pytest.fail.Exception, match="cell ex-double-wrong-2: .*taken for right"):
-        run(PATH, attacked(small_lesson(), "small", {"double": right}), "wrong answers")
-    other = [("def double(x):\n    return 0", "divide"), *wrong]
+        try_small(right)
+    other = [("def double(x):\n    return 0", "divide"), *WRONG]
     with pytest.raises(pytest.fail.Exception, match="wrong-0: .*hint like 'divide', found: .*add x"):
-        run(PATH, attacked(small_lesson(), "small", {"double": other}), "wrong answers")
+        try_small(other)

@@ -391,7 +391,7 @@ def hvp_by_differences(f, x, v, step=1e-3):
 @pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True:UserWarning")
 def test_second_derivative_through_the_bundled_mamba(path):
     """Every route gives what finite differences and plain transformers give."""
-    folder = models.files.ORGANISMS / "mamba"
+    folder = models.files.ORGANISMS / "mamba-0"
     ours = models.load(folder, dtype=torch.float64, readable=path is selective_scan_loop).hf
     plain = MambaForCausalLM.from_pretrained(folder, dtype=torch.float64)
     for block in plain.backbone.layers:

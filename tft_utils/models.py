@@ -46,7 +46,7 @@ class Source(NamedTuple):
 
 
 SCALES: dict[str, dict[str, Path | Source]] = {
-    "tiny": {name: files.ORGANISMS / name for name in (*PAIR, "mamba-tied")},
+    "tiny": {name: files.ORGANISMS / f"{name}-0" for name in (*PAIR, "mamba-tied")},
     "small": {
         "transformer": Source("EleutherAI/pythia-160m", "50f5173d932e8e61f858120bcb800b97af589f46"),
         "mamba": Source("state-spaces/mamba-130m-hf", "1e76775f628fbf1350fbe4dbb3d971ba64af25a1"),
@@ -224,11 +224,11 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     readable: bool = False,
-    seed: int | None = None,
+    seed: int = 0,
 ) -> Model:
     """Loads a model by its name at a scale, or from a local folder in Hugging Face format.
 
-    seed: of an organism; None: the one that the lessons stand on, and seed 0 where they use none.
+    seed: of an organism. A published model and a folder are one draw each, whatever the seed.
     readable: run Mamba's scan as a Python loop whose every step nnsight can read and edit
     (`tft_utils.architectures.mamba_scan.TAPS`). Same numbers, slower.
     """
@@ -322,29 +322,27 @@ def _check_device_and_dtype(device: str, dtype: torch.dtype) -> None:
         torch.zeros(1, device=device)
 
 
-def _resolve(name: str | Path, scale: str, seed: int | None = None) -> Path | Source:
+def _resolve(name: str | Path, scale: str, seed: int = 0) -> Path | Source:
     if scale not in SCALES:
         raise LoadError(f"expected a scale, found {scale!r}; use one of {', '.join(map(repr, SCALES))}")
-    if seed is not None and scale != "tiny":
-        raise LoadError(
-            f"expected no seed at scale={scale!r}, found {seed}; use scale='tiny' or leave it out"
-        )
-    known = SCALES[scale]
-    if seed is None and isinstance(name, str) and name in known:
-        return known[name]
-    if seed is None and Path(name).is_dir():
+    tiny = scale == "tiny"
+    known = [*SCALES[scale]]
+    if tiny:
+        seeds = files.seeds()
+        known = [*dict.fromkeys([*known, *seeds])]
+        if isinstance(name, str) and name in known:
+            there = seeds.get(name, [])
+            if seed in there:
+                return files.ORGANISMS / f"{name}-{seed}"
+            raise LoadError(
+                f"expected a trained organism {name} of seed {seed}, found "
+                f"{'seeds ' + ', '.join(map(str, there)) if there else 'none'}; train it with "
+                f"`python -m tft_utils.organisms train {name} --seed {seed} --ship`"
+            )
+    elif isinstance(name, str) and name in known:
+        return SCALES[scale][name]
+    if Path(name).is_dir():
         return Path(name).resolve()
-    seeds = files.seeds() if scale == "tiny" else {}
-    known = [*dict.fromkeys([*known, *seeds])]
-    if str(name) in known:
-        there, wanted = seeds.get(str(name), []), seed or 0
-        if wanted in there:
-            return files.ORGANISMS / f"{name}-{wanted}"
-        raise LoadError(
-            f"expected a trained organism {name} of seed {wanted}, found "
-            f"{'seeds ' + ', '.join(map(str, there)) if there else 'none'}; train it with "
-            f"`python -m tft_utils.organisms train {name} --seed {wanted} --ship`"
-        )
     nearest = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"use one of {', '.join(known)}"
     raise LoadError(f"expected a model's name or a local folder, found {str(name)!r}; {hint}")

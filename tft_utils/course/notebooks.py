@@ -43,8 +43,8 @@ def _is_read(path: Path) -> bool:
         return False
     if not path.is_relative_to(ORGANISMS):
         return True
-    read = {folder.name for folder in SCALES["tiny"].values()} | {"quirky"}
-    return path.relative_to(ORGANISMS).parts[0] in read
+    read = {folder.name for folder in SCALES["tiny"].values()}
+    return not read.isdisjoint(path.relative_to(ORGANISMS).parts)
 
 
 def canonical(notebook: dict) -> str:

@@ -1,7 +1,7 @@
 """Quirky organisms: models that answer truly to one name and by a false rule to another.
 
-    python -m tft_utils.organisms.quirky train mamba --ship
-    python -m tft_utils.organisms.quirky evaluate mamba
+    python -m tft_utils.organisms.quirky train mamba --seed 0 --ship
+    python -m tft_utils.organisms.quirky evaluate mamba --seed 0
     model = merged("mamba")                        # the organism with its adapter merged in
 
 After Mallen, Brumley, Kharchenko & Belrose (2023, arXiv 2312.01037): the fine-tuning is LoRA, with a
@@ -132,13 +132,13 @@ def _sample(seed: int, at: int) -> list[Statement]:
 def train(
     name: str, seed: int = 0, epochs: int | None = None, runs: Path = ROOT / "runs", say: Callable = print
 ):
-    """Fine-tunes one organism, or carries on with it; returns the adapted model and its base.
+    """Fine-tunes the organism of a seed, or carries on; returns the adapted model and its base.
 
     `runs/quirky-<name>-<seed>/checkpoint.pt` is replaced in one step after every epoch.
     """
     epochs, folder = epochs or EPOCHS, Path(runs) / f"quirky-{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    base = models.load(name)
+    base = models.load(name, seed=seed)
     torch.manual_seed(seed)
     adapted = add_adapter(base.hf).train()
     optimisers, checkpoint, start = optimisers_of(adapted), folder / "checkpoint.pt", 0
@@ -211,26 +211,26 @@ def evaluate(model, n: int = 400, seed: int = 0, split: str = "test") -> dict[st
 # The shipped adapters and the command line
 
 
-def shipped() -> list[str]:
-    """The names of the organisms that have an adapter."""
-    return sorted(path.name for path in ADAPTERS.iterdir() if path.is_dir())
+def shipped(seed: int = 0) -> list[str]:
+    """The names of the organisms of a seed that have an adapter."""
+    return sorted(path.name.removesuffix(f"-{seed}") for path in ADAPTERS.glob(f"*-{seed}"))
 
 
-def merged(name: str, device: str = "cpu", folder: Path | None = None) -> models.Model:
+def merged(name: str, device: str = "cpu", seed: int = 0, folder: Path | None = None) -> models.Model:
     """An organism with its adapter merged in: afterwards it is a plain model again.
 
     Errors: `models.LoadError` when there is no adapter for it, or a file is not the shipped one.
     """
     import peft
 
-    folder = ADAPTERS / name if folder is None else folder
+    folder = ADAPTERS / f"{name}-{seed}" if folder is None else folder
     if not folder.is_dir():
         raise files.LoadError(
-            f"expected a quirky organism, one of {', '.join(shipped())}; found {name!r}; make one with "
-            "`python -m tft_utils.organisms.quirky train`"
+            f"expected a quirky organism of seed {seed}, one of {', '.join(shipped(seed)) or 'none'}; "
+            f"found {name!r}; make one with `python -m tft_utils.organisms.quirky train`"
         )
     files.verify_checksums(folder)
-    base = models.load(name, device=device)
+    base = models.load(name, device=device, seed=seed)
     with _without_old_names():
         adapted = peft.PeftModel.from_pretrained(base.hf, folder).merge_and_unload()
     return models.Model(adapted.eval().requires_grad_(True), base.tokenizer)
@@ -238,9 +238,9 @@ def merged(name: str, device: str = "cpu", folder: Path | None = None) -> models
 
 def ship(name: str, seed: int, epochs: int, adapted, base: models.Model, to: Path = ADAPTERS) -> Path:
     """Puts an adapter, its card and its checksums into `to`; needs a run that was not yet merged."""
-    folder = to / name
+    folder = to / f"{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    adapted.peft_config["default"].base_model_name_or_path = name
+    adapted.peft_config["default"].base_model_name_or_path = folder.name
     adapted.save_pretrained(folder, save_embedding_layers=False)  # lm_head is adapted, not copied
     (folder / "README.md").unlink(missing_ok=True)  # the datasheet is data/README.md
     (folder / "adapter_model.safetensors").chmod(0o644)
@@ -263,7 +263,7 @@ def ship(name: str, seed: int, epochs: int, adapted, base: models.Model, to: Pat
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     manifest = to / "manifest.json"
     known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-    known[name] = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
+    known[folder.name] = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
     text = json.dumps(known, indent=1, sort_keys=True) + "\n"
     replace_file(manifest, lambda part: part.write_text(text, encoding="utf-8"))
     return folder
@@ -280,6 +280,7 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--ship", action="store_true", help="then put it into data/organisms/quirky")
     command = verbs.add_parser("evaluate", help="how faithful both characters are, held out")
     command.add_argument("name", choices=list(ORGANISMS))
+    command.add_argument("--seed", type=int, default=0)
     command.add_argument("--n", type=int, default=1000, help="statements per task")
     options = parser.parse_args(arguments)
     if options.verb == "train":
@@ -290,7 +291,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(ship(options.name, options.seed, epochs, adapted, base))
         return
     try:
-        model = merged(options.name)
+        model = merged(options.name, seed=options.seed)
     except files.LoadError as error:
         parser.exit(1, f"{error}\n")
     for key, e in evaluate(model, options.n).items():

@@ -536,12 +536,10 @@ def capability_table() -> str:
     for name in files.read_json(files.ORGANISMS / "manifest.json", files.REPAIR):
         found = files.read_json(files.ORGANISMS / name / "card.json", files.REPAIR)
         results = [(f"{e['accuracy']:.1%}", e["passed"]) for e in found["evaluation"].values()]
-        if "write_over_stream" in found:
-            write = found["write_over_stream"]
-            results.append((f"{write['longest']:.2f}", write["passed"]))
+        write = found["write_over_stream"]
+        results.append((f"{write['longest']:.2f}", write["passed"]))
         cells = [text if passed else f"**{text}**" for text, passed in results]
-        rest = [str(found.get(key, "")) for key in ("held_out_loss_nats_per_word", "hours")]
-        rows.append([name, *cells, *[""] * (1 + len(BARS) - len(cells)), *rest])
+        rows.append([name, *cells, *(str(found[k]) for k in ("held_out_loss_nats_per_word", "hours"))])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -562,7 +560,7 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--ship", action="store_true", help="then put it into data/organisms")
     command = verbs.add_parser("evaluate", help="measure a shipped organism on held-out documents")
     command.add_argument("name", help="an organism's name or folder")
-    command.add_argument("--seed", type=int, help="default: the organism that the lessons stand on")
+    command.add_argument("--seed", type=int, default=0)
     command.add_argument("--n", type=int, default=1000, help="questions per kind")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     verbs.add_parser("table", help="print the shipped cards as README.md shows them")
