@@ -4,7 +4,6 @@ The whole lesson, as committed, is run by nbmake (see the Makefile): with the re
 solutions to the letter (tests/contract.py).
 """
 
-import ast
 import copy
 import sys
 import types
@@ -17,7 +16,7 @@ import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from tft_utils.course import notebooks
+from tft_utils.course import grading, notebooks
 from tft_utils.course.exercises import NotAttempted, Wrong, check, close, expect_tensor, refuse
 
 PATHS = notebooks.all_notebooks()
@@ -136,18 +135,6 @@ else:
 KEPT = {"setup", "parameters", "exercise", "check"}  # tags of cells that stay whole
 
 
-def names_only(source: str) -> str:
-    """What names things in a cell: its imports, functions and constants, without the work."""
-
-    def kept(node: ast.stmt) -> bool:
-        if isinstance(node, ast.Assign):
-            names = all(isinstance(target, ast.Name) for target in node.targets)
-            return names and isinstance(node.value, ast.Constant)
-        return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef))
-
-    return "\n".join(ast.unparse(node) for node in ast.parse(source).body if kept(node))
-
-
 def tried(notebook: dict, lesson: str, wrong: dict) -> dict:
     """Each check meets every wrong answer, then the solution; the lesson ends after its last check.
 
@@ -156,7 +143,7 @@ def tried(notebook: dict, lesson: str, wrong: dict) -> dict:
     cells, last = [], 0
     for cell in copy.deepcopy(notebook)["cells"]:
         if cell["cell_type"] == "code" and not KEPT.intersection(contract.tags(cell)):
-            cell["source"] = names_only(cell["source"])
+            cell["source"] = grading.names_only(cell["source"])
         if "check" in contract.tags(cell):
             base = cell["id"].removesuffix("-check")
             name = base.removeprefix("ex-").replace("-", "_")

@@ -1,0 +1,119 @@
+"""Grading: each answer judged, each broken, endless or hostile notebook only in its own row."""
+
+import copy
+import json
+import re
+
+import contract
+import nbformat
+import pytest
+
+from tft_utils.course import grading, notebooks
+from tft_utils.course.grading import OPEN, RIGHT, WRONG
+
+START = notebooks.NOTEBOOKS / "00_start_here.ipynb"
+NAMES = grading.exercises(START)
+FIRST = NAMES[0]
+
+
+def submission(answers: dict[str, str]) -> dict:
+    """The first lesson, some of its stubs replaced."""
+    notebook = copy.deepcopy(notebooks.parse(START))
+    for cell in contract.cells(notebook, "code", "exercise"):
+        cell["source"] = answers.get(grading.exercise_of(cell), cell["source"])
+    return notebook
+
+
+def solutions() -> dict[str, str]:
+    notebook = notebooks.parse(START)
+    found = {}
+    for cell in contract.cells(notebook, "code", "check"):
+        base = cell["id"].removesuffix("-check")
+        (found[grading.exercise_of(cell)],) = contract.FENCE.findall(
+            contract.source(notebook, base + "-solution")
+        )
+    return found
+
+
+def body(text: str) -> dict[str, str]:
+    """An answer to the first exercise that does something else."""
+    return {FIRST: f"def {FIRST}(*_, **__):\n    {text}\n"}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> dict[str, grading.Row]:
+    """A class, graded once."""
+    folder = tmp_path_factory.mktemp("class")
+    answer, _ = contract.wrong_answers(START)[FIRST][0]
+    learners = {
+        "ada": submission(solutions()),
+        "bea": submission({FIRST: answer}),
+        "cem": submission({}),
+        "dan": submission(body("while True: pass")),
+        "eva": submission(body("print('x' * 10**8); open('big', 'wb').write(b'x' * 10**7); return 0")),
+        "fay": submission(body("import os; os._exit(0)")),
+        "gil": submission({FIRST: f"%time\ndef {FIRST}(*_:\n"}),
+        "hal": submission(
+            body("keep = [bytearray(2**28) for _ in range(99)]; [None for b in keep if b]")
+        ),
+    }
+    for name, notebook in learners.items():
+        (folder / name).mkdir()
+        nbformat.write(nbformat.from_dict(notebook), folder / name / START.name)
+    (folder / "ivo").mkdir()
+    (folder / "ivo" / "00_start_here.ipynb").write_text("{", encoding="utf-8")
+    (folder / "ivo" / "essay.ipynb").write_text("{}", encoding="utf-8")
+    found = grading.grade_class(folder, seconds=45, gib=4)
+    assert not list(folder.rglob("big")), "answers run in an empty folder"
+    return {f"{row.learner} {row.lesson}".removesuffix(f" {START.stem}"): row for row in found}
+
+
+def states(row: grading.Row) -> list[str]:
+    return [graded.state for graded in row.graded]
+
+
+def test_each_learner_gets_what_the_notebook_deserves(rows):
+    rest = len(NAMES) - 1
+    assert states(rows["ada"]) == [RIGHT] * len(NAMES)
+    assert states(rows["bea"]) == [WRONG] + [OPEN] * rest
+    assert states(rows["cem"]) == [OPEN] * len(NAMES)
+    assert states(rows["dan"]) == ["no answer within 45 s"] * len(NAMES)
+    assert states(rows["eva"]) == [WRONG] + [OPEN] * rest
+    assert states(rows["gil"]) == [WRONG] + [OPEN] * rest
+    assert states(rows["hal"]) == ["more than 4 GiB of memory"] * len(NAMES)
+    for name in ("fay", "ivo"):
+        assert not {RIGHT, WRONG} & set(states(rows[name])), name
+
+
+def test_a_wrong_answer_gets_its_hint(rows):
+    _, hint = contract.wrong_answers(START)[FIRST][0]
+    assert re.search(hint, rows["bea"].graded[0].hint)
+
+
+def test_a_file_of_no_lesson_is_named(rows):
+    (graded,) = rows["ivo essay"].graded
+    assert graded.state.startswith("expected a notebook of a lesson, one of 00_start_here, 01_")
+
+
+def test_the_table_counts(rows):
+    text = grading.table(list(rows.values()))
+    assert f"| ada | {START.stem} | {len(NAMES)} | {len(NAMES)} |  |" in text
+    assert f"| cem | {START.stem} | 0 | {len(NAMES)} | {FIRST}: not attempted" in text
+    assert "| ivo | essay | 0 | 0 | expected a notebook" in text
+
+
+def test_the_last_definition_counts():
+    cells = [
+        {"cell_type": "code", "source": "def f(x):\n    return 1"},
+        {"cell_type": "code", "source": ["def f(x):\n", "    return 2"]},
+        {"cell_type": "markdown", "source": "def f(x):"},
+    ]
+    assert grading.answer({"cells": cells}, "f").endswith("return 2")
+    assert grading.answer({"cells": cells}, "g") is None
+    assert grading.answer(json.loads("{}"), "f") is None
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        grading.main([str(tmp_path / "none")])
+    assert "expected a folder of submissions" in capsys.readouterr().err
