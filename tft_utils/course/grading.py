@@ -12,6 +12,7 @@ answer spoils its own row. It is no sandbox: whoever grades strangers uses a con
 import argparse
 import ast
 import json
+import linecache
 import os
 import signal
 import subprocess
@@ -92,6 +93,13 @@ class _Shell:
         return lambda *_, **__: None
 
 
+def _run(source: str, name: str, space: dict) -> None:
+    """Runs a cell. Its source can be looked up, as nnsight does with whatever traces."""
+    file = f"<{name}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    exec(compile(source, file, "exec"), space)
+
+
 def judge(path: Path, lesson: Path) -> Iterator[Graded]:
     """Judges a notebook in this process, exercise by exercise. A wrong answer is replaced by the
     reference, so that later ones can use it."""
@@ -107,13 +115,13 @@ def judge(path: Path, lesson: Path) -> Iterator[Graded]:
             continue
         if "check" not in tags(cell):
             source = plain(cell["source"])
-            exec(source if KEPT & tags(cell) else names_only(source), space)
+            _run(source if KEPT & tags(cell) else names_only(source), cell["id"], space)
             continue
         name = exercise_of(cell)
         state, hint, used = OPEN, "", None
         try:
             if (source := answer(submitted, name)) is not None:
-                exec(plain(source), space)
+                _run(plain(source), name, space)
                 used = check(f"{short}/{name}", space[name])
                 state = RIGHT if used is space[name] else OPEN
         except Wrong as wrong:
