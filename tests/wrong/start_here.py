@@ -218,7 +218,7 @@ WRONG = {
         (
             "def arrives(shares):  # the first depth past one half, no line\n"
             "    L = len(shares) - 1\n"
-            "    return next((k / L for k, s in enumerate(shares) if s >= 0.5), math.nan)\n",
+            "    return next((k / L for k, s in enumerate(shares) if s >= 0.5), float('nan'))\n",
             r"half-way between k = 2 and k = 3",
         ),
         (
@@ -227,7 +227,7 @@ WRONG = {
             "        a, b = shares[k - 1], shares[k]\n"
             "        if b >= 0.5:\n"
             "            return k - 1 + (0.5 - a) / (b - a)\n"
-            "    return math.nan\n",
+            "    return float('nan')\n",
             r"divide k by L",
         ),
         (
@@ -236,7 +236,7 @@ WRONG = {
             "        a, b = shares[k - 1], shares[k]\n"
             "        if b >= 0.5:\n"
             "            return (k - 1 + (0.5 - a) / (b - a)) / len(shares)\n"
-            "    return math.nan\n",
+            "    return float('nan')\n",
             r"expected 0.625, found 0.5",
         ),
         (
@@ -246,7 +246,7 @@ WRONG = {
             "        a, b = shares[k - 1], shares[k]\n"
             "        if a < 0.5 <= b:\n"
             "            return (k - 1 + (0.5 - a) / (b - a)) / L\n"
-            "    return math.nan\n",
+            "    return float('nan')\n",
             r"reached before any block",
         ),
     ],

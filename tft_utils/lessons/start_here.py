@@ -91,7 +91,7 @@ def arrives(shares):
         before, after = shares[k - 1], shares[k]
         if after >= 0.5:
             return (k - 1 + (0.5 - before) / (after - before)) / L
-    return math.nan
+    return float("nan")
 
 
 def call_it(low, high):
@@ -335,7 +335,7 @@ def check_arrives(attempt) -> None:
         if not isinstance(found, (int, float)):
             raise Wrong(f"expected a number, found {found!r}")
         if math.isnan(truth) and not math.isnan(found):
-            raise Wrong("shares that never reach one half have no such depth: return math.nan")
+            raise Wrong('shares that never reach one half have no such depth: return float("nan")')
         if not math.isnan(truth) and not math.isclose(found, truth, abs_tol=1e-6):
             k = math.isclose(found, truth * (len(shares) - 1)) or math.isclose(
                 found, math.ceil(truth * (len(shares) - 1))
