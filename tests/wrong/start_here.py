@@ -214,6 +214,63 @@ WRONG = {
             r"one prompt for each pair",
         ),
     ],
+    "noisy": [
+        (
+            "def noisy(model, target, k, seed):  # of any length\n"
+            "    with model.trace(target):\n"
+            "        own = model.residual(k)[:, -1]\n"
+            "        noise = torch.randn(own.shape).to(own)\n"
+            "        model.residual(k)[:, -1] = noise\n"
+            "        logits = model.output.logits[:, -1].save()\n"
+            "    return logits\n",
+            r"your noise has the lengths",
+        ),
+        (
+            "def noisy(model, target, k, seed):  # one direction for all\n"
+            "    with model.trace(target):\n"
+            "        own = model.residual(k)[:, -1]\n"
+            "        noise = torch.randn(own.shape[-1]).to(own).expand(own.shape)\n"
+            "        noise = noise * own.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)\n"
+            "        model.residual(k)[:, -1] = noise\n"
+            "        logits = model.output.logits[:, -1].save()\n"
+            "    return logits\n",
+            r"both prompts get the same direction",
+        ),
+        (
+            "def noisy(model, target, k, seed):  # a little of it\n"
+            "    with model.trace(target):\n"
+            "        own = model.residual(k)[:, -1]\n"
+            "        noise = torch.randn(own.shape).to(own)\n"
+            "        noise = own + 0.1 * own.abs() * noise\n"
+            "        noise = noise * own.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)\n"
+            "        model.residual(k)[:, -1] = noise\n"
+            "        logits = model.output.logits[:, -1].save()\n"
+            "    return logits\n",
+            r"your noise points where the stream did",
+        ),
+        (
+            "def noisy(model, target, k, seed):  # edits a copy\n"
+            "    with model.trace(target):\n"
+            "        own = model.residual(k)[:, -1]\n"
+            "        noise = torch.randn(own.shape).to(own)\n"
+            "        noise = noise * own.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)\n"
+            "        own.clone()[:] = noise\n"
+            "        logits = model.output.logits[:, -1].save()\n"
+            "    return logits\n",
+            r"assign to the stream itself",
+        ),
+        (
+            "def noisy(model, target, k, seed):  # the first word too\n"
+            "    with model.trace(target):\n"
+            "        own = model.residual(k)[:, -1]\n"
+            "        noise = torch.randn(own.shape).to(own)\n"
+            "        noise = noise * own.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)\n"
+            "        model.residual(k)[:, :] = noise[:, None]\n"
+            "        logits = model.output.logits[:, -1].save()\n"
+            "    return logits\n",
+            r"the last word\'s vector alone",
+        ),
+    ],
     "arrives": [
         (
             "def arrives(shares):  # the first depth past one half, no line\n"

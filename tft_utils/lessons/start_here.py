@@ -80,6 +80,20 @@ def wrong_donors(sources, answers):
     return donors
 
 
+def noisy(model, target, k, seed):
+    """Next-word logits [prompt vocab] after `target`, a prompt or a list of prompts, the last word's
+    stream at depth k replaced by noise: a random direction, as long as the vector that was there."""
+    draws = torch.Generator().manual_seed(seed)
+    with model.trace(target):
+        own = model.residual(k)[:, -1]
+        noise = torch.randn(own.shape, generator=draws).to(own)
+        noise = noise / noise.norm(dim=-1, keepdim=True)
+        noise = noise * own.norm(dim=-1, keepdim=True)
+        model.residual(k)[:, -1] = noise
+        logits = model.output.logits[:, -1].save()
+    return logits
+
+
 def arrives(shares):
     """The depth k/L at which the shares, of k = 0 ... L, first reach one half.
 
@@ -314,6 +328,50 @@ def check_wrong_donors(attempt) -> None:
                 f"you give pair {i}, where {counted!r} is counted, the donor {donor!r}, which leads to "
                 f"{counted!r} too: look further along the list, and after its end go on at its start"
             )
+
+
+@torch.no_grad()
+def check_noisy(attempt) -> None:
+    pairs = [world_pairs.fact_pairs(1, seed=seed)[0] for seed in (1, 2)]
+    prompts = [pair.clean.prompt(pair.position) for pair in pairs]
+    for name, model in _pair().items():
+        for k in (0, model.n_layers // 2):
+            seen: list[Tensor] = []
+
+            def note(module, inputs, seen=seen) -> None:
+                seen.append(inputs[0].clone())
+
+            hook = model.module("block", k).register_forward_pre_hook(note)
+            try:
+                logits = attempt(model, prompts, k, 0)
+            finally:
+                hook.remove()
+            shape = [2, model.config.vocab_size]
+            expect_tensor(logits, shape, "logits [prompt vocab]", "one row a prompt: `logits[:, -1]`")
+            own = torch.stack([_run(model, prompt)[0][k, -1] for prompt in prompts])
+            there = seen[-1][:, -1]
+            where = f"on {name}, at depth {k}, "
+            if _same(there, own):
+                raise Wrong(f"{where}the last word's vector is as before: assign to the stream itself")
+            lengths, wanted = there.norm(dim=-1), own.norm(dim=-1)
+            if not torch.allclose(lengths, wanted, rtol=1e-3):
+                raise Wrong(
+                    f"{where}your noise has the lengths {[round(v, 1) for v in lengths.tolist()]}, "
+                    f"the stream had {[round(v, 1) for v in wanted.tolist()]}: scale each row"
+                )
+            if _same(there[0] / there[0].norm(), there[1] / there[1].norm()):
+                raise Wrong("both prompts get the same direction: draw a vector for each")
+            if torch.cosine_similarity(there, own).abs().max() > 0.7:
+                raise Wrong(f"{where}your noise points where the stream did: take a random direction")
+            for i, prompt in enumerate(prompts):
+
+                def edit(stream: Tensor, i=i, there=there) -> None:
+                    stream[:, -1] = there[i]
+
+                if not _same(logits[i], _run(model, prompt, k, edit)[2]):
+                    raise Wrong(
+                        "replace the last word's vector alone, and return what the edited run says"
+                    )
 
 
 def check_arrives(attempt) -> None:
