@@ -348,6 +348,78 @@ WRONG = {
             r"expected a whole number of words",
         ),
     ],
+    "shuffled": [
+        (
+            "def shuffled(measure, labels, times, seed):  # true labels\n"
+            "    draws = torch.Generator().manual_seed(seed)\n"
+            "    means, stars = [], []\n"
+            "    for _ in range(times):\n"
+            "        order = torch.randperm(len(labels), generator=draws)\n"
+            "        effects = measure(labels)\n"
+            "        mean = effects.mean(-1)\n"
+            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
+            "        means.append(mean)\n"
+            "        stars.append((mean.abs() > half).float().mean())\n"
+            "    return torch.stack(means), torch.stack(stars)\n",
+            r"with the true labels",
+        ),
+        (
+            "def shuffled(measure, labels, times, seed):  # draws new labels\n"
+            "    draws = torch.Generator().manual_seed(seed)\n"
+            "    means, stars = [], []\n"
+            "    for _ in range(times):\n"
+            "        order = torch.rand(len(labels), generator=draws) < 0.5\n"
+            "        effects = measure(order)\n"
+            "        mean = effects.mean(-1)\n"
+            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
+            "        means.append(mean)\n"
+            "        stars.append((mean.abs() > half).float().mean())\n"
+            "    return torch.stack(means), torch.stack(stars)\n",
+            r"do not draw new ones",
+        ),
+        (
+            "def shuffled(measure, labels, times, seed):  # one shuffle\n"
+            "    draws = torch.Generator().manual_seed(seed)\n"
+            "    means, stars = [], []\n"
+            "    for _ in range(times):\n"
+            "        order = torch.randperm(len(labels), generator=draws.manual_seed(seed))\n"
+            "        effects = measure(labels[order])\n"
+            "        mean = effects.mean(-1)\n"
+            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
+            "        means.append(mean)\n"
+            "        stars.append((mean.abs() > half).float().mean())\n"
+            "    return torch.stack(means), torch.stack(stars)\n",
+            r"every shuffle is the same",
+        ),
+        (
+            "def shuffled(measure, labels, times, seed):  # the spread\n"
+            "    draws = torch.Generator().manual_seed(seed)\n"
+            "    means, stars = [], []\n"
+            "    for _ in range(times):\n"
+            "        order = torch.randperm(len(labels), generator=draws)\n"
+            "        effects = measure(labels[order])\n"
+            "        mean = effects.mean(-1)\n"
+            "        half = 1.96 * effects.std(-1)\n"
+            "        means.append(mean)\n"
+            "        stars.append((mean.abs() > half).float().mean())\n"
+            "    return torch.stack(means), torch.stack(stars)\n",
+            r"the standard error is that",
+        ),
+        (
+            "def shuffled(measure, labels, times, seed):  # one side\n"
+            "    draws = torch.Generator().manual_seed(seed)\n"
+            "    means, stars = [], []\n"
+            "    for _ in range(times):\n"
+            "        order = torch.randperm(len(labels), generator=draws)\n"
+            "        effects = measure(labels[order])\n"
+            "        mean = effects.mean(-1)\n"
+            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
+            "        means.append(mean)\n"
+            "        stars.append((mean > half).float().mean())\n"
+            "    return torch.stack(means), torch.stack(stars)\n",
+            r"below 0 can earn a star",
+        ),
+    ],
     "horizon": [
         (
             "def horizon(delta, A):  # stops one word early\n"

@@ -119,8 +119,7 @@ def mixer_by_hand(layer, x):
 def crossover(transformer, mamba):
     """The length in words of the shortest text whose key-value cache holds more than the state.
 
-    transformer: a config with num_hidden_layers and hidden_size;
-    mamba: a config with num_hidden_layers, intermediate_size, state_size and conv_kernel.
+    Of the configs: num_hidden_layers, hidden_size; intermediate_size, state_size, conv_kernel.
     """
     per_word = transformer.num_hidden_layers * 2 * transformer.hidden_size
     per_layer = mamba.intermediate_size * (mamba.state_size + mamba.conv_kernel)
@@ -136,6 +135,23 @@ def horizon(delta, A):
     passed = delta.cumsum(0)
     alive = torch.exp(passed[:, :, None] * A) >= 1 / math.e
     return alive.sum(0) + 1
+
+
+def shuffled(measure, labels, times, seed):
+    """Effects under shuffled labels: their means [shuffle layer], and shares of layers starred [shuffle].
+
+    measure: from labels to effects [layer doc]. Starred: a mean beyond 1.96 standard errors from 0.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    means, stars = [], []
+    for _ in range(times):
+        order = torch.randperm(len(labels), generator=draws)
+        effects = measure(labels[order])
+        mean = effects.mean(-1)
+        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])
+        means.append(mean)
+        stars.append((mean.abs() > half).float().mean())
+    return torch.stack(means), torch.stack(stars)
 
 
 def check_attend(attempt) -> None:
@@ -432,6 +448,44 @@ def check_horizon(attempt) -> None:
     if close(words[:, :2], truth[:, :2]):
         raise Wrong("a memory that outlives the text gets pos + 1, here 6")
     raise Wrong(f"with steps of 1, exp(-0.3 k) is first below 1/e at k = 4, and you say {words[0, 0]:g}")
+
+
+def check_shuffled(attempt) -> None:
+    (weights,), labels, times = _draws((3, 8, 40)), torch.arange(40) < 12, 6
+    shift, handed = torch.tensor([[0.2], [-0.3], [-0.4]]), []
+
+    def measure(given: Tensor) -> Tensor:
+        handed.append(torch.as_tensor(given).clone())
+        return weights @ given.float() / 12 + shift
+
+    means, stars = expect_two(attempt(measure, labels, times, 0), "the means and the shares of stars")
+    if len(handed) != times:
+        raise Wrong(f"asked for {times} shuffles, and you measure {len(handed)} times: once for each")
+    if any(given.shape != labels.shape or given.sum() != labels.sum() for given in handed):
+        raise Wrong("as many words as before must be content: shuffle the labels, do not draw new ones")
+    if any(torch.equal(given, labels) for given in handed):
+        raise Wrong("you measure with the true labels: hand over `labels[order]`, in a random order")
+    if all(torch.equal(given, handed[0]) for given in handed):
+        raise Wrong("every shuffle is the same: make the generator once, before the loop")
+    effects = torch.stack([measure(given) for given in handed[:times]])
+    expect_tensor(means, (times, 3), "means [shuffle layer]", "each is the mean over documents")
+    if not close(means, effects.mean(-1)):
+        raise Wrong(
+            "your means are not those of the effects: take each over the documents, the last axis"
+        )
+    error = effects.std(-1) / math.sqrt(effects.shape[-1])
+    starred = effects.mean(-1).abs() / error
+    expect_tensor(stars, (times,), "shares of stars [shuffle]", "one number for each shuffle")
+    mistakes = {
+        "you take the spread of documents; the standard error is that by the root of their number": (
+            (starred / math.sqrt(effects.shape[-1]) > 1.96).float().mean(-1)
+        ),
+        "a mean below 0 can earn a star as well: compare its absolute value": (
+            (effects.mean(-1) / error > 1.96).float().mean(-1)
+        ),
+    }
+    if not close(stars, (starred > 1.96).float().mean(-1)):
+        refuse(stars, mistakes, "a layer is starred where |mean| > 1.96 std / sqrt(n), over documents")
 
 
 def two_blocks() -> Drawn:
