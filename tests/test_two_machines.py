@@ -1,6 +1,6 @@
 """Lesson 01: what the notebook computes by hand, against the library, closed forms and real caches."""
 
-import ast
+import inspect
 import math
 
 import pytest
@@ -17,19 +17,6 @@ from tft_utils.lessons import two_machines as figures
 NOTEBOOK = notebooks.NOTEBOOKS / "01_two_machines.ipynb"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6}  # the library rounds angles and A to float32
 TEXTS = [world.documents(kind, 1, seed=3)[0].text for kind in ("facts", "grammar", "persona")]
-
-
-@pytest.fixture(scope="module")
-def lesson():
-    """The functions that the notebook's cells define, as a reader runs them."""
-    wanted = ("scan_by_hand", "rotate", "attention_by_hand", "mixer_by_hand")
-    names = {"torch": torch, "F": F, "attend": answers.attend, "step": answers.step}
-    for cell in notebooks.parse(NOTEBOOK)["cells"]:
-        if cell["cell_type"] == "code" and any(f"def {name}(" in cell["source"] for name in wanted):
-            tree = ast.parse(cell["source"])
-            tree.body = [node for node in tree.body if getattr(node, "name", "") in wanted]
-            exec(compile(tree, cell["id"], "exec"), names)
-    return names
 
 
 @pytest.fixture(scope="module", params=TOLERANCE, ids=["float32", "float64"])
@@ -60,20 +47,20 @@ def assert_equal(found, expected, what):
 
 
 @torch.no_grad()
-def test_every_head_and_attention_layer_equals_the_library(lesson, pair):
+def test_every_head_and_attention_layer_equals_the_library(pair):
     for text in TEXTS:
         for i, (layer, x, (output, weights)) in enumerate(mixer_calls(pair["transformer"], text)):
-            by_hand, heads = lesson["attention_by_hand"](layer, x)
+            by_hand, heads = answers.attention_by_hand(layer, x)
             assert_equal(by_hand, output[0], f"output of layer {i}")
             for head, (found, expected) in enumerate(zip(heads, weights[0], strict=True)):
                 assert_equal(found, expected, f"weights of layer {i}, head {head}")
 
 
 @torch.no_grad()
-def test_every_mixer_equals_the_library(lesson, pair):
+def test_every_mixer_equals_the_library(pair):
     for text in TEXTS:
         for i, (layer, x, output) in enumerate(mixer_calls(pair["mamba"], text)):
-            assert_equal(lesson["mixer_by_hand"](layer, x), output[0], f"layer {i}")
+            assert_equal(answers.mixer_by_hand(layer, x), output[0], f"layer {i}")
 
 
 def inputs(pos=9, d_inner=5, d_state=3):
@@ -83,17 +70,38 @@ def inputs(pos=9, d_inner=5, d_state=3):
     return u, delta.exp(), -A.exp(), B, C
 
 
-def test_scan_by_hand_equals_the_fast_scan(lesson):
+def test_scan_by_hand_equals_the_fast_scan():
     u, delta, A, B, C = inputs()
     expected = scan.selective_scan(u.T[None], delta.T[None], A, B.T[None], C.T[None])[0].T
-    torch.testing.assert_close(lesson["scan_by_hand"](u, delta, A, B, C), expected)
+    torch.testing.assert_close(answers.scan(u, delta, A, B, C), expected)
 
 
-def test_scan_on_paper(lesson):
+def test_scan_on_paper():
     ones, A = torch.ones(3, 1), torch.tensor([[-math.log(2)]])
     u, delta = torch.tensor([[4.0], [6.0], [2.0]]), torch.tensor([[1.0], [0.0], [2.0]])
-    y = lesson["scan_by_hand"](u, delta, A, ones, ones)
+    y = answers.scan(u, delta, A, ones, ones)
     torch.testing.assert_close(y[:, 0], torch.tensor([4.0, 4.0, 5.0]))
+
+
+def test_the_ladder_ends_at_the_scan():
+    u, delta, A, _, _ = inputs()
+    one = torch.ones(len(u), 1).double()
+    expected = answers.scan(u, delta, A[:, :1], one, one)
+    torch.testing.assert_close(answers.selective(u, delta, A[:, 0]), expected)
+    a = torch.exp(A[:, 0])
+    torch.testing.assert_close(answers.leaky(u, a), answers.selective(u, torch.ones_like(u), A[:, 0]))
+
+
+def test_plain_rnn_equals_pytorch():
+    rnn = torch.nn.RNN(2, 3, bias=False)
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    found = answers.plain_rnn(x, rnn.weight_hh_l0, rnn.weight_ih_l0)
+    torch.testing.assert_close(found, rnn(x)[0])
+
+
+def test_the_notebook_shows_the_rotation_that_the_answers_use():
+    cells = [c["source"] for c in notebooks.parse(NOTEBOOK)["cells"]]
+    assert any(inspect.getsource(answers.rotate).strip() in source for source in cells)
 
 
 def test_attend_equals_pytorch():

@@ -55,49 +55,257 @@ WRONG = {
             r"line 2 of your function stopped with|two at once|for two heads",
         ),
     ],
-    "step": [
+    "plain_rnn": [
         (
-            "def step(h, u, delta, A, B, C):  # writes without the step size\n"
-            "    h = torch.exp(delta[:, None] * A) * h + u[:, None] * B\n"
-            "    return h, h @ C\n",
+            "def plain_rnn(x, W, U):  # no tanh\n"
+            "    h, states = torch.zeros(len(W)), []\n"
+            "    for x_t in x:\n"
+            "        h = W @ h + U @ x_t\n"
+            "        states.append(h)\n"
+            "    return torch.stack(states)\n",
+            r"after the first word the state is tanh",
+        ),
+        (
+            "def plain_rnn(x, W, U):  # forgets to hand the state on\n"
+            "    h = torch.zeros(len(W))\n"
+            "    return torch.stack([torch.tanh(W @ h + U @ x_t) for x_t in x])\n",
+            r"knows one word alone",
+        ),
+        (
+            "def plain_rnn(x, W, U):  # columns\n"
+            "    h, states = torch.zeros(len(W)), []\n"
+            "    for x_t in x:\n"
+            "        h = torch.tanh(h @ W + U @ x_t)\n"
+            "        states.append(h)\n"
+            "    return torch.stack(states)\n",
+            r"you use the columns of W",
+        ),
+        (
+            "def plain_rnn(x, W, U):  # the last state alone\n"
+            "    h = torch.zeros(len(W))\n"
+            "    for x_t in x:\n"
+            "        h = torch.tanh(W @ h + U @ x_t)\n"
+            "    return h\n",
+            r"one for each word",
+        ),
+    ],
+    "leaky": [
+        ("def leaky(u, a):\n    return u.cumsum(0)\n", r"sum of all words"),
+        (
+            "def leaky(u, a):  # everything fades\n"
+            "    h, states = torch.zeros_like(a), []\n"
+            "    for u_t in u:\n"
+            "        h = a * (h + u_t)\n"
+            "        states.append(h)\n"
+            "    return torch.stack(states)\n",
+            r"you let the new word fade as well",
+        ),
+        (
+            "def leaky(u, a):  # a moving average\n"
+            "    h, states = torch.zeros_like(a), []\n"
+            "    for u_t in u:\n"
+            "        h = a * h + (1 - a) * u_t\n"
+            "        states.append(h)\n"
+            "    return torch.stack(states)\n",
+            r"written whole",
+        ),
+    ],
+    "selective": [
+        (
+            "def selective(u, delta, A):  # writes without the step size\n"
+            "    h, states = torch.zeros_like(A), []\n"
+            "    for u_t, d in zip(u, delta):\n"
+            "        h = torch.exp(d * A) * h + u_t\n"
+            "        states.append(h)\n"
+            "    return torch.stack(states)\n",
             r"missing from what you write",
         ),
         (
-            "def step(h, u, delta, A, B, C):  # forgets without the step size\n"
-            "    h = torch.exp(A) * h + (delta * u)[:, None] * B\n"
-            "    return h, h @ C\n",
+            "def selective(u, delta, A):  # forgets without the step size\n"
+            "    h, states = torch.zeros_like(A), []\n"
+            "    for u_t, d in zip(u, delta):\n"
+            "        h = torch.exp(A) * h + d * u_t\n"
+            "        states.append(h)\n"
+            "    return torch.stack(states)\n",
             r"missing from what you keep",
         ),
         (
-            "def step(h, u, delta, A, B, C):  # the sign of the decay\n"
-            "    h = torch.exp(-delta[:, None] * A) * h + (delta * u)[:, None] * B\n"
-            "    return h, h @ C\n",
+            "def selective(u, delta, A):  # the sign of the decay\n"
+            "    h, states = torch.zeros_like(A), []\n"
+            "    for u_t, d in zip(u, delta):\n"
+            "        h = torch.exp(-d * A) * h + d * u_t\n"
+            "        states.append(h)\n"
+            "    return torch.stack(states)\n",
             r"old memories grow",
         ),
+    ],
+    "scan": [
         (
-            "def step(h, u, delta, A, B, C):  # no exponential\n"
-            "    h = delta[:, None] * A * h + (delta * u)[:, None] * B\n"
-            "    return h, h @ C\n",
-            r"keep exp\(delta \* A\) times it",
+            "def scan(u, delta, A, B, C):  # writes without the step size\n"
+            "    h, outputs = torch.zeros_like(A), []\n"
+            "    for t in range(len(u)):\n"
+            "        h = torch.exp(delta[t][:, None] * A) * h + u[t][:, None] * B[t]\n"
+            "        outputs.append(h @ C[t])\n"
+            "    return torch.stack(outputs)\n",
+            r"missing from what you write",
         ),
         (
-            "def step(h, u, delta, A, B, C):  # reads before it writes\n"
-            "    y = h @ C\n"
-            "    return torch.exp(delta[:, None] * A) * h + (delta * u)[:, None] * B, y\n",
+            "def scan(u, delta, A, B, C):  # no exponential\n"
+            "    h, outputs = torch.zeros_like(A), []\n"
+            "    for t in range(len(u)):\n"
+            "        h = delta[t][:, None] * A * h + (delta[t] * u[t])[:, None] * B[t]\n"
+            "        outputs.append(h @ C[t])\n"
+            "    return torch.stack(outputs)\n",
+            r"keep exp\(delta A\) times it",
+        ),
+        (
+            "def scan(u, delta, A, B, C):  # reads before it writes\n"
+            "    h, outputs = torch.zeros_like(A), []\n"
+            "    for t in range(len(u)):\n"
+            "        outputs.append(h @ C[t])\n"
+            "        h = torch.exp(delta[t][:, None] * A) * h + (delta[t] * u[t])[:, None] * B[t]\n"
+            "    return torch.stack(outputs)\n",
             r"you read the old state",
         ),
         (
-            "def step(h, u, delta, A, B, C):  # destroys the caller's state\n"
-            "    h *= torch.exp(delta[:, None] * A)\n"
-            "    h += (delta * u)[:, None] * B\n"
-            "    return h, h @ C\n",
-            r"in place",
+            "def scan(u, delta, A, B, C):  # B and C exchanged\n"
+            "    h, outputs = torch.zeros_like(A), []\n"
+            "    for t in range(len(u)):\n"
+            "        h = torch.exp(delta[t][:, None] * A) * h + (delta[t] * u[t])[:, None] * C[t]\n"
+            "        outputs.append(h @ B[t])\n"
+            "    return torch.stack(outputs)\n",
+            r"B and C are exchanged",
         ),
         (
-            "def step(h, u, delta, A, B, C):  # one axis short\n"
-            "    h = torch.exp(delta * A) * h + delta * u * B\n"
-            "    return h, h @ C\n",
-            r"line 2 of your function stopped with RuntimeError",
+            "def scan(u, delta, A, B, C):  # one axis short\n"
+            "    h, outputs = torch.zeros_like(A), []\n"
+            "    for t in range(len(u)):\n"
+            "        h = torch.exp(delta[t] * A) * h + delta[t] * u[t] * B[t]\n"
+            "        outputs.append(h @ C[t])\n"
+            "    return torch.stack(outputs)\n",
+            r"line 4 of your function stopped with RuntimeError",
+        ),
+    ],
+    "attention_by_hand": [
+        (
+            "def attention_by_hand(layer, x):  # no rotation\n"
+            "    qkv = F.linear(x, layer.query_key_value.weight, layer.query_key_value.bias)\n"
+            "    qkv = qkv.unflatten(-1, (-1, 3 * layer.head_size)).transpose(0, 1)\n"
+            "    q, k, v = qkv.chunk(3, dim=-1)\n"
+            "    weights, mixed = attend(q, k, v)\n"
+            "    return layer.dense(mixed.transpose(0, 1).flatten(1)), weights\n",
+            r"the rotation is missing",
+        ),
+        (
+            "def attention_by_hand(layer, x):  # all queries first\n"
+            "    q, k, v = layer.query_key_value(x).chunk(3, dim=-1)\n"
+            "    q, k, v = (y.unflatten(-1, (-1, layer.head_size)).transpose(0, 1) for y in (q, k, v))\n"
+            "    q, k = rotate(q, layer.rotary_ndims), rotate(k, layer.rotary_ndims)\n"
+            "    weights, mixed = attend(q, k, v)\n"
+            "    return layer.dense(mixed.transpose(0, 1).flatten(1)), weights\n",
+            r"head by head, not all queries first",
+        ),
+        (
+            "def attention_by_hand(layer, x):  # no biases\n"
+            "    qkv = F.linear(x, layer.query_key_value.weight)\n"
+            "    qkv = qkv.unflatten(-1, (-1, 3 * layer.head_size)).transpose(0, 1)\n"
+            "    q, k, v = qkv.chunk(3, dim=-1)\n"
+            "    q, k = rotate(q, layer.rotary_ndims), rotate(k, layer.rotary_ndims)\n"
+            "    weights, mixed = attend(q, k, v)\n"
+            "    return layer.dense(mixed.transpose(0, 1).flatten(1)), weights\n",
+            r"the bias of the query_key_value map",
+        ),
+        (
+            "def attention_by_hand(layer, x):  # heads not side by side\n"
+            "    qkv = layer.query_key_value(x)\n"
+            "    qkv = qkv.unflatten(-1, (-1, 3 * layer.head_size)).transpose(0, 1)\n"
+            "    q, k, v = qkv.chunk(3, dim=-1)\n"
+            "    q, k = rotate(q, layer.rotary_ndims), rotate(k, layer.rotary_ndims)\n"
+            "    weights, mixed = attend(q, k, v)\n"
+            "    return layer.dense(mixed.reshape(len(x), -1)), weights\n",
+            r"put the heads side by side",
+        ),
+    ],
+    "mixer_by_hand": [
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    signal, z = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = F.silu(layer.conv1d(signal.T[None])[0, :, : len(x)].T)\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.exp(), B, C)\n"
+            "    return layer.out_proj(y * F.silu(z))\n",
+            r"what goes around the state is missing",
+        ),
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    z, signal = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = F.silu(layer.conv1d(signal.T[None])[0, :, : len(x)].T)\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.exp(), B, C)\n"
+            "    return layer.out_proj((y + layer.D * u) * F.silu(z))\n",
+            r"the second the gate",
+        ),
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    signal, z = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = F.silu(layer.conv1d(signal.T[None])[0, :, : len(x)].T)\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, C, B = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.exp(), B, C)\n"
+            "    return layer.out_proj((y + layer.D * u) * F.silu(z))\n",
+            r"B and C are exchanged",
+        ),
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    signal, z = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = F.silu(signal + layer.conv1d.bias)\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.exp(), B, C)\n"
+            "    return layer.out_proj((y + layer.D * u) * F.silu(z))\n",
+            r"your output differs at the words|the convolution is missing",
+        ),
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    signal, z = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = F.silu(layer.conv1d(signal.T[None])[0, :, : len(x)].T)\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, F.softplus(F.linear(low, layer.dt_proj.weight)), -layer.A_log.exp(), B, C)\n"
+            "    return layer.out_proj((y + layer.D * u) * F.silu(z))\n",
+            r"the bias of dt_proj",
+        ),
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    signal, z = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = F.silu(layer.conv1d(signal.T[None])[0, :, : len(x)].T)\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.abs(), B, C)\n"
+            "    return layer.out_proj((y + layer.D * u) * F.silu(z))\n",
+            r"log\(-A\)",
+        ),
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    signal, z = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = F.silu(layer.conv1d(signal.T[None])[0, :, -len(x) :].T)\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.exp(), B, C)\n"
+            "    return layer.out_proj((y + layer.D * u) * F.silu(z))\n",
+            r"your output differs at the words",
+        ),
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    signal, z = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = F.silu(layer.conv1d(signal.T[None])[0, :, : len(x)].T)\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.exp(), B, C)\n"
+            "    return layer.out_proj((y + layer.D * u) * z.sigmoid())\n",
+            r"your output differs at the words",
         ),
     ],
     "crossover": [
@@ -138,6 +346,78 @@ WRONG = {
             "    state = mamba.num_hidden_layers * mamba.intermediate_size * entries\n"
             "    return state / per_word\n",
             r"expected a whole number of words",
+        ),
+    ],
+    "shuffled": [
+        (
+            "def shuffled(measure, labels, times, seed):  # true labels\n"
+            "    draws = torch.Generator().manual_seed(seed)\n"
+            "    means, stars = [], []\n"
+            "    for _ in range(times):\n"
+            "        order = torch.randperm(len(labels), generator=draws)\n"
+            "        effects = measure(labels)\n"
+            "        mean = effects.mean(-1)\n"
+            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
+            "        means.append(mean)\n"
+            "        stars.append((mean.abs() > half).float().mean())\n"
+            "    return torch.stack(means), torch.stack(stars)\n",
+            r"with the true labels",
+        ),
+        (
+            "def shuffled(measure, labels, times, seed):  # draws new labels\n"
+            "    draws = torch.Generator().manual_seed(seed)\n"
+            "    means, stars = [], []\n"
+            "    for _ in range(times):\n"
+            "        order = torch.rand(len(labels), generator=draws) < 0.5\n"
+            "        effects = measure(order)\n"
+            "        mean = effects.mean(-1)\n"
+            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
+            "        means.append(mean)\n"
+            "        stars.append((mean.abs() > half).float().mean())\n"
+            "    return torch.stack(means), torch.stack(stars)\n",
+            r"do not draw new ones",
+        ),
+        (
+            "def shuffled(measure, labels, times, seed):  # one shuffle\n"
+            "    draws = torch.Generator().manual_seed(seed)\n"
+            "    means, stars = [], []\n"
+            "    for _ in range(times):\n"
+            "        order = torch.randperm(len(labels), generator=draws.manual_seed(seed))\n"
+            "        effects = measure(labels[order])\n"
+            "        mean = effects.mean(-1)\n"
+            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
+            "        means.append(mean)\n"
+            "        stars.append((mean.abs() > half).float().mean())\n"
+            "    return torch.stack(means), torch.stack(stars)\n",
+            r"every shuffle is the same",
+        ),
+        (
+            "def shuffled(measure, labels, times, seed):  # the spread\n"
+            "    draws = torch.Generator().manual_seed(seed)\n"
+            "    means, stars = [], []\n"
+            "    for _ in range(times):\n"
+            "        order = torch.randperm(len(labels), generator=draws)\n"
+            "        effects = measure(labels[order])\n"
+            "        mean = effects.mean(-1)\n"
+            "        half = 1.96 * effects.std(-1)\n"
+            "        means.append(mean)\n"
+            "        stars.append((mean.abs() > half).float().mean())\n"
+            "    return torch.stack(means), torch.stack(stars)\n",
+            r"the standard error is that",
+        ),
+        (
+            "def shuffled(measure, labels, times, seed):  # one side\n"
+            "    draws = torch.Generator().manual_seed(seed)\n"
+            "    means, stars = [], []\n"
+            "    for _ in range(times):\n"
+            "        order = torch.randperm(len(labels), generator=draws)\n"
+            "        effects = measure(labels[order])\n"
+            "        mean = effects.mean(-1)\n"
+            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
+            "        means.append(mean)\n"
+            "        stars.append((mean > half).float().mean())\n"
+            "    return torch.stack(means), torch.stack(stars)\n",
+            r"below 0 can earn a star",
         ),
     ],
     "horizon": [

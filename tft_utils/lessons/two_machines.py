@@ -1,10 +1,12 @@
 """Lesson 01, two_machines: attention and the selective scan by hand, and what each keeps."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tft_utils.course import plots
@@ -26,23 +28,98 @@ def attend(q, k, v):
     return weights, weights @ v
 
 
-def step(h, u, delta, A, B, C):
-    """One word of the scan: the new state [d_inner d_state] and the output [d_inner].
+def plain_rnn(x, W, U):
+    """The states h_t = tanh(W h_before + U x_t), starting from h = 0: [pos d].
 
-    h: state before [d_inner d_state]; u: input [d_inner]; delta: step size [d_inner];
-    A: decay rates [d_inner d_state], all negative; B, C: write and read vector [d_state].
+    x: inputs [pos d_in]; W: from state to state [d d]; U: from input to state [d d_in].
     """
-    keep = torch.exp(delta[:, None] * A)
-    write = (delta * u)[:, None] * B
-    h = keep * h + write
-    return h, h @ C
+    h, states = W.new_zeros(len(W)), []
+    for x_t in x:
+        h = torch.tanh(W @ h + U @ x_t)
+        states.append(h)
+    return torch.stack(states)
+
+
+def leaky(u, a):
+    """The states h_t = a h_before + u_t, number by number, starting from h = 0: [pos d].
+
+    u: inputs [pos d]; a: what is kept of each number at each word [d], between 0 and 1.
+    """
+    h, states = torch.zeros_like(a), []
+    for u_t in u:
+        h = a * h + u_t
+        states.append(h)
+    return torch.stack(states)
+
+
+def selective(u, delta, A):
+    """The states h_t = exp(delta_t A) h_before + delta_t u_t, starting from h = 0: [pos d].
+
+    u: inputs [pos d]; delta: step sizes [pos d], positive; A: decay rates [d], negative.
+    """
+    h, states = torch.zeros_like(A), []
+    for u_t, delta_t in zip(u, delta, strict=True):
+        keep = torch.exp(delta_t * A)
+        write = delta_t * u_t
+        h = keep * h + write
+        states.append(h)
+    return torch.stack(states)
+
+
+def scan(u, delta, A, B, C):
+    """The selective scan: what is read after each word, starting from an empty state: [pos d_inner].
+
+    u: inputs [pos d_inner]; delta: step sizes [pos d_inner]; A: decay rates [d_inner d_state],
+    negative; B, C: write and read vectors [pos d_state].
+    """
+    h, outputs = torch.zeros_like(A), []
+    for t in range(len(u)):
+        keep = torch.exp(delta[t][:, None] * A)
+        write = (delta[t] * u[t])[:, None] * B[t]
+        h = keep * h + write
+        outputs.append(h @ C[t])
+    return torch.stack(outputs)
+
+
+def rotate(x, n, base=10_000.0):
+    """Turns the first n numbers of x [head pos d_head] by angles that grow with the position."""
+    positions = torch.arange(x.shape[-2], device=x.device)[:, None]
+    angles = positions / base ** (torch.arange(0, n, 2, device=x.device) / n)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    a, b, rest = x[..., : n // 2], x[..., n // 2 : n], x[..., n:]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
+
+
+def attention_by_hand(layer, x):
+    """An attention layer's output [pos d_model] and weights [head pos pos]; it reads x [pos d_model]."""
+    qkv = F.linear(x, layer.query_key_value.weight, layer.query_key_value.bias)
+    qkv = qkv.unflatten(-1, (-1, 3 * layer.head_size)).transpose(0, 1)  # [head pos 3*d_head]
+    q, k, v = qkv.chunk(3, dim=-1)
+    q, k = rotate(q, layer.rotary_ndims), rotate(k, layer.rotary_ndims)
+    weights, mixed = attend(q, k, v)
+    together = mixed.transpose(0, 1).flatten(1)  # [pos d_model], the heads side by side
+    return F.linear(together, layer.dense.weight, layer.dense.bias), weights
+
+
+def mixer_by_hand(layer, x):
+    """Output [pos d_model] of a Mamba mixer that reads x [pos d_model]."""
+    signal, z = F.linear(x, layer.in_proj.weight).chunk(2, dim=-1)  # each [pos d_inner]
+    taps = layer.conv_kernel_size
+    windows = F.pad(signal, (0, 0, taps - 1, 0)).unfold(0, taps, 1)  # [pos d_inner tap]
+    u = F.silu((windows * layer.conv1d.weight[:, 0]).sum(-1) + layer.conv1d.bias)
+    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]
+    low, B, C = F.linear(u, layer.x_proj.weight).split(sizes, dim=-1)
+    delta = F.softplus(F.linear(low, layer.dt_proj.weight, layer.dt_proj.bias))
+    A = -torch.exp(layer.A_log)
+    y = scan(u, delta, A, B, C)
+    y = (y + layer.D * u) * F.silu(z)
+    return F.linear(y, layer.out_proj.weight)
 
 
 def crossover(transformer, mamba):
     """The length in words of the shortest text whose key-value cache holds more than the state.
 
-    transformer: a config with num_hidden_layers and hidden_size;
-    mamba: a config with num_hidden_layers, intermediate_size, state_size and conv_kernel.
+    Of the configs: num_hidden_layers, hidden_size; intermediate_size, state_size, conv_kernel.
     """
     per_word = transformer.num_hidden_layers * 2 * transformer.hidden_size
     per_layer = mamba.intermediate_size * (mamba.state_size + mamba.conv_kernel)
@@ -58,6 +135,23 @@ def horizon(delta, A):
     passed = delta.cumsum(0)
     alive = torch.exp(passed[:, :, None] * A) >= 1 / math.e
     return alive.sum(0) + 1
+
+
+def shuffled(measure, labels, times, seed):
+    """Effects under shuffled labels: their means [shuffle layer], and shares of layers starred [shuffle].
+
+    measure: from labels to effects [layer doc]. Starred: a mean beyond 1.96 standard errors from 0.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    means, stars = [], []
+    for _ in range(times):
+        order = torch.randperm(len(labels), generator=draws)
+        effects = measure(labels[order])
+        mean = effects.mean(-1)
+        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])
+        means.append(mean)
+        stars.append((mean.abs() > half).float().mean())
+    return torch.stack(means), torch.stack(stars)
 
 
 def check_attend(attempt) -> None:
@@ -96,33 +190,212 @@ def _what_is_wrong_with(weights: Tensor, scores: Tensor) -> str:
     return "row t must be the softmax of q_t . k_s / sqrt(d_head) over the words s up to t"
 
 
-def check_step(attempt) -> None:
-    draws = torch.Generator().manual_seed(0)
-    h, A = torch.randn(3, 2, generator=draws), -0.5 - torch.rand(3, 2, generator=draws)
-    u, delta = torch.randn(3, generator=draws), 0.5 + torch.rand(3, generator=draws)
-    B, C = torch.randn(2, 2, generator=draws)
-    before = h.clone()
-    new, y = expect_two(attempt(h, u, delta, A, B, C), "the new state and the output")
-    if not torch.equal(h, before):
-        raise Wrong("you change the old state in place; build a new one instead")
-    expect_tensor(new, (3, 2), "a new state [d_inner d_state]")
-    expect_tensor(y, (3,), "an output [d_inner]")
-    truth, read = step(h, u, delta, A, B, C)
-    size, write = delta[:, None], (delta * u)[:, None] * B
-    large = truth - write + u[:, None] * B
-    unsized, growing = torch.exp(A) * h + write, torch.exp(-size * A) * h + write
+def _draws(*shapes: tuple[int, ...]) -> list[Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return [torch.randn(*shape, generator=g) for shape in shapes]
+
+
+def check_plain_rnn(attempt) -> None:
+    x, W, U = _draws((5, 2), (3, 3), (3, 2))
+    states = expect_tensor(attempt(x, W, U), (5, 3), "states [pos d]", "one for each word")
+    first = torch.tanh(U @ x[0])
+    if not close(states[0], first):
+        refuse(states[0], {"the first state is 0: keep each state after its word is read": 0 * first})
+        raise Wrong("after the first word the state is tanh(U x_0), since h is 0 before it")
+    linear = [U @ x[0]]
+    for x_t in x[1:]:
+        linear.append(W @ linear[-1] + U @ x_t)
+    turned = plain_rnn(x, W.T, U)
     mistakes = {
-        "the step size is missing from what you write: a word with step 0 must leave no trace": large,
-        "the step size is missing from what you keep: a word with step 0 must change nothing": unsized,
-        "old memories grow: A is negative already, so the sign in exp(delta * A) is a plus": growing,
-        "you keep delta * A times the old state; keep exp(delta * A) times it": size * A * h + write,
+        "each of your states knows one word alone: put the last state through W": torch.tanh(x @ U.T),
+        "the tanh is missing": torch.stack(linear),
+        "you use the columns of W; the new state is W @ h": turned,
     }
-    refuse(new, mistakes)
-    if not close(new, truth):
-        raise Wrong("expected the new state exp(delta A) h + delta u B, entry by entry")
-    refuse(y, {"you read the old state; first write, then read the new one": h @ C})
-    if not close(y, read):
-        raise Wrong("the state is right; the output is its product with C, summed over d_state")
+    if not close(states, plain_rnn(x, W, U)):
+        refuse(states, mistakes, "expected tanh(W h + U x_t), with the state before as h")
+
+
+def check_leaky(attempt) -> None:
+    (u,), a = _draws((4, 3)), torch.tensor([0.0, 0.5, 0.9])
+    before = u.clone()
+    states = expect_tensor(attempt(u, a), (4, 3), "states [pos d]", "one for each word")
+    if not torch.equal(u, before):
+        raise Wrong("you change the inputs in place; build new states instead")
+    mistakes = {
+        "what you keep is the sum of all words: multiply the state before by a": u.cumsum(0),
+        "you let the new word fade as well: only the state before is multiplied by a": leaky(u * a, a),
+        "you mix with 1 - a: here the new word is written whole": leaky(u * (1 - a), a),
+    }
+    if not close(states, leaky(u, a)):
+        refuse(states, mistakes, "expected a h + u_t, number by number, with the state before as h")
+
+
+def check_selective(attempt) -> None:
+    u, raw = _draws((4, 3), (4, 3))
+    delta, A = raw.exp(), torch.tensor([-0.2, -1.0, -2.0])
+    states = expect_tensor(attempt(u, delta, A), (4, 3), "states [pos d]", "one for each word")
+    _refuse_scan(states, *(x[..., None] for x in (u, delta, A)), *torch.ones(2, 4, 1))
+
+
+def check_scan(attempt) -> None:
+    u, raw, B, C = _draws((4, 3), (4, 3), (4, 2), (4, 2))
+    delta, A = raw.exp(), torch.tensor([[-0.2, -1.0], [-0.5, -1.5], [-2.0, -0.1]])
+    y = expect_tensor(attempt(u, delta, A, B, C), (4, 3), "outputs [pos d_inner]", "one for each word")
+    _refuse_scan(y, u, delta, A, B, C)
+    short = expect_tensor(attempt(u[:2], delta[:2], A, B[:2], C[:2]), (2, 3), "outputs of two words")
+    if not close(short, y[:2]):
+        raise Wrong("a second call gives other numbers: start each call from an empty state")
+
+
+def _refuse_scan(found: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
+    """Refuses what is not the scan, with the hint of the mistake that gives it. Without entries, u and
+    delta [pos d 1] and A [d 1] stand for channels of one entry."""
+    entries = u.dim() == 2
+    u, delta = (x if entries else x[..., 0] for x in (u, delta))
+    one = torch.ones_like(delta)
+
+    def like(keep=None, write=None, late=False) -> Tensor:
+        h, read = torch.zeros_like(A), []
+        for t in range(len(u)):
+            old = h
+            rate = delta[t][:, None] * A
+            kept = torch.exp(rate) if keep is None else keep(rate)
+            h = kept * h + (delta if write is None else write)[t][:, None] * u[t][:, None] * B[t]
+            read.append((old if late else h) @ C[t])
+        return torch.stack(read)
+
+    if close(found, like()):
+        return
+    mistakes = {
+        "the step size is missing from what you write: a word with step 0 must leave no trace": like(
+            write=one
+        ),
+        "the step size is missing from what you keep: a word with step 0 must change nothing": like(
+            keep=lambda _: torch.exp(A)
+        ),
+        "old memories grow: A is negative already, so the sign in exp(delta A) is a plus": like(
+            keep=lambda rate: torch.exp(-rate)
+        ),
+        "you keep delta A times the old state; keep exp(delta A) times it": like(keep=lambda rate: rate),
+        "you read the old state; first write, then read the new one": like(late=True),
+    }
+    if entries:
+        mistakes["B and C are exchanged: B says what is written, C what is read"] = scan(
+            u, delta, A, C, B
+        )
+    refuse(found, mistakes)
+    what = "delta u times the row B, then read with C" if entries else "delta_t u_t"
+    raise Wrong(f"at each word the state becomes exp(delta A) times the one before, plus {what}")
+
+
+def _linear(weight: Tensor, bias: Tensor | None = None) -> torch.nn.Linear:
+    linear = torch.nn.Linear(*weight.T.shape, bias=bias is not None)
+    linear.weight.data = weight
+    if bias is not None:
+        linear.bias.data = bias
+    return linear
+
+
+@torch.no_grad()
+def check_attention_by_hand(attempt) -> None:
+    x, qkv, bias, dense, dense_bias = _draws((5, 8), (24, 8), (24,), (8, 8), (8,))
+    layer = SimpleNamespace(
+        query_key_value=_linear(qkv, bias), dense=_linear(dense, dense_bias), head_size=4, rotary_ndims=2
+    )
+    output, weights = expect_two(attempt(layer, x), "the output and the weights of each head")
+    expect_tensor(weights, (2, 5, 5), "weights [head pos pos]", "two heads of size 4, five words")
+    expect_tensor(output, (5, 8), "an output [pos d_model]")
+    truth, right = attention_by_hand(layer, x)
+
+    def weights_of(**changed) -> Tensor:
+        return attention_by_hand(SimpleNamespace(**vars(layer) | changed), x)[1]
+
+    first = qkv.unflatten(0, (3, 2, 4)).transpose(0, 1).flatten(0, 2)
+    first_bias = bias.unflatten(0, (3, 2, 4)).transpose(0, 1).flatten()
+    no_bias = _linear(qkv, torch.zeros(24))
+    mistakes = {
+        "the rotation is missing: turn q and k before they meet": weights_of(rotary_ndims=0),
+        "you turn every number; only the first `layer.rotary_ndims` turn": weights_of(rotary_ndims=4),
+        "the bias of the query_key_value map is missing": weights_of(query_key_value=no_bias),
+        "q, k and v stand head by head, not all queries first": weights_of(
+            query_key_value=_linear(first, first_bias)
+        ),
+    }
+    if not close(weights, right):
+        refuse(
+            weights, mistakes, "the weights differ: cut q, k, v out head by head, turn q and k, attend"
+        )
+    if not close(output, truth):
+        refuse(
+            output,
+            {"the bias of the dense map is missing": truth - dense_bias},
+            "the weights are right, the output is not: put the heads side by side, then the dense map",
+        )
+
+
+@torch.no_grad()
+def check_mixer_by_hand(attempt) -> None:
+    pos, d_model, d_inner, d_state, taps, rank = 6, 3, 4, 2, 3, 1
+    x, into, kernel, bias, read, step, start, rates, D, out = _draws(
+        *((pos, d_model), (2 * d_inner, d_model), (d_inner, 1, taps), (d_inner,)),
+        *((rank + 2 * d_state, d_inner), (d_inner, rank), (d_inner,)),
+        *((d_inner, d_state), (d_inner,), (d_model, d_inner)),
+    )
+    conv = torch.nn.Conv1d(d_inner, d_inner, taps, groups=d_inner, padding=taps - 1)
+    conv.weight.data, conv.bias.data = kernel, bias
+    parts = {
+        "in_proj": _linear(into),
+        "conv1d": conv,
+        "x_proj": _linear(read),
+        "dt_proj": _linear(step, start),
+        "out_proj": _linear(out),
+    }
+    sizes = {"conv_kernel_size": taps, "time_step_rank": rank, "ssm_state_size": d_state}
+    layer = SimpleNamespace(**parts, **sizes, A_log=rates, D=D, act=F.silu, activation="silu")
+    found = expect_tensor(attempt(layer, x), (pos, d_model), "an output [pos d_model]")
+    truth = mixer_by_hand(layer, x)
+    if close(found, truth):
+        return
+
+    def changed(**other) -> Tensor:
+        return mixer_by_hand(SimpleNamespace(**vars(layer) | other), x)
+
+    swapped = read.clone()
+    swapped[rank : rank + d_state], swapped[rank + d_state :] = (
+        read[rank + d_state :],
+        read[rank:][:d_state],
+    )
+    quiet, now = copy.deepcopy(conv), copy.deepcopy(conv)
+    quiet.bias.data.zero_()
+    now.weight.data[..., :-1] = 0
+    mistakes = {
+        "what goes around the state is missing: D u": changed(D=0 * D),
+        "the first half of in_proj's output is the signal, the second the gate": changed(
+            in_proj=_linear(into.roll(d_inner, 0))
+        ),
+        "B and C are exchanged: x_proj gives the low-rank step, then B, then C": changed(
+            x_proj=_linear(swapped)
+        ),
+        "the convolution's bias is missing": changed(conv1d=quiet),
+        "the convolution is missing: it mixes each word with those just before it": changed(conv1d=now),
+        "the bias of dt_proj is missing": changed(dt_proj=_linear(step, 0 * start)),
+        "the weights hold log(-A), so A is -exp(A_log)": changed(A_log=torch.log(rates.abs())),
+        "the kernel is the wrong way round: its last number belongs to the word itself": changed(
+            conv1d=_turned(conv)
+        ),
+    }
+    refuse(found, mistakes)
+    reach = [t for t in range(pos) if not close(found[t], truth[t])]
+    raise Wrong(
+        f"your output differs at the words {reach}: check in order the convolution and its SiLU, "
+        "the three parts of x_proj, softplus, -exp(A_log), D u, the gate's SiLU, out_proj"
+    )
+
+
+def _turned(conv: torch.nn.Conv1d) -> torch.nn.Conv1d:
+    turned = copy.deepcopy(conv)
+    turned.weight.data = conv.weight.data.flip(-1)
+    return turned
 
 
 def check_crossover(attempt) -> None:
@@ -175,6 +448,44 @@ def check_horizon(attempt) -> None:
     if close(words[:, :2], truth[:, :2]):
         raise Wrong("a memory that outlives the text gets pos + 1, here 6")
     raise Wrong(f"with steps of 1, exp(-0.3 k) is first below 1/e at k = 4, and you say {words[0, 0]:g}")
+
+
+def check_shuffled(attempt) -> None:
+    (weights,), labels, times = _draws((3, 8, 40)), torch.arange(40) < 12, 6
+    shift, handed = torch.tensor([[0.2], [-0.3], [-0.4]]), []
+
+    def measure(given: Tensor) -> Tensor:
+        handed.append(torch.as_tensor(given).clone())
+        return weights @ given.float() / 12 + shift
+
+    means, stars = expect_two(attempt(measure, labels, times, 0), "the means and the shares of stars")
+    if len(handed) != times:
+        raise Wrong(f"asked for {times} shuffles, and you measure {len(handed)} times: once for each")
+    if any(given.shape != labels.shape or given.sum() != labels.sum() for given in handed):
+        raise Wrong("as many words as before must be content: shuffle the labels, do not draw new ones")
+    if any(torch.equal(given, labels) for given in handed):
+        raise Wrong("you measure with the true labels: hand over `labels[order]`, in a random order")
+    if all(torch.equal(given, handed[0]) for given in handed):
+        raise Wrong("every shuffle is the same: make the generator once, before the loop")
+    effects = torch.stack([measure(given) for given in handed[:times]])
+    expect_tensor(means, (times, 3), "means [shuffle layer]", "each is the mean over documents")
+    if not close(means, effects.mean(-1)):
+        raise Wrong(
+            "your means are not those of the effects: take each over the documents, the last axis"
+        )
+    error = effects.std(-1) / math.sqrt(effects.shape[-1])
+    starred = effects.mean(-1).abs() / error
+    expect_tensor(stars, (times,), "shares of stars [shuffle]", "one number for each shuffle")
+    mistakes = {
+        "you take the spread of documents; the standard error is that by the root of their number": (
+            (starred / math.sqrt(effects.shape[-1]) > 1.96).float().mean(-1)
+        ),
+        "a mean below 0 can earn a star as well: compare its absolute value": (
+            (effects.mean(-1) / error > 1.96).float().mean(-1)
+        ),
+    }
+    if not close(stars, (starred > 1.96).float().mean(-1)):
+        refuse(stars, mistakes, "a layer is starred where |mean| > 1.96 std / sqrt(n), over documents")
 
 
 def two_blocks() -> Drawn:
