@@ -398,8 +398,8 @@ def shared_out(books: Mapping[str, Mapping[str, float]]) -> Drawn:
     for name in books:
         base = style(name.partition(",")[0])
         again = sum(other.partition(",")[0] == name.partition(",")[0] for other in shades)
-        shades[name] = base | ({"markerfacecolor": "white"} if again else {})
-    drawn = [value for owners in books.values() for value in owners.values()]
+        shades[name] = base | {"markerfacecolor": (base["color"], "white", "#BBBBBB")[min(again, 2)]}
+    drawn = [value for owners in books.values() for value in plots.plain(owners.values())]
     return plots.compared(books, SHARE, (min(drawn) - 0.2, max(drawn) + 0.2), shades)
 
 
