@@ -98,7 +98,8 @@ def contribution(mixing, query):
 
     mixing: of one prompt. query: that position.
     """
-    weights = mixing.weights("operator", torch.tensor([query]))[0, :, 0]  # [unit source]
+    queries = torch.tensor([query], device=mixing.projection.device)
+    weights = mixing.weights("operator", queries)[0, :, 0]  # [unit source]
     values = mixing.values("operator")[0]  # [unit source width]
     vectors = torch.einsum("us,usw,uwd->sd", weights, values, mixing.projection)
     return vectors.norm(dim=-1)
@@ -110,14 +111,14 @@ def cut(model, ids, layer, source, query):
     ids [1 pos]. Where rows of weights sum to 1, what is left of the row is made to sum to 1 again.
     """
     (mixing,) = attention.mixings(model, ids, [layer])
-    level = mixing.levels[0]
-    weights = mixing.weights(level, torch.tensor([query]))[0, :, 0]  # [unit source]
+    level, queries = mixing.levels[0], torch.tensor([query], device=ids.device)
+    weights = mixing.weights(level, queries)[0, :, 0]  # [unit source]
     left = weights.clone()
     left[:, source] = 0
     if mixing.normalised:
         left = left / left.sum(-1, keepdim=True)
     values = mixing.values(level)[0]  # [unit source width]
-    change = torch.zeros(1, *values.shape)
+    change = values.new_zeros(1, *values.shape)
     change[0, :, query] = torch.einsum("us,usw->uw", left - weights, values)
     with model.trace(ids):
         model.mixer_output(layer)[:] += mixing.read_out(change)
