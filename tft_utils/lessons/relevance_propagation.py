@@ -399,8 +399,9 @@ def shared_out(books: Mapping[str, Mapping[str, float]]) -> Drawn:
         base = style(name.partition(",")[0])
         again = sum(other.partition(",")[0] == name.partition(",")[0] for other in shades)
         shades[name] = base | {"markerfacecolor": (base["color"], "white", "#BBBBBB")[min(again, 2)]}
-    drawn = [value for owners in books.values() for value in plots.plain(owners.values())]
-    return plots.compared(books, SHARE, (min(drawn) - 0.2, max(drawn) + 0.2), shades)
+    values = [value for owners in books.values() for value in owners.values()]
+    ends = [end for v in values for end in ((v.low, v.high) if isinstance(v, Estimate) else (v,))]
+    return plots.compared(books, SHARE, (min(ends) - 0.1, max(ends) + 0.1), shades)
 
 
 def hit_rates(tops: Mapping[str, Mapping[str, plots.Row]]) -> Drawn:
