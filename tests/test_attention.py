@@ -659,3 +659,35 @@ def test_carried_ranks_the_units_that_bring_the_match(model):
     )
     at = range(len(asked)), 0, asked.last, asked.at["match"]
     torch.testing.assert_close(lengths[1], vectors[at].norm(dim=-1).mean(), rtol=1e-3, atol=1e-5)
+
+
+def test_entries_sum_to_the_scan_and_none_is_an_entry_of_attention():
+    model = load("mamba")
+    (mixing,) = attention.mixings(model, IDS, [3])
+    parts = attention.entries(mixing)
+    assert len(parts) == model.config.state_size
+    queries = torch.tensor([2, 6])
+    whole = sum(part.weights("scan", queries) for part in parts)
+    torch.testing.assert_close(whole, mixing.weights("scan", queries), rtol=1e-4, atol=1e-5)
+    assert attention.of_entries(mixing, queries).shape == (2, len(parts), 2, 7)
+    torch.testing.assert_close(
+        attention.of_entries(mixing, queries)[:, 1], attention.contributions(parts[1], queries)
+    )
+    (heads,) = attention.mixings(load("transformer"), IDS, [3])
+    assert attention.entries(heads) == []
+
+
+def test_carried_by_all_is_the_mean_contribution_of_the_match(model):
+    asked = asked_of(model, "validation", 6)
+    (mixing,) = attention.mixings(model, asked.ids, [4])
+    maps = attention.contributions(mixing)
+    at = range(len(asked)), asked.last, asked.at["match"]
+    assert attention.carried_by_all(mixing, asked) == pytest.approx(maps[at].mean().item(), rel=1e-3)
+
+
+def test_without_its_convolution_a_mixing_reads_what_the_scan_reads():
+    (mixing,) = attention.mixings(load("mamba"), IDS, [3])
+    plain, queries = figures.on_u(mixing), torch.tensor([6])
+    expected = mixing.weights("skip", queries) * mixing.gate[:, queries].transpose(1, 2)[..., None]
+    torch.testing.assert_close(plain.weights("operator", queries), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plain.values(), mixing.values("scan"))

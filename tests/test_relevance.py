@@ -631,6 +631,15 @@ def test_figures_say_what_they_show(names):
     for axis, name in zip(figure.axes, names, strict=True):
         assert axis.get_xlabel()
         assert axis.lines[0].get_color() == plots.style(name)["color"]
+    rate = {"fact": stats.Estimate(0.5, 9, 0.3, 0.7)}
+    figure, alt = figures.hit_rates({"on top": dict.fromkeys((*names, "random"), rate)})
+    assert not plots.unfit(figure, alt)
+    assert f"on top: {first}: fact 0.50" in alt
+    figure, alt = figures.shared_out(
+        {f"{name}, a rule set": {"words": 0.7, "leak": 0.3} for name in names}
+    )
+    assert not plots.unfit(figure, alt)
+    assert f"{first}, a rule set: words 0.70, leak 0.30" in alt
 
 
 def test_the_sketch_conserves_too():

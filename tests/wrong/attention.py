@@ -1,6 +1,177 @@
 """Wrong answers to lesson 02: the source that replaces the stub, and the hint it must get."""
 
 WRONG = {
+    "entry_attention": [
+        (
+            "def entry_attention(delta, rate, written, read):  # the source's own step fades it\n"
+            "    weights = torch.zeros(len(delta), len(delta))\n"
+            "    for t in range(len(delta)):\n"
+            "        for s in range(t + 1):\n"
+            "            kept = math.exp(rate * delta[s : t + 1].sum())\n"
+            "            weights[t, s] = read[t] * kept * delta[s] * written[s]\n"
+            "    return weights\n",
+            r"fades from s \+ 1 on",
+        ),
+        (
+            "def entry_attention(delta, rate, written, read):  # stops one word too early\n"
+            "    weights = torch.zeros(len(delta), len(delta))\n"
+            "    for t in range(len(delta)):\n"
+            "        for s in range(t + 1):\n"
+            "            kept = math.exp(rate * delta[s + 1 : t].sum())\n"
+            "            weights[t, s] = read[t] * kept * delta[s] * written[s]\n"
+            "    return weights\n",
+            r"also fades at the query itself",
+        ),
+        (
+            "def entry_attention(delta, rate, written, read):  # writes B, not delta B\n"
+            "    weights = torch.zeros(len(delta), len(delta))\n"
+            "    for t in range(len(delta)):\n"
+            "        for s in range(t + 1):\n"
+            "            kept = math.exp(rate * delta[s + 1 : t + 1].sum())\n"
+            "            weights[t, s] = read[t] * kept * written[s]\n"
+            "    return weights\n",
+            r"step size is missing",
+        ),
+        (
+            "def entry_attention(delta, rate, written, read):  # a word does not read itself\n"
+            "    weights = torch.zeros(len(delta), len(delta))\n"
+            "    for t in range(len(delta)):\n"
+            "        for s in range(t):\n"
+            "            kept = math.exp(rate * delta[s + 1 : t + 1].sum())\n"
+            "            weights[t, s] = read[t] * kept * delta[s] * written[s]\n"
+            "    return weights\n",
+            r"a word also reads itself",
+        ),
+    ],
+    "resampled": [
+        (
+            "def resampled(model, ids, units, donors):  # assigns into a copy\n"
+            "    with model.trace(ids):\n"
+            "        for layer in sorted(units):\n"
+            "            said = model.unit_outputs(layer).clone()\n"
+            "            said = said.unflatten(-1, (model.units(layer), -1))\n"
+            "            said[..., units[layer], :] = said[..., units[layer], :].flatten(0, 1)[donors]\n"
+            "        logits = model.logits.save()\n"
+            "    return logits\n",
+            r"your edit changes nothing",
+        ),
+        (
+            "def resampled(model, ids, units, donors):  # removes size as well as content\n"
+            "    with model.trace(ids):\n"
+            "        for layer in sorted(units):\n"
+            "            said = model.unit_outputs(layer).unflatten(-1, (model.units(layer), -1))\n"
+            "            said[..., units[layer], :] = 0\n"
+            "        logits = model.logits.save()\n"
+            "    return logits\n",
+            r"you set the units to 0",
+        ),
+        (
+            "def resampled(model, ids, units, donors):  # all units of the block\n"
+            "    with model.trace(ids):\n"
+            "        for layer in sorted(units):\n"
+            "            said = model.unit_outputs(layer)\n"
+            "            said[:] = said.flatten(0, 1)[donors]\n"
+            "        logits = model.logits.save()\n"
+            "    return logits\n",
+            r"you resample whole blocks",
+        ),
+        (
+            "def resampled(model, ids, units, donors):  # donors of the same text\n"
+            "    with model.trace(ids):\n"
+            "        for layer in sorted(units):\n"
+            "            said = model.unit_outputs(layer).unflatten(-1, (model.units(layer), -1))\n"
+            "            for unit in units[layer]:\n"
+            "                at = (donors % ids.shape[1])[..., None].expand(-1, -1, said.shape[-1])\n"
+            "                said[..., unit, :] = said[..., unit, :].gather(1, at)\n"
+            "        logits = model.logits.save()\n"
+            "    return logits\n",
+            r"each word takes from its own text",
+        ),
+    ],
+    "rollout": [
+        (
+            "def rollout(maps):  # first block on the left\n"
+            "    reached = torch.eye(len(maps[0]))\n"
+            "    for weights in maps:\n"
+            "        reached = reached @ (0.5 * weights + 0.5 * torch.eye(len(weights)))\n"
+            "    return reached\n",
+            r"the order is reversed",
+        ),
+        (
+            "def rollout(maps):  # no residual stream\n"
+            "    reached = torch.eye(len(maps[0]))\n"
+            "    for weights in maps:\n"
+            "        reached = weights @ reached\n"
+            "    return reached\n",
+            r"you leave out the residual stream",
+        ),
+        (
+            "def rollout(maps):  # a mean\n"
+            "    eye = torch.eye(len(maps[0]))\n"
+            "    return sum((weights + eye) / 2 for weights in maps) / len(maps)\n",
+            r"you average the maps",
+        ),
+    ],
+    "contribution": [
+        (
+            "def contribution(mixing, query):  # lengths first\n"
+            '    weights = mixing.weights("operator", torch.tensor([query]))[0, :, 0]\n'
+            '    values = mixing.values("operator")[0]\n'
+            '    vectors = torch.einsum("us,usw,uwd->usd", weights, values, mixing.projection)\n'
+            "    return vectors.norm(dim=-1).sum(0)\n",
+            r"you add up lengths",
+        ),
+        (
+            "def contribution(mixing, query):  # weights alone\n"
+            '    return mixing.weights("operator", torch.tensor([query]))[0, :, 0].sum(0)\n',
+            r"multiply each by the value",
+        ),
+        (
+            "def contribution(mixing, query):  # a sum is no length\n"
+            '    weights = mixing.weights("operator", torch.tensor([query]))[0, :, 0]\n'
+            '    values = mixing.values("operator")[0]\n'
+            '    return torch.einsum("us,usw,uwd->sd", weights, values, mixing.projection).sum(-1)\n',
+            r"take its length",
+        ),
+    ],
+    "cut": [
+        (
+            "def cut(model, ids, layer, source, query):  # the row is not made whole again\n"
+            "    (mixing,) = attention.mixings(model, ids, [layer])\n"
+            "    level = mixing.levels[0]\n"
+            "    weights = mixing.weights(level, torch.tensor([query]))[0, :, 0, source]\n"
+            "    values = mixing.values(level)[0]\n"
+            "    change = torch.zeros(1, *values.shape)\n"
+            "    change[0, :, query] = -weights[:, None] * values[:, source]\n"
+            "    with model.trace(ids):\n"
+            "        model.mixer_output(layer)[:] += mixing.read_out(change)\n"
+            "        logits = model.logits.save()\n"
+            "    return logits\n",
+            r"must sum to 1 again",
+        ),
+        (
+            "def cut(model, ids, layer, source, query):  # names another tensor\n"
+            "    with model.trace(ids):\n"
+            "        written = model.mixer_output(layer) * 0\n"
+            "        logits = model.logits.save()\n"
+            "    return logits\n",
+            r"your edit changes nothing",
+        ),
+        (
+            "def cut(model, ids, layer, source, query):  # the wrong way round\n"
+            "    (mixing,) = attention.mixings(model, ids, [layer])\n"
+            "    level = mixing.levels[0]\n"
+            "    weights = mixing.weights(level, torch.tensor([query]))[0, :, 0, source]\n"
+            "    values = mixing.values(level)[0]\n"
+            "    change = torch.zeros(1, *values.shape)\n"
+            "    change[0, :, query] = weights[:, None] * values[:, source]\n"
+            "    with model.trace(ids):\n"
+            "        model.mixer_output(layer)[:] += mixing.read_out(change)\n"
+            "        logits = model.logits.save()\n"
+            "    return logits\n",
+            r"you add what should go",
+        ),
+    ],
     "unroll": [
         (
             "def unroll(delta, A, B, C):  # a difference that counts the source's own step\n"
@@ -55,42 +226,6 @@ WRONG = {
             "    written = delta.T[:, :, None] * C\n"
             '    return torch.einsum("tn,ctsn,csn->cts", B, kept, written).tril()\n',
             r"B and C are exchanged",
-        ),
-    ],
-    "lag_profile": [
-        (
-            "def lag_profile(weights, queries, lags):  # forwards\n"
-            "    rows, last = torch.arange(len(queries)), weights.shape[-1] - 1\n"
-            "    found = [weights[:, rows, (queries + k).clamp(max=last)].mean(1) for k in range(lags)]\n"
-            "    return torch.stack(found, dim=1)\n",
-            r"k words back from t is t - k",
-        ),
-        (
-            "def lag_profile(weights, queries, lags):  # a sum\n"
-            "    rows = torch.arange(len(queries))\n"
-            "    found = [weights[:, rows, queries - k].sum(1) for k in range(lags)]\n"
-            "    return torch.stack(found, dim=1)\n",
-            r"take their mean",
-        ),
-        (
-            "def lag_profile(weights, queries, lags):  # starts at the word before\n"
-            "    rows = torch.arange(len(queries))\n"
-            "    found = [weights[:, rows, queries - k - 1].mean(1) for k in range(lags)]\n"
-            "    return torch.stack(found, dim=1)\n",
-            r"lag 0 is the query itself",
-        ),
-        (
-            "def lag_profile(weights, queries, lags):  # as if row i were position i\n"
-            "    rows = torch.arange(len(queries))\n"
-            "    found = [weights[:, rows, rows - k].mean(1) for k in range(lags)]\n"
-            "    return torch.stack(found, dim=1)\n",
-            r"rows start at the first query",
-        ),
-        (
-            "def lag_profile(weights, queries, lags):  # every row with every source\n"
-            "    found = [weights[:, :, queries - k].mean((1, 2)) for k in range(lags)]\n"
-            "    return torch.stack(found, dim=0)\n",
-            r"of shape \(2, 4\), found \(4, 2\)",
         ),
     ],
     "to_words": [

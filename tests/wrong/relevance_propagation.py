@@ -56,6 +56,164 @@ WRONG = {
             r"x times the slope must be y",
         ),
     ],
+    "keep_shares": [
+        (
+            "def keep_shares(qkv, shares, heads):  # the numbers shrink\n"
+            "    parts = qkv.unflatten(-1, (heads, 3, -1))\n"
+            "    return (parts * torch.tensor(shares)[:, None]).flatten(-3)\n",
+            r"the numbers must stay",
+        ),
+        (
+            "def keep_shares(qkv, shares, heads):  # thirds of the whole, not of each head\n"
+            "    parts = qkv.unflatten(-1, (3, -1))\n"
+            "    share = torch.tensor(shares)[:, None]\n"
+            "    return (parts * share + (parts * (1 - share)).detach()).flatten(-2)\n",
+            r"head after head",
+        ),
+        (
+            "def keep_shares(qkv, shares, heads):  # detaches the share\n"
+            "    parts = qkv.unflatten(-1, (heads, 3, -1))\n"
+            "    share = torch.tensor(shares)[:, None]\n"
+            "    return ((parts * share).detach() + parts * (1 - share)).flatten(-3)\n",
+            r"for what is detached",
+        ),
+    ],
+    "explain_by_edits": [
+        (
+            "def explain_by_edits(model, case):  # no rule at all\n"
+            "    with torch.enable_grad(), model.trace(case.prompt):\n"
+            "        words = model.residual(0)\n"
+            "        f = contrast(model, case)\n"
+            "        with f.backward():\n"
+            "            gradient = words.grad.save()\n"
+            "        found = (words * gradient).sum(-1)[0].detach().save()\n"
+            "    return found\n",
+            r"gradient x input",
+        ),
+        (
+            "def explain_by_edits(model, case):  # no rule for the activation\n"
+            "    with torch.enable_grad(), model.trace(case.prompt):\n"
+            "        words = model.residual(0)\n"
+            "        for block in model.blocks:\n"
+            "            edit_norm(block.input_layernorm)\n"
+            "            qkv, heads = block.attention.query_key_value, model.config.num_attention_heads\n"
+            "            qkv.output = keep_shares(qkv.output, (1 / 4, 1 / 4, 1 / 2), heads)\n"
+            "            edit_norm(block.post_attention_layernorm)\n"
+            "        edit_norm(model.final_norm)\n"
+            "        f = contrast(model, case)\n"
+            "        with f.backward():\n"
+            "            gradient = words.grad.save()\n"
+            "        found = (words * gradient).sum(-1)[0].detach().save()\n"
+            "    return found\n",
+            r"rule 'activation' is missing",
+        ),
+        (
+            "def explain_by_edits(model, case):  # the pattern is a constant\n"
+            "    with torch.enable_grad(), model.trace(case.prompt):\n"
+            "        words = model.residual(0)\n"
+            "        for block in model.blocks:\n"
+            "            edit_norm(block.input_layernorm)\n"
+            "            qkv, heads = block.attention.query_key_value, model.config.num_attention_heads\n"
+            "            qkv.output = keep_shares(qkv.output, (0, 0, 1), heads)\n"
+            "            edit_norm(block.post_attention_layernorm)\n"
+            "            act = block.mlp.act\n"
+            "            act.output = identity_rule(act.input, act.output)\n"
+            "        edit_norm(model.final_norm)\n"
+            "        f = contrast(model, case)\n"
+            "        with f.backward():\n"
+            "            gradient = words.grad.save()\n"
+            "        found = (words * gradient).sum(-1)[0].detach().save()\n"
+            "    return found\n",
+            r"this is CP-LRP",
+        ),
+    ],
+    "books": [
+        (
+            "def books(f, words, biases):  # gradients alone\n"
+            "    of_words, *of_biases = torch.autograd.grad(f, [words, *biases], allow_unused=True)\n"
+            "    return of_words.sum(-1), sum(s.sum().item() for s in of_biases if s is not None)\n",
+            r"multiply each by its vector",
+        ),
+        (
+            "def books(f, words, biases):  # slopes of biases alone\n"
+            "    of_words, *of_biases = torch.autograd.grad(f, [words, *biases], allow_unused=True)\n"
+            "    owed = sum(s.sum().item() for s in of_biases if s is not None)\n"
+            "    return (words * of_words).sum(-1).detach(), owed\n",
+            r"multiply its slope by the bias",
+        ),
+        (
+            "def books(f, words, biases):  # one bias\n"
+            "    of_words, of_bias = torch.autograd.grad(f, [words, biases[0]])\n"
+            "    return (words * of_words).sum(-1).detach(), (biases[0] * of_bias).sum().item()\n",
+            r"only the first bias",
+        ),
+    ],
+    "detach_six": [
+        (
+            "def detach_six(block, mixer):  # the gate is a constant\n"
+            "    hold(block.norm.source.torch_rsqrt_0)\n"
+            "    _ = mixer.source\n"
+            '    act = scan.tap(mixer, "silu")\n'
+            "    act.output = identity_rule(act.input, act.output)\n"
+            '    for part in ("discrete_A", "discrete_B", "read", "gate"):\n'
+            "        hold(scan.tap(mixer, part))\n",
+            r"this is gate-detach",
+        ),
+        (
+            "def detach_six(block, mixer):  # the scan keeps its whole gradient\n"
+            "    hold(block.norm.source.torch_rsqrt_0)\n"
+            "    _ = mixer.source\n"
+            "    z = mixer.in_proj.output.mT.chunk(2, dim=1)[1]\n"
+            '    act = scan.tap(mixer, "silu")\n'
+            "    act.output = identity_rule(act.input, act.output)\n"
+            '    gate, gated = scan.tap(mixer, "gate"), scan.tap(mixer, "gated")\n'
+            "    gate.output = identity_rule(z, gate.output)\n"
+            "    gated.output = (gated.output + gated.output.detach()) / 2\n",
+            r"rule 'scan' is missing",
+        ),
+        (
+            "def detach_six(block, mixer):  # the product is not halved\n"
+            "    hold(block.norm.source.torch_rsqrt_0)\n"
+            "    _ = mixer.source\n"
+            "    z = mixer.in_proj.output.mT.chunk(2, dim=1)[1]\n"
+            '    act = scan.tap(mixer, "silu")\n'
+            "    act.output = identity_rule(act.input, act.output)\n"
+            '    for part in ("discrete_A", "discrete_B", "read"):\n'
+            "        hold(scan.tap(mixer, part))\n"
+            '    gate = scan.tap(mixer, "gate")\n'
+            "    gate.output = identity_rule(z, gate.output)\n",
+            r"rule 'gate' is missing",
+        ),
+    ],
+    "leave_one_out": [
+        (
+            "def leave_one_out(embeddings, score, baseline):  # words stay out\n"
+            "    changed, without = embeddings.clone(), []\n"
+            "    for at in range(len(embeddings)):\n"
+            "        changed[at] = baseline\n"
+            "        without.append(changed.clone())\n"
+            "    return score(embeddings[None]) - score(torch.stack(without))\n",
+            r"stay out",
+        ),
+        (
+            "def leave_one_out(embeddings, score, baseline):  # the wrong sign\n"
+            "    without = embeddings.repeat(len(embeddings), 1, 1)\n"
+            "    for at in range(len(embeddings)):\n"
+            "        without[at, at] = baseline\n"
+            "    return score(without) - score(embeddings[None])\n",
+            r"the sign is turned",
+        ),
+        (
+            "def leave_one_out(embeddings, score, baseline):  # one prompt at a time, without its axis\n"
+            "    without = []\n"
+            "    for at in range(len(embeddings)):\n"
+            "        changed = embeddings.clone()\n"
+            "        changed[at] = baseline\n"
+            "        without.append(score(changed))\n"
+            "    return score(embeddings) - torch.stack(without)\n",
+            r"score reads \[variant pos d_model\]",
+        ),
+    ],
     "remove_most": [
         (
             "def remove_most(embeddings, relevance, k, baseline):  # the last word goes too\n"

@@ -190,6 +190,14 @@ class Scan:
     def heads(self) -> int:
         return self.delta.shape[-1]
 
+    @property
+    def entries(self) -> int:
+        return self.A.shape[1]
+
+    def entry(self, n: int) -> "Scan":
+        """The scan through entry n of every channel's state alone; over all n they sum to the whole."""
+        return Scan(self.delta, self.A[:, [n]], self.B[..., [n]], self.C[..., [n]])
+
     def __call__(self, u: Tensor) -> Tensor:
         """y [... pos channel 1] for u [... pos channel 1]."""
         u = u[..., 0]

@@ -1,8 +1,13 @@
-"""Lesson 02, attention: the matrix inside a scan, what heads follow, and how not to misread it."""
+"""Lesson 02, attention: the matrix inside a scan, what heads follow, and how not to misread it.
 
+The checks of cuts know the truth from plain PyTorch, so they also judge answers that avoid nnsight.
+"""
+
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,9 +15,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from tft_utils import models, reading
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
 from tft_utils.course.plots import CONTROL, Drawn, Line, Lines, Map, arrow, canvas, each, style, write
+from tft_utils.techniques import attention
+
+
+def entry_attention(delta, rate, written, read):
+    """The weights with which one entry of one channel's state reads its inputs: [query source].
+
+    delta, written, read: the word's step size, its B and its C for this entry, each [pos];
+    rate: the entry's A, one negative number.
+    """
+    weights = torch.zeros(len(delta), len(delta))
+    for t in range(len(delta)):
+        for s in range(t + 1):
+            since = delta[s + 1 : t + 1].sum()  # the steps of all words after s, up to t
+            kept = math.exp(rate * since)
+            weights[t, s] = read[t] * kept * delta[s] * written[s]
+    return weights
 
 
 def unroll(delta, A, B, C):
@@ -28,13 +50,32 @@ def unroll(delta, A, B, C):
     return torch.einsum("tn,ctsn,csn->cts", C, kept, written).tril()
 
 
-def lag_profile(weights, queries, lags):
-    """Mean weight on the word k back, over the queries, for k = 0 to lags - 1: [head lag].
+def resampled(model, ids, units, donors):
+    """Logits [batch pos vocab] when units (layer -> its units) say at each word what they say at another.
 
-    weights: [head query source], its rows belong to the positions in queries [query].
+    donors [batch pos]: the place of that other word among all words of the batch, row after row.
     """
-    rows = torch.arange(len(queries))
-    return torch.stack([weights[:, rows, queries - k].mean(1) for k in range(lags)], dim=1)
+    with model.trace(ids):
+        for layer in sorted(units):
+            said = model.unit_outputs(layer).unflatten(-1, (model.units(layer), -1))
+            for unit in units[layer]:
+                by_word = said[..., unit, :].flatten(0, 1)  # [word width]
+                said[..., unit, :] = by_word[donors]
+        logits = model.logits.save()
+    return logits
+
+
+def rollout(maps):
+    """How much of each word could have reached each position [query source].
+
+    maps: a map of each block, first to last, [query source]; rows sum to 1.
+    """
+    stays = torch.eye(len(maps[0]), dtype=maps[0].dtype)
+    reached = stays
+    for weights in maps:
+        step = 0.5 * weights + 0.5 * stays  # half of every position stays where it is
+        reached = step @ reached  # a later block reads what earlier ones wrote
+    return reached
 
 
 def to_words(alpha, D, sigma, taps, gate):
@@ -52,9 +93,82 @@ def to_words(alpha, D, sigma, taps, gate):
     return gate.T[:, :, None] * on_x
 
 
+def contribution(mixing, query):
+    """Length of what each word adds to the mixer's output at one position: [source].
+
+    mixing: of one prompt. query: that position.
+    """
+    queries = torch.tensor([query], device=mixing.projection.device)
+    weights = mixing.weights("operator", queries)[0, :, 0]  # [unit source]
+    values = mixing.values("operator")[0]  # [unit source width]
+    vectors = torch.einsum("us,usw,uwd->sd", weights, values, mixing.projection)
+    return vectors.norm(dim=-1)
+
+
+def cut(model, ids, layer, source, query):
+    """Logits [1 pos vocab] when, in one block, one position reads nothing from another.
+
+    ids [1 pos]. Where rows of weights sum to 1, what is left of the row is made to sum to 1 again.
+    """
+    (mixing,) = attention.mixings(model, ids, [layer])
+    level, queries = mixing.levels[0], torch.tensor([query], device=ids.device)
+    weights = mixing.weights(level, queries)[0, :, 0]  # [unit source]
+    left = weights.clone()
+    left[:, source] = 0
+    if mixing.normalised:
+        left = left / left.sum(-1, keepdim=True)
+    values = mixing.values(level)[0]  # [unit source width]
+    change = values.new_zeros(1, *values.shape)
+    change[0, :, query] = torch.einsum("us,usw->uw", left - weights, values)
+    with model.trace(ids):
+        model.mixer_output(layer)[:] += mixing.read_out(change)
+        logits = model.logits.save()
+    return logits
+
+
 def _random(*shapes: tuple[int, ...]) -> list[Tensor]:
     draws = torch.Generator().manual_seed(0)
     return [torch.randn(*shape, generator=draws) for shape in shapes]
+
+
+def _wrong_unrolls(delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> dict[str, Tensor]:
+    """hint -> the weights [channel query source] that this mistake gives."""
+    passed, own = delta.cumsum(0).T, delta.T[:, :, None]
+    gap = (passed[:, :, None] - passed[:, None, :]).clamp(min=0)
+
+    def with_gap(gap: Tensor, written: Tensor = own * B, read: Tensor = C) -> Tensor:
+        kept = torch.exp(gap[..., None] * A[:, None, None])
+        return torch.einsum("tn,ctsn,csn->cts", read, kept, written).tril()
+
+    early, late = with_gap(gap + own.mT), with_gap((gap - own).clamp(min=0))
+    unstepped = with_gap(gap, B.expand(*own.shape[:2], B.shape[1]))
+    exchanged = with_gap(gap, own * C, B)
+    return {
+        "the source's own step fades it already: what is written at s fades from s + 1 on": early,
+        "the last step is missing: what is written at s also fades at the query itself": late,
+        "the step size is missing from what is written: delta times B": unstepped,
+        "nothing fades: each later word keeps exp(delta A) of it": with_gap(torch.zeros_like(gap)),
+        "B and C are exchanged: the source writes with B, the query reads with C": exchanged,
+    }
+
+
+def check_entry_attention(attempt) -> None:
+    delta, written, read = _random((5,), (5,), (5,))
+    delta, rate = 0.3 + delta.abs() / 2, -0.7
+    weights = attempt(delta, rate, written, read)
+    weights = expect_tensor(weights, (5, 5), "weights [query source]")
+    columns = delta[:, None], torch.tensor([[rate]]), written[:, None], read[:, None]
+    if close(weights, unroll(*columns)[0]):
+        return
+    if weights.triu(1).abs().max() > 1e-6:
+        raise Wrong("a word reads words after it; sources after the query get weight 0")
+    if close(weights, unroll(*columns)[0].tril(-1)):
+        raise Wrong("a word also reads itself: s runs up to t, and nothing has faded yet")
+    mistakes = {hint: wrong[0] for hint, wrong in _wrong_unrolls(*columns).items()}
+    otherwise = (
+        "expected weight [t, s] to be read[t] exp(rate (delta[s+1] + ... + delta[t])) delta[s] written[s]"
+    )
+    refuse(weights, mistakes, otherwise)
 
 
 def check_unroll(attempt) -> None:
@@ -71,22 +185,7 @@ def check_unroll(attempt) -> None:
         return
     if weights.triu(1).abs().max() > 1e-6:
         raise Wrong("a word reads words after it; sources after the query get weight 0")
-    passed, own = delta.cumsum(0).T, delta.T[:, :, None]
-    gap = (passed[:, :, None] - passed[:, None, :]).clamp(min=0)
-
-    def with_gap(gap: Tensor, written: Tensor = own * B, read: Tensor = C) -> Tensor:
-        kept = torch.exp(gap[..., None] * A[:, None, None])
-        return torch.einsum("tn,ctsn,csn->cts", read, kept, written).tril()
-
-    early, late = with_gap(gap + own.mT), with_gap((gap - own).clamp(min=0))
-    exchanged = with_gap(gap, own * C, B)
-    mistakes = {
-        "the source's own step fades it already: what is written at s fades from s + 1 on": early,
-        "the last step is missing: what is written at s also fades at the query itself": late,
-        "the step size is missing from what is written: delta times B": with_gap(gap, B.expand(3, 5, 2)),
-        "nothing fades: each later word keeps exp(delta A) of it": with_gap(torch.zeros_like(gap)),
-        "B and C are exchanged: the source writes with B, the query reads with C": exchanged,
-    }
+    mistakes = _wrong_unrolls(delta, A, B, C)
     otherwise = (
         "expected weight [c, t, s] to be the sum over n of C_t exp(A (delta_{s+1} + ... + delta_t)) "
         "delta_s B_s; try one channel with one entry on paper"
@@ -94,21 +193,180 @@ def check_unroll(attempt) -> None:
     refuse(weights, mistakes, otherwise)
 
 
-def check_lag_profile(attempt) -> None:
-    queries, rows = torch.tensor([4, 5, 7]), torch.arange(3)
-    (weights,) = _random((2, 3, 9))
-    truth = lag_profile(weights, queries, 4)
-    ahead = [weights[:, rows, (queries + k).clamp(max=8)].mean(1) for k in range(4)]
-    by_row = lag_profile(weights, rows, 4)
+@functools.cache
+def _pair() -> dict[str, models.Model]:
+    return models.load_models()
+
+
+def _prompts(model) -> Tensor:
+    """Two texts of seven words [batch pos]."""
+    texts = ["mila red tomo blue mila red tomo", "The dogs near the cat run ."]
+    return reading.tokens(model, texts).ids
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a.float(), b.float(), rtol=1e-3, atol=2e-3)
+
+
+@torch.no_grad()
+def _hooked(model, ids: Tensor, units: Mapping[int, Sequence[int]], said_instead) -> Tensor:
+    """Logits of plain PyTorch when units say what said_instead(what they say [batch pos width]) is."""
+
+    def edit(layer: int):
+        def hook(module, args):
+            said = args[0].clone().unflatten(-1, (model.units(layer), -1))
+            for unit in units[layer]:
+                said[..., unit, :] = said_instead(said[..., unit, :].clone())
+            return (said.flatten(2),)
+
+        return hook
+
+    hooks = [model.module("output", at).register_forward_pre_hook(edit(at)) for at in units]
+    try:
+        return model.hf(input_ids=ids, use_cache=False).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _from(donors: Tensor, said: Tensor) -> Tensor:
+    """What each word says [batch pos width], taken from the words at donors [batch pos]."""
+    return said.flatten(0, 1)[donors]
+
+
+@torch.no_grad()
+def check_resampled(attempt) -> None:
+    for name, model in _pair().items():
+        ids, units = _prompts(model), {1: [0, 2], 3: [1]}
+        donors = torch.randint(ids.numel(), ids.shape, generator=torch.Generator().manual_seed(0))
+        rest = {at: sorted({*range(model.units(at))} - {*some}) for at, some in units.items()}
+        whole = {at: range(model.units(at)) for at in units}
+        elsewhere = partial(_from, donors)
+        ways = {
+            "": (units, elsewhere),
+            "your edit changes nothing: assign into what `model.unit_outputs` gives, not a copy": (
+                {},
+                None,
+            ),
+            "you set the units to 0; they say what they say at another word": (units, torch.zeros_like),
+            "you resample whole blocks; only the chosen units": (whole, elsewhere),
+            "you resample all units but the chosen ones": (rest, elsewhere),
+            "each word takes from its own text; `donors` counts through the whole batch, row after row": (
+                units,
+                partial(_from, donors % 7 + torch.tensor([[0], [7]])),
+            ),
+        }
+        logits = attempt(model, ids, units, donors)
+        shape = (*ids.shape, model.config.vocab_size)
+        logits = expect_tensor(logits, shape, "logits [batch pos vocab]", "return `model.logits`, saved")
+        for hint, way in ways.items():
+            if _same(logits, _hooked(model, ids, *way)):
+                if hint:
+                    raise Wrong(hint)
+                break
+        else:
+            raise Wrong(
+                f"on {name}, the logits are not those of a run in which each chosen unit says at word "
+                "[b, t] what it says at word donors[b, t] of the flattened batch"
+            )
+
+
+def check_rollout(attempt) -> None:
+    maps = [draw.abs().tril() for draw in _random(*[(4, 4)] * 3)]
+    maps = [weights / weights.sum(-1, keepdim=True) for weights in maps]
+    eye, (a, b, c) = torch.eye(4), maps
+    half = [(weights + eye) / 2 for weights in maps]
     mistakes = {
-        "you look ahead: k words back from t is t - k": torch.stack(ahead, 1),
-        "you add the weights up; take their mean over the queries": 3 * truth,
-        "your lag 0 is the word before; lag 0 is the query itself": lag_profile(weights, queries - 1, 4),
-        "your lags are in reverse order: k = 0 comes first": truth.flip(1),
-        "the source of row i is queries[i] - k, not i - k: rows start at the first query": by_row,
+        "the order is reversed: a later block reads what earlier ones wrote, so it stands on the left": (
+            rollout(maps[::-1])
+        ),
+        "you leave out the residual stream: half of every position stays where it is": c @ b @ a,
+        "you add to the maps without halving: rows must sum to 1": (c + eye) @ (b + eye) @ (a + eye),
+        "you average the maps; a path through several blocks is a product": sum(half) / 3,
+        "you apply the last block only; go on from `reached`": half[2],
     }
-    otherwise = "expected entry [h, k] to be the mean over i of weights[h, i, queries[i] - k]"
-    expect_equal(attempt(weights, queries, 4), truth, "profiles [head lag]", mistakes, otherwise)
+    otherwise = "expected the product over blocks of (map + identity) / 2, the last block on the left"
+    given = [weights.clone() for weights in maps]
+    expect_equal(attempt(given), rollout(maps), "the rollout [query source]", mistakes, otherwise)
+
+
+@torch.no_grad()
+def check_contribution(attempt) -> None:
+    for name, model in _pair().items():
+        (mixing,) = attention.mixings(model, _prompts(model)[:1], [3])
+        query = torch.tensor([5])
+        truth = attention.contributions(mixing, query)[0, 0]
+        found = expect_tensor(attempt(mixing, 5), truth.shape, "lengths [source]")
+        if _same(found, truth):
+            continue
+        alone = attention.value_weighted(mixing, query)[0, :, 0]  # [unit source]
+        weights, values = mixing.weights("operator", query)[0, :, 0], mixing.values("operator")[0]
+        signed = torch.einsum("us,usw,uwd->sd", weights, values, mixing.projection)
+        mistakes = {
+            "you add up lengths; first add up the vectors of all units": alone.sum(0),
+            "you average lengths; first add up the vectors of all units": alone.mean(0),
+            "these are weights; multiply each by the value that it carries": weights.sum(0),
+            "these are weights; multiply each by the value that it carries ": weights.abs().mean(0),
+            "you add up the numbers of each vector; take its length, `norm`": signed.sum(-1),
+        }
+        if _same(found, (weights[..., None] * values).sum(0).norm(dim=-1)):
+            raise Wrong("the output projection is missing: each unit writes through its own part of it")
+        refuse(
+            found, mistakes, f"on {name}, expected the length of the sum over units of weight x value W"
+        )
+
+
+@torch.no_grad()
+def check_cut(attempt) -> None:
+    for name, model in _pair().items():
+        ids, layer, source, query = _prompts(model)[:1], 2, 1, 4
+        at = torch.arange(ids.shape[1])[None]
+
+        def blocked(sources, queries, model=model, ids=ids, layer=layer):
+            return attention.block(model, ids, [layer], sources, queries, spread=False)
+
+        truth = blocked(at == source, at == query)
+        logits = attempt(model, ids, layer, source, query)
+        logits = expect_tensor(
+            logits, truth.shape, "logits [1 pos vocab]", "return `model.logits`, saved"
+        )
+        if _same(logits, truth):
+            continue
+        (mixing,) = attention.mixings(model, ids, [layer])
+        level = mixing.levels[0]
+        values, weights = mixing.values(level), mixing.weights(level)
+        part = torch.einsum("bu,buw->buw", weights[:, :, query, source], values[:, :, source])
+        lost = torch.zeros_like(values)
+        lost[:, :, query] = part
+        wrong = {
+            "your edit changes nothing: add to `model.mixer_output(layer)` in place": 0 * lost,
+            "you add what should go: the change is what is left minus what was there": lost,
+            "the rest of the row must sum to 1 again where the row did: see `mixing.normalised`": -lost,
+        }
+        for hint, change in wrong.items():
+            if _same(logits, _with_change(model, ids, layer, mixing.read_out(change))):
+                raise Wrong(hint)
+        if _same(logits, blocked(at == query, at == source)):
+            raise Wrong("source and query are exchanged: the query reads, the source is read")
+        if _same(logits, blocked(at == source, (at > source) & (at >= 0))):
+            raise Wrong("you cut the source for every later word; only the query loses it")
+        raise Wrong(
+            f"on {name}, the logits differ from those of a run whose query reads nothing of the source; "
+            "take weights and values of the first level, `mixing.levels[0]`"
+        )
+
+
+def _with_change(model, ids: Tensor, layer: int, change: Tensor) -> Tensor:
+    """Logits when `change` is added to what the mixer of a layer writes."""
+    x = model.embed(ids)
+    for at in range(model.n_layers):
+
+        def put(name: str, value, t: int | None = None, at=at):
+            return value + change if (name, at) == ("mixer", layer) else value
+
+        put.points = ("mixer",)
+        x = model.block(at, x, put)
+    return model.to_logits(x)
 
 
 def check_to_words(attempt) -> None:
@@ -141,6 +399,12 @@ def check_to_words(attempt) -> None:
         f"yours is {scale:.2g} times as large"
     )
     refuse(weights, mistakes, otherwise)
+
+
+def on_u(mixing):
+    """The mixing as if its convolution were not there: its sources are u, and not words."""
+    plain = {"sigma": torch.ones_like(mixing.sigma), "taps": torch.ones_like(mixing.taps[:1])}
+    return replace(mixing, x=mixing.u, **plain)
 
 
 def two_ways_to_read() -> Drawn:
@@ -200,10 +464,12 @@ def lag_maps(profiles: Tensor, periods: Sequence[int], labels: Sequence[str]) ->
 
 
 def around(models: Lines, offsets: Sequence[int]) -> Drawn:
-    """Per model the mean weight at positions around the match: a raw map, then a better one."""
+    """Per model the mean weight at positions around the match: raw maps in grey, then the best one."""
 
     def look(name: str, kind: str, at: int) -> dict:
-        return style(name) if at else CONTROL | {"linestyle": ":"}
+        if at == len(models[name]) - 1:
+            return style(name)
+        return CONTROL | {"linestyle": ":-"[at], "marker": "^v"[at]}
 
     names = "source, words after the match", "share of the row"
     figure, axes = plots.curves(models, *names, look, ylim=(0, None), x=offsets)

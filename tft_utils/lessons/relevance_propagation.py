@@ -1,5 +1,9 @@
-"""Lesson 03, relevance_propagation: two rules of LRP, and removing the words it points at."""
+"""Lesson 03, relevance_propagation: the rules of LRP as edits of a run, its books, and two tests of it.
 
+The checks of whole runs know the truth from `techniques.relevance`, which works without nnsight.
+"""
+
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -7,10 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tft_utils import models, reading
+from tft_utils.architectures import mamba_scan as scan
+from tft_utils.corpora import questions as world_questions
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
-from tft_utils.course.plots import BLUE, GREY, Drawn, Map, arrow, canvas, style, write
+from tft_utils.course.plots import BLUE, CONTROL, GREY, Drawn, Map, arrow, canvas, style, write
 from tft_utils.stats import Estimate
+from tft_utils.techniques import relevance as technique
 
 
 def constant_scale(x, eps=1e-5):
@@ -25,6 +33,94 @@ def identity_rule(x, y):
     return x * slope.detach()
 
 
+def edit_norm(norm):
+    """Inside a trace: a LayerNorm under the norm rule."""
+    centred = norm.input - norm.input.mean(-1, keepdim=True)
+    norm.output = constant_scale(centred, norm.eps) * norm.weight + norm.bias
+
+
+def contrast(model, case):
+    """Inside a trace: the answer's logit minus the foil's."""
+    answer, foil = reading.token_ids(model, [case.answer, case.foil])
+    return model.logits[0, -1, answer] - model.logits[0, -1, foil]
+
+
+def hold(operation):
+    """Inside a trace: what an operation gives counts as a constant."""
+    operation.output = operation.output.detach()
+
+
+def keep_shares(qkv, shares, heads):
+    """Queries, keys and values with their shares of the gradient; the numbers stay.
+
+    qkv: [... heads*3*width], head after head its query, key and value; shares: theirs, three numbers.
+    """
+    parts = qkv.unflatten(-1, (heads, 3, -1))
+    share = torch.tensor(shares, dtype=qkv.dtype, device=qkv.device)[:, None]
+    with_shares = parts * share + (parts * (1 - share)).detach()
+    return with_shares.flatten(-3)
+
+
+def explain_by_edits(model, case):
+    """AttnLRP as edits of one run: the relevance of each word [pos]."""
+    with torch.enable_grad(), model.trace(case.prompt):
+        words = model.residual(0)
+        for block in model.blocks:
+            edit_norm(block.input_layernorm)
+            qkv = block.attention.query_key_value
+            qkv.output = keep_shares(qkv.output, (1 / 4, 1 / 4, 1 / 2), model.config.num_attention_heads)
+            edit_norm(block.post_attention_layernorm)
+            act = block.mlp.act
+            act.output = identity_rule(act.input, act.output)
+        edit_norm(model.final_norm)
+        f = contrast(model, case)
+        with f.backward():
+            gradient = words.grad.save()
+        found = (words * gradient).sum(-1)[0].detach().save()
+    return found
+
+
+def books(f, words, biases):
+    """What the words get of f, each [pos], and what all biases get together, one number.
+
+    words: their vectors [pos d_model]; biases: tensors, some of which f may not depend on.
+    """
+    of_words, *of_biases = torch.autograd.grad(f, [words, *biases], allow_unused=True)
+    owed = 0.0
+    for bias, slope in zip(biases, of_biases, strict=True):
+        if slope is not None:
+            owed += (bias * slope).sum().item()
+    return (words * of_words).sum(-1).detach(), owed
+
+
+def detach_six(block, mixer):
+    """Inside a trace: one block of the readable Mamba under MambaLRP."""
+    hold(block.norm.source.torch_rsqrt_0)
+    _ = mixer.source  # rewrites the mixer, so it comes before the mixer runs
+    z = mixer.in_proj.output.mT.chunk(2, dim=1)[1]
+    act = scan.tap(mixer, "silu")
+    act.output = identity_rule(act.input, act.output)
+    for part in ("discrete_A", "discrete_B", "read"):  # 'read' is C
+        hold(scan.tap(mixer, part))
+    gate, gated = scan.tap(mixer, "gate"), scan.tap(mixer, "gated")
+    gate.output = identity_rule(z, gate.output)
+    gated.output = (gated.output + gated.output.detach()) / 2
+
+
+def explain_by_detaches(model, case, detach):
+    """MambaLRP as edits of one run: the relevance of each word [pos]."""
+    with torch.enable_grad(), model.trace(case.prompt, use_cache=False):
+        words = model.residual(0)
+        for layer in range(model.n_layers):
+            detach(model.blocks[layer], model.mixer(layer))
+        hold(model.final_norm.source.torch_rsqrt_0)
+        f = contrast(model, case)
+        with f.backward():
+            gradient = words.grad.save()
+        found = (words * gradient).sum(-1)[0].detach().save()
+    return found
+
+
 def remove_most(embeddings, relevance, k, baseline):
     """A copy of embeddings [pos d_model] with `baseline` [d_model] at the k most relevant words.
 
@@ -34,6 +130,19 @@ def remove_most(embeddings, relevance, k, baseline):
     changed = embeddings.clone()
     changed[gone] = baseline
     return changed
+
+
+def leave_one_out(embeddings, score, baseline):
+    """How much of the score each word takes with it when `baseline` [d_model] stands in for it: [pos].
+
+    embeddings: of one prompt [pos d_model]; score: [variant pos d_model] -> [variant].
+    """
+    without = []
+    for at in range(len(embeddings)):
+        changed = embeddings.clone()
+        changed[at] = baseline
+        without.append(changed)
+    return score(embeddings[None]) - score(torch.stack(without))
 
 
 def _relevance(f: Tensor, x: Tensor) -> Tensor:
@@ -85,6 +194,135 @@ def check_identity_rule(attempt) -> None:
             raise Wrong(f"{own}; the factor y / x must be a constant: detach it")
         if not close(kept, y):
             raise Wrong("x times the slope must be y: every unit hands on exactly what it received")
+
+
+@torch.enable_grad()
+def check_keep_shares(attempt) -> None:
+    draw = torch.Generator().manual_seed(0)
+    qkv = torch.randn(2, 5, 2 * 3 * 4, generator=draw).requires_grad_()
+    given, shares = torch.randn(qkv.shape, generator=draw), (0.25, 0.5, 1.0)
+    found = expect_tensor(attempt(qkv, shares, 2), qkv.shape, "the new qkv")
+    if not close(found, qkv):
+        raise Wrong("the numbers must stay; add back, detached, what a share takes off")
+    if not found.requires_grad:
+        raise Wrong("no gradient reaches qkv: detach only the part that gets no share")
+    (gradient,) = torch.autograd.grad(found, qkv, given)
+
+    def scaled(pattern: Tensor) -> Tensor:
+        return given * pattern.repeat(24 // len(pattern))
+
+    by_head = torch.tensor(shares).repeat_interleave(4)
+    mistakes = {
+        "the whole gradient still flows; nothing has got its share": given,
+        "you split the last axis into three; it holds, head after head, query, key and value": scaled(
+            torch.tensor(shares).repeat_interleave(8)
+        ),
+        "the shares go to the wrong parts: the order is query, key, value": scaled(by_head.flip(0)),
+        "the shares are for what is detached; each part keeps its share": scaled(1 - by_head),
+    }
+    if not close(gradient, scaled(by_head)):
+        refuse(gradient, mistakes, "expected each part's gradient times its share: query, key and value")
+
+
+@functools.cache
+def _model(name: str, readable: bool = False) -> models.Model:
+    return models.load(name, readable=readable)
+
+
+def _refuse_run(found: Tensor, name: str, rules: str) -> None:
+    """Refuses what a run by edits gives its words, unless it is what the rule set gives."""
+    model, case = _model(name), world_questions.cases("fact", 1, seed=1)[0]
+    asked = reading.ask(model, [case.prompt], [case.answer], [case.foil])
+
+    def is_of(rule_set: str, *without: str) -> bool:
+        truth = technique.flow(model, asked, rule_set, without)[0, 0]
+        shaped = expect_tensor(found, truth.shape, "relevance [pos]", "one number for each word")
+        return torch.allclose(shaped.float(), truth, rtol=1e-3, atol=2e-3)
+
+    if is_of(rules):
+        return
+    for rule in model.architecture.RULES:
+        if is_of(rules, rule):
+            raise Wrong(f"the rule '{rule}' is missing: everything else is right")
+    if is_of(rules, *model.architecture.RULES):
+        raise Wrong("this is gradient x input: no rule has any effect")
+    for other in model.architecture.RULE_SETS:
+        if is_of(other):
+            raise Wrong(f"this is {other}, another rule set; expected {rules}")
+    raise Wrong(f"the relevance is not that of {rules}; leave out one rule at a time to find out which")
+
+
+def check_explain_by_edits(attempt) -> None:
+    case = world_questions.cases("fact", 1, seed=1)[0]
+    _refuse_run(attempt(_model("transformer"), case), "transformer", "AttnLRP")
+
+
+def check_detach_six(attempt) -> None:
+    case = world_questions.cases("fact", 1, seed=1)[0]
+    found = explain_by_detaches(_model("mamba", readable=True), case, attempt)
+    _refuse_run(found, "mamba", "MambaLRP")
+
+
+@torch.enable_grad()
+def check_books(attempt) -> None:
+    draw = torch.Generator().manual_seed(0)
+    words, b1, b2, unused, W, w = (
+        torch.randn(*shape, generator=draw).requires_grad_()
+        for shape in ((4, 3), (5,), (4, 1), (2,), (3, 5), (4, 5))
+    )
+    f = (w * (words @ W + b1)).sum() + 2 * b2.sum()
+    of_words, of_b1 = words * (w @ W.T), b1 * w.sum(0)
+    truth, owed = of_words.sum(-1).detach(), of_b1.sum().item() + 2 * b2.sum().item()
+    answer = attempt(f, words, [b1, b2, unused])
+    if not (isinstance(answer, tuple) and len(answer) == 2):
+        raise Wrong("expected two things, the words' shares and the biases' one number; return both")
+    mistakes = {
+        "these are gradients; multiply each by its vector": (w @ W.T).sum(-1).detach(),
+        "you add up all words; each word keeps a number of its own": truth.sum().expand(4),
+    }
+    expect_equal(
+        answer[0], truth, "the words' shares [pos]", mistakes, "expected x df/dx, summed per word"
+    )
+    found = float(answer[1])
+    if abs(found - owed) < 1e-3:
+        return
+    if abs(found - w.sum(0).sum().item() - 8) < 1e-3:
+        raise Wrong("a bias gets b df/db: multiply its slope by the bias itself")
+    if abs(found - of_b1.sum().item()) < 1e-3:
+        raise Wrong("only the first bias is in your books; add up all of them")
+    raise Wrong(
+        f"expected {owed:.3f} for the biases, found {found:.3f}: the sum of b df/db over all numbers"
+    )
+
+
+def check_leave_one_out(attempt) -> None:
+    embeddings, baseline = torch.arange(8.0).reshape(4, 2) ** 2, torch.tensor([1.0, -1.0])
+    weights = torch.tensor([[1.0, 2.0], [-1.0, 0.5], [3.0, 1.0], [0.5, -2.0]])
+
+    def score(x: Tensor) -> Tensor:
+        if x.dim() != 3 or x.shape[1:] != embeddings.shape:
+            raise Wrong(f"score reads [variant pos d_model], here [n, 4, 2]; found {list(x.shape)}")
+        return (x * weights).sum((1, 2)) ** 2 / 100
+
+    before, truth = embeddings.clone(), leave_one_out(embeddings, score, baseline)
+    found = expect_tensor(attempt(embeddings, score, baseline), truth.shape, "the losses [pos]")
+    if not torch.equal(embeddings, before):
+        raise Wrong("you write into the embeddings that you were given; work on a clone")
+    changed, running = embeddings.clone(), []
+    for at in range(4):
+        changed[at] = baseline
+        running.append(changed.clone())
+    whole = score(embeddings[None])
+    zeros = leave_one_out(embeddings, score, torch.zeros(2))
+    mistakes = {
+        "the sign is turned: a word that is missed lowers the score, and its loss is positive": -truth,
+        "words that you took out stay out; start each variant from a fresh clone": whole
+        - score(torch.stack(running)),
+        "these are the scores without each word; take them from the score of the whole": whole - truth,
+        "you put zeros there; put `baseline`": zeros,
+    }
+    if not close(found, truth):
+        refuse(found, mistakes, "expected the score of the whole minus the score without the word")
 
 
 def check_remove_most(attempt) -> None:
@@ -152,6 +390,29 @@ class Reading(NamedTuple):
 
 
 SHARE = "share of the explained number"
+
+
+def shared_out(books: Mapping[str, Mapping[str, float]]) -> Drawn:
+    """Who got the explained number: 'model, rule set' -> owner -> share of it; the shares sum to 1."""
+    shades = {}
+    for name in books:
+        base = style(name.partition(",")[0])
+        again = sum(other.partition(",")[0] == name.partition(",")[0] for other in shades)
+        shades[name] = base | {"markerfacecolor": (base["color"], "white", "#BBBBBB")[min(again, 2)]}
+    values = [value for owners in books.values() for value in owners.values()]
+    ends = [end for v in values for end in ((v.low, v.high) if isinstance(v, Estimate) else (v,))]
+    return plots.compared(books, SHARE, (min(ends) - 0.1, max(ends) + 0.1), shades)
+
+
+def hit_rates(tops: Mapping[str, Mapping[str, plots.Row]]) -> Drawn:
+    """How often a deciding word is found: 'among the top k' -> series -> kind -> rate."""
+    series = {name for rows in tops.values() for name in rows}
+    known = {name: style(name) if name != "random" else CONTROL for name in series}
+    size = 5.2, 1.4 + 0.5 * len(next(iter(next(iter(tops.values())).values())))
+    label = "share of questions with a deciding word"
+    figure, _ = plots.dot_panels(tops, label, (-0.03, 1.03), lambda _, name, at: known[name], size=size)
+    said = ". ".join(f"{top}: {plots.listed(rows, '.2f')}" for top, rows in tops.items())
+    return figure, f"Share of questions with a deciding word, with intervals. {said}."
 
 
 def word_shares(readings: Sequence[Reading]) -> Drawn:

@@ -16,7 +16,7 @@ Cuts, `ablate` and `block`, return the next-word logits of the model so changed.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -173,10 +173,32 @@ class LagProfiles:
     first: Tensor  # mean weight on the first position [unit]
 
 
-def lag_profiles(model, runs: Sequence[Repeats]) -> list[LagProfiles]:
+def of_units(mixing, queries: Tensor) -> Tensor:
+    """The weights of each head or channel [batch unit query source]."""
+    return mixing.weights("operator", queries)
+
+
+def entries(mixing) -> list:
+    """The mixing through one entry of the state at a time, in all units together, without a skip.
+
+    Where units share what they write and read with, an entry is what they have in common. Empty where
+    the core has no `entry`.
+    """
+    core = getattr(mixing, "core", None)
+    few = [core.entry(n) for n in range(getattr(core, "entries", 0))]
+    return [replace(mixing, core=one, D=torch.zeros_like(mixing.D)) for one in few]
+
+
+def of_entries(mixing, queries: Tensor) -> Tensor:
+    """The contributions through each entry of the state [batch entry query source]."""
+    return torch.stack([contributions(one, queries) for one in entries(mixing)], 1)
+
+
+def lag_profiles(model, runs: Sequence[Repeats], view: Callable = of_units) -> list[LagProfiles]:
     """The profiles of each layer over repetitions of two periods or more.
 
-    Rows are normalised, so that softmax attention and signed hidden attention share one scale.
+    view: what is profiled of a mixing. Rows are normalised, so that softmax attention and signed hidden
+    attention share one scale.
     """
     if len({run.period for run in runs}) < 2:
         raise ValueError(
@@ -188,7 +210,7 @@ def lag_profiles(model, runs: Sequence[Repeats]) -> list[LagProfiles]:
     for layer in zip(*(mixings(model, run.ids.to(device)) for run in runs), strict=True):
         profiles, first = [], []
         for mixing, queries in zip(layer, (run.queries.to(device) for run in runs), strict=True):
-            maps = row_normalised(mixing.weights("operator", queries))
+            maps = row_normalised(view(mixing, queries))
             sources = (queries[:, None] - back).expand(*maps.shape[:2], -1, -1)  # [... query lag]
             profiles.append(maps.gather(-1, sources).mean((0, 2)))
             first.append(maps[..., 0].mean((0, 2)))
@@ -281,6 +303,15 @@ def carried(mixing, asked: Asked) -> Tensor:
         for i, (q, match) in enumerate(zip(asked.last.tolist(), asked.at["match"].tolist(), strict=True))
     ]
     return torch.stack(lengths).mean(0)
+
+
+def carried_by_all(mixing, asked: Asked) -> float:
+    """What all units together bring from the match to the query: mean length over items."""
+    rows = enumerate(zip(asked.last.tolist(), asked.at["match"].tolist(), strict=True))
+    lengths = [
+        contributions(mixing.row(i, q + 1), asked.last[i : i + 1])[0, 0, match] for i, (q, match) in rows
+    ]
+    return torch.stack(lengths).mean().item()
 
 
 # ---- cuts ----------------------------------------------------------------------------------------
