@@ -132,7 +132,10 @@ WRONG = {
         (ESTIMATE.replace("clean - corrupt", "corrupt - clean"), r"the sign is turned"),
         (ESTIMATE.replace(" / (m_clean - m.detach())[:, None]", ""), r"divide by how far m could move"),
         (ESTIMATE.replace("corrupt[0].clone()", "clean[0].clone()"), r"gradient of m in the corrupt run"),
-        (ESTIMATE.replace(".sum(-1)", ""), r"expected the estimates of shape"),
+        (
+            ESTIMATE.replace(".sum(-1)", "").replace("[:, None]", "[:, None, None]"),
+            r"expected the estimates of shape",
+        ),
     ],
     "reach": [
         (REACH.replace("sources.clone()", "sources"), r"you change the mask you were given"),

@@ -144,7 +144,9 @@ def _alike(answer: Tensor, truth: Tensor) -> bool:
 
 def check_patch_one(attempt) -> None:
     for model, batch in _asked().values():
-        at, rows, k = batch.last - 1, torch.arange(len(batch)), model.n_layers // 2
+        differs = batch.ids != batch.corrupt  # the last such word: the giver, or the subject
+        at = (differs * torch.arange(differs.shape[1])).argmax(1)
+        rows, k = torch.arange(len(batch)), int(0.4 * model.n_layers)
         with torch.no_grad():
             clean, corrupt = (reading.streams(model, ids)[k] for ids in (batch.ids, batch.corrupt))
             put = corrupt.clone()
