@@ -317,7 +317,7 @@ def test_what_travels_is_the_subjects_number_a_word_later(model):
         assert len(parts["train"].label) == 120
         assert all(x.shape[-1] <= 200 for x in parts["new"].x.values())
         for site in {"ssm"} & set(parts["new"].x):
-            assert probes.probe(parts, 2, site, seeds=2).new[0].value > 0.95, distance
+            assert probes.probe(parts, 2, site, seeds=2).new[0].value > 0.9, distance
     sentence = [
         d
         for d in world_pairs.probe_documents("grammar", 360, 0, "train")
@@ -465,13 +465,10 @@ def test_unknown_words_are_named(model):
 
 
 def test_minimal_pairs_agree_with_the_cards(model):
-    card = json.loads(
-        (
-            files.ORGANISMS
-            / model.architecture.__name__.split(".")[-1].replace("gpt_neox", "transformer")
-            / "card.json"
-        ).read_text(encoding="utf-8")
-    )["evaluation"]
+    name = model.architecture.__name__.split(".")[-1].replace("gpt_neox", "transformer")
+    card = json.loads((files.ORGANISMS / f"{name}-0" / "card.json").read_text(encoding="utf-8"))[
+        "evaluation"
+    ]
     pairs = [p for a in range(4) for p in world_pairs.minimal_pairs(50, 5, attractors=a)]
     share = minimal_pairs.judge(
         model, [published.MinimalPair(p.clean.text, p.corrupt.text, "") for p in pairs]
@@ -514,7 +511,7 @@ def test_erasing_number_breaks_agreement_and_nothing_else(model, marked):
     with erasure.erased(model, number):
         assert minimal_pairs.prefers(model, asked).double().mean() < 0.75
         facts = evaluation.evaluate(model.hf, 100, kinds=["facts"])["facts"]
-    assert facts.value >= 0.95
+    assert facts.value >= 0.9  # the eraser was fitted to few other words
     assert minimal_pairs.prefers(model, asked[:20]).all()  # outside, the model is whole again
 
 
