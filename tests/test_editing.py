@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from tft_utils import models, reading
 from tft_utils.corpora import lexicon, world
 from tft_utils.corpora import pairs as world_pairs
+from tft_utils.lessons import activation_patching as answers
 from tft_utils.models import Model, load
 from tft_utils.techniques import editing
 from tft_utils.techniques.editing import Scores, Update
@@ -135,6 +136,24 @@ def test_no_change_is_longer_than_its_leash(model, wanted, found, monkeypatch):
         change = update.left + (keys.mean(1) - keys[:, 0]) @ weight.T
         length = (keys[:, 0] @ weight.T).norm(dim=-1)
         assert (change.norm(dim=-1) <= leash * length * (1 + 1e-4)).all()
+
+
+def test_descent_stops_once_the_new_object_is_nearly_certain(model, wanted, found, monkeypatch):
+    moments, early = found
+    monkeypatch.setattr(editing, "STOP", -1.0)  # never
+    late = editing.rome(model, wanted, 0, moments[0])
+    assert early.left.norm(dim=-1).mean() < 0.9 * late.left.norm(dim=-1).mean()
+    monkeypatch.setattr(editing, "STOP", 1e9)  # at once: only the key's mean differs from the bare key
+    none = editing.rome(model, wanted, 0, moments[0])
+    keys, weight = editing.keys_of(model, wanted, 0), editing.memory(model, 0).weight
+    assert torch.allclose(none.left, (keys[:, 0] - keys.mean(1)) @ weight.T, atol=1e-4)
+
+
+def test_the_update_is_the_lessons_answer(model, wanted, found):
+    moments, update = found
+    key, W = editing.keys_of(model, wanted, 0)[2].mean(0), editing.memory(model, 0).weight.detach()
+    new = answers.rank_one(W, key, W @ key + update.left[2], moments[0])
+    assert torch.allclose(new, W + torch.outer(update.left[2], update.right[2]), atol=1e-3)
 
 
 def test_the_weights_are_asked_for_no_gradient(model, wanted, found):

@@ -37,7 +37,7 @@ def every_figure():
     shares = {
         "nothing": {"agreement": ALL, "facts": ALL},
         "number": {"agreement": HALF, "facts": ALL},
-        "random": {"agreement": ALL, "facts": ALL},
+        "directions": {"agreement": [1.0, 0.9], "facts": [1.0, 1.0]},
     }
     yield figures.after_erasure({"A": shares, "B": shares})
 
@@ -57,7 +57,7 @@ def test_alt_texts_state_the_numbers():
     assert "number: A 0.90 against 0.50, B 1.00 against 0.50" in alts[1]
     assert "B, state from 1.00 to 1.00" in alts[3]
     assert "A: same 0.9, other 1.0, wrong 0.9" in alts[4]
-    assert "B: nothing 1.00, number 0.50, random 1.00" in alts[5]
+    assert "B: nothing 1.00, number 0.50, directions 0.90 to 1.00" in alts[5]
 
 
 def test_curves_differ_by_more_than_colour():
@@ -74,7 +74,8 @@ def test_the_reference_eraser_is_leace():
     x = torch.randn(300, 8, dtype=torch.float64, generator=draw) @ torch.randn(8, 8).double() + 1
     z = (x[:, 0] + torch.randn(300, dtype=torch.float64, generator=draw) > 0).double()
     theirs = LeaceFitter.fit(x, z[:, None], shrinkage=False, constrain_cov_trace=False).eraser
-    assert torch.allclose(answers.erase(x, z), theirs(x), atol=1e-8)
+    mean, a, b = answers.erase(x, z)
+    assert torch.allclose(x - ((x - mean) @ b)[:, None] * a, theirs(x), atol=1e-8)
 
 
 def test_reference_distances_are_those_of_the_trees():

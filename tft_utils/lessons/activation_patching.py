@@ -1,15 +1,19 @@
 """Lesson 07, activation_patching: its exercises, and figures of patches, knockouts and edits."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from tft_utils import models, reading
+from tft_utils.corpora import pairs as world_pairs
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
 from tft_utils.course.plots import BLUE, GREY, Drawn, Lines, Map, arrow, canvas, each, style, write
 from tft_utils.stats import Estimate
+from tft_utils.techniques import patching
 
 
 def effect(patched, clean, corrupt):
@@ -18,6 +22,55 @@ def effect(patched, clean, corrupt):
     patched, clean, corrupt: the logit difference of each prompt in the three runs [prompt].
     """
     return (patched - corrupt) / (clean - corrupt)
+
+
+def patch_one(model, batch, k, at):
+    """The effect of the clean stream after k blocks, put into the corrupt run at `at`: [prompt].
+
+    batch: clean prompts `ids`, `corrupt` ones, last words at `last`; at: a position of each prompt.
+    """
+    rows = torch.arange(len(batch))
+    with model.trace(batch.ids):
+        kept = model.residual(k)[rows, at].save()
+        clean = model.logits[rows, batch.last].save()
+    with model.trace(batch.corrupt):
+        corrupt = model.logits[rows, batch.last].save()
+    with model.trace(batch.corrupt):
+        model.residual(k)[rows, at] = kept
+        patched = model.logits[rows, batch.last].save()
+    return effect(*(batch.score(logits) for logits in (patched, clean, corrupt)))
+
+
+def grid_of_one(model, one):
+    """The effect of a patch at every depth and word of one prompt: [depth pos].
+
+    one: a batch with a single prompt. reading.streams gives its streams [depth 1 pos d].
+    """
+    clean, corrupt = (reading.streams(model, ids) for ids in (one.ids, one.corrupt))
+    ends = (reading.finish(model, x[-1], model.n_layers, one.last) for x in (clean, corrupt))
+    m_clean, m_corrupt = (one.score(logits) for logits in ends)
+    n, rows = one.ids.shape[1], []
+    word = torch.arange(n)
+    for k in range(model.n_layers + 1):
+        x = corrupt[k].repeat(n, 1, 1)  # row i will be patched at word i
+        x[word, word] = clean[k][0]
+        patched = one.score(reading.finish(model, x, k, one.last.repeat(n)))
+        rows.append(effect(patched, m_clean, m_corrupt))
+    return torch.stack(rows)
+
+
+def estimated(model, batch):
+    """An estimate of every patch's effect, from the gradients of one corrupt run: [depth prompt pos]."""
+    clean, corrupt = (reading.streams(model, ids) for ids in (batch.ids, batch.corrupt))
+    with torch.enable_grad():
+        x = [corrupt[0].clone().requires_grad_()]
+        for layer in range(model.n_layers):
+            x.append(model.block(layer, x[-1]))
+        m = batch.score(reading.finish(model, x[-1], model.n_layers, batch.last))
+        slopes = torch.autograd.grad(m.sum(), x)
+    change = ((clean - corrupt) * torch.stack(slopes)).sum(-1)
+    m_clean = batch.score(reading.finish(model, clean[-1], model.n_layers, batch.last))
+    return change / (m_clean - m.detach())[:, None]
 
 
 def dual_state(u, delta, A, B, C, sources, queries):
@@ -35,6 +88,14 @@ def dual_state(u, delta, A, B, C, sources, queries):
         kept = decay * kept + (0 if t in sources else write)
         y.append((kept if t in queries else whole) @ C[t])
     return torch.stack(y)
+
+
+def reach(sources, width):
+    """The mask `sources` [prompt pos], with the `width` positions after each source added."""
+    wider = sources.clone()
+    for j in range(1, width + 1):
+        wider[:, j:] |= sources[:, :-j]
+    return wider
 
 
 def rank_one(W, k, v, C):
@@ -67,6 +128,108 @@ def check_effect(attempt) -> None:
     )
 
 
+@functools.cache
+def _asked() -> dict[str, tuple[models.Model, reading.Asked]]:
+    """Each organism of the pair, and a few pairs of prompts of different lengths."""
+    asked = {}
+    for name, model in models.load_models().items():
+        pairs = world_pairs.fact_pairs(3, seed=2) + world_pairs.indirect_object_pairs(3, seed=2)
+        asked[name] = model, patching.asked_of(model, pairs)
+    return asked
+
+
+def _alike(answer: Tensor, truth: Tensor) -> bool:
+    return torch.allclose(answer.double(), truth.double(), rtol=1e-2, atol=2e-3)
+
+
+def check_patch_one(attempt) -> None:
+    for model, batch in _asked().values():
+        differs = batch.ids != batch.corrupt  # the last such word: the giver, or the subject
+        at = (differs * torch.arange(differs.shape[1])).argmax(1)
+        rows, k = torch.arange(len(batch)), int(0.4 * model.n_layers)
+        with torch.no_grad():
+            clean, corrupt = (reading.streams(model, ids)[k] for ids in (batch.ids, batch.corrupt))
+            put = corrupt.clone()
+            put[rows, at] = clean[rows, at]
+            other = clean.clone()
+            other[rows, at] = corrupt[rows, at]
+            m = [
+                batch.score(reading.finish(model, x, k, batch.last)) for x in (put, clean, corrupt, other)
+            ]
+            last = corrupt.clone()
+            last[:, -1] = clean[:, -1]
+            answer = expect_tensor(attempt(model, batch, k, at), (len(batch),), "the effects")
+            wrong = {
+                "you patch the clean run with the corrupt stream; put the clean stream into the corrupt "
+                "run": effect(m[3], m[1], m[2]),
+                "nothing was patched: assign to `model.residual(k)[rows, at]` in a trace of the corrupt "
+                "prompts, before you read the logits": 0 * m[0],
+                "you hand over the whole stream; patch the one position `at` of each prompt": 0 * m[0]
+                + 1,
+                "you return a logit difference; put it through `effect`": m[0],
+            }
+        if _alike(answer, effect(*m[:3])):
+            continue
+        for hint, value in wrong.items():
+            if _alike(answer, value):
+                raise Wrong(hint)
+        raise Wrong(
+            "these are not the effects; prompts have different lengths: read the logits at `batch.last` "
+            "and patch each prompt at its own position"
+        )
+
+
+def check_grid_of_one(attempt) -> None:
+    for model, batch in _asked().values():
+        one = batch[:1]
+        with torch.no_grad():
+            truth = patching.grid(model, one).values[:, 0]
+            noising = patching.grid(model, one, noising=True).values[:, 0]
+            answer = attempt(model, one)
+        hint = f"a row for each of {model.n_layers + 1} depths, a column for each word"
+        answer = expect_tensor(answer, truth.shape, "the effects", hint)
+        inside = truth.isfinite()
+        if _alike(answer[inside], truth[inside]):
+            continue
+        if _alike(answer[inside], 1 - noising[inside]):
+            raise Wrong("you patch the clean run; start from the corrupt streams")
+        if _alike(answer[0][inside[0]], torch.ones_like(truth[0][inside[0]])):
+            raise Wrong(
+                "every word restores everything: you patch the whole prompt in each row; row i gets the "
+                "clean stream at word i alone"
+            )
+        if _alike(answer[:, inside[0]], truth[:1, inside[0]].expand_as(answer[:, inside[0]])):
+            raise Wrong("all depths have the same effects; take the streams of depth k, and go on from k")
+        raise Wrong("these are not the effects of one patch at a time, depth by depth, word by word")
+
+
+def check_estimated(attempt) -> None:
+    for model, batch in _asked().values():
+        with torch.no_grad():
+            truth = patching.attribution(model, batch).values
+            answer = attempt(model, batch)
+        shape = truth.shape
+        answer = expect_tensor(answer, shape, "the estimates", "one for each depth, prompt and position")
+        kept = truth.isfinite()
+        if _alike(answer.detach()[kept], truth[kept]):
+            continue
+        whole = [
+            batch.score(
+                reading.finish(model, reading.streams(model, ids)[-1], model.n_layers, batch.last)
+            )
+            for ids in (batch.ids, batch.corrupt)
+        ]
+        scale = (whole[0] - whole[1])[:, None]
+        if _alike(answer.detach()[kept], -truth[kept]):
+            raise Wrong("the sign is turned: from the corrupt run to the clean one is clean - corrupt")
+        if _alike(answer.detach()[kept], (truth * scale)[kept]):
+            raise Wrong("divide by how far m could move, m_clean - m_corrupt, as in `effect`")
+        raise Wrong(
+            "these are not (clean - corrupt) times the gradient of m in the corrupt run, summed over the "
+            "vector, over m_clean - m_corrupt"
+        )
+
+
 def check_dual_state(attempt) -> None:
     draw = torch.Generator().manual_seed(0)
     u, B, C = (torch.randn(6, n, generator=draw) for n in (3, 2, 2))
@@ -94,6 +257,32 @@ def check_dual_state(attempt) -> None:
     )
 
 
+def check_reach(attempt) -> None:
+    sources = torch.zeros(2, 8, dtype=torch.bool)
+    sources[0, 1] = sources[1, 2] = sources[1, 6] = True
+    before = sources.clone()
+    for width in (3, 0, 1):
+        answer = expect_tensor(attempt(sources, width), (2, 8), "the mask")
+        if not torch.equal(sources, before):
+            raise Wrong("you change the mask you were given; return a new one")
+        truth = reach(before, width)
+        if torch.equal(answer.bool(), truth):
+            continue
+        if torch.equal(answer.bool(), truth & ~before) and width:
+            raise Wrong("the sources themselves are missing; they stay in")
+        if torch.equal(answer.bool().flip(1), reach(before.flip(1), width)):
+            raise Wrong(
+                "you add the words before a source; a convolution looks back, so the words after it"
+            )
+        if torch.equal(answer.bool(), reach(before, width + 1)):
+            raise Wrong(f"you add {width + 1} words instead of {width}")
+        if torch.equal(answer.bool(), before):
+            raise Wrong("nothing was added; shift the mask to the right by 1, 2 ... width places")
+        raise Wrong(
+            f"with width {width}, each source and the {width} positions after it are in, no other"
+        )
+
+
 def check_rank_one(attempt) -> None:
     draw = torch.Generator().manual_seed(1)
     W, k, v = (torch.randn(*shape, generator=draw) for shape in ((3, 4), (4,), (3,)))
@@ -114,8 +303,11 @@ def check_rank_one(attempt) -> None:
         raise Wrong("v is stored, but another u moves the other keys less: solve C u = k")
 
 
-DASHES = (("--", "s"), (":", "^"), ("-.", "v"))  # of lines after the first, with their markers
-GREYS = [{"color": GREY, "linestyle": dash, "marker": mark} for dash, mark in DASHES]
+SECOND = (  # lines after a panel's first, which has the model's look; a control is grey
+    {"color": plots.PURPLE, "linestyle": "--", "marker": "D"},
+    {"color": plots.GREEN, "linestyle": ":", "marker": "^"},
+)
+CONTROL = {"color": GREY, "linestyle": "-.", "marker": "v"}
 BY_PATCH = "effect of the patch"
 
 
@@ -142,6 +334,19 @@ def two_runs() -> Drawn:
         "Two runs on prompts that differ in the subject; one activation of the clean run is put at "
         "the same place of the corrupt run, which then continues."
     )
+
+
+def one_prompt(maps: Mapping[str, Tensor], words: Sequence[str]) -> Drawn:
+    """The effects of all patches of one prompt: per model a map [depth pos], drawn word by word."""
+    grid = {name: Map(effects.T.cpu(), words) for name, effects in maps.items()}
+    figure, _ = plots.maps(grid, BY_PATCH, "depth k (blocks applied)", "", size=(4.6, 3.2), sharey="row")
+
+    def path(effects: Tensor) -> str:
+        stops = dict.fromkeys(words[i] for i in effects.argmax(1).tolist())
+        return ", then ".join(stops)
+
+    said = "; ".join(f"{name}: {path(effects)}" for name, effects in maps.items())
+    return figure, f"Where a patch of one prompt restores most, from the first to the last depth. {said}."
 
 
 def routes(maps: Mapping[str, Mapping[str, Tensor]], roles: Mapping[str, Sequence[str]]) -> Drawn:
@@ -186,7 +391,7 @@ def estimates(clouds: Mapping[str, Mapping[str, Clouds]]) -> Drawn:
     grid = {f"{kind}, {name}": row for kind, of_kind in clouds.items() for name, row in of_kind.items()}
     columns = len(grid) // len(clouds)
     figure, axes = plots.titled(grid, "exact effect", "estimated effect", (4.5, 3.4), columns)
-    looks = {"color": GREY, "marker": "^"}, {"color": BLUE, "marker": "o"}
+    looks = {"color": plots.VERMILION, "marker": "^"}, {"color": BLUE, "marker": "o"}
     for axis, by_label in zip(axes, grid.values(), strict=True):
         axis.plot([0, 1], [0, 1], color="black", linewidth=1)
         for look, (label, (exact, estimate)) in zip(looks, by_label.items(), strict=True):
@@ -201,7 +406,8 @@ def curves(lines: Lines, x: Mapping[str, Sequence[float]], xlabel: str, ylabel: 
     """Lines with 95 % bands, a panel a model on the same axes; the first in the model's style."""
 
     def look(name: str, label: str, at: int) -> dict:
-        return {"markersize": 5} | (GREYS[(at - 1) % len(GREYS)] if at else style(name))
+        own = SECOND[(at - 1) % len(SECOND)] if at else style(name)
+        return {"markersize": 5} | (CONTROL if label.startswith("control") else own)
 
     def ends(line: Sequence[Estimate]) -> str:
         values = [e.value for e in line if e.n]

@@ -61,13 +61,14 @@ def collect(
 
 
 class Probed(NamedTuple):
-    """Per depth, with 95 % intervals: accuracy on new and known words, the control's on known words,
-    and selectivity, which is known - control (Hewitt & Liang 2019, section 2.2)."""
+    """Per depth, with 95 % intervals: accuracy on known words, their control's, selectivity, which is
+    known - control (Hewitt & Liang 2019, section 2.2); accuracy on new words, and their control's."""
 
     known: list[stats.Estimate]
     control: list[stats.Estimate]
     selectivity: list[stats.Estimate]
     new: list[stats.Estimate]  # empty where there can be none
+    new_control: list[stats.Estimate]  # the same probe as `control`, on new words' drawn labels
 
 
 def control_labels(causes: Sequence[str], labels: Tensor, seed: int) -> Tensor:
@@ -83,7 +84,7 @@ def probe(parts: Mapping[str, Labelled], classes: int, site: str = "residual", s
     Each seed draws the training items anew, with replacement, and gives the control new labels; the
     intervals resample seeds and test items both.
     """
-    train, hits = parts["train"], {"known": [], "control": [], "new": []}
+    train, hits = parts["train"], {}
     x = train.x[site]
     for seed in range(seeds):
         draw = torch.randint(len(x), (len(x),), generator=torch.Generator().manual_seed(seed))
@@ -92,16 +93,15 @@ def probe(parts: Mapping[str, Labelled], classes: int, site: str = "residual", s
         for name in parts.keys() - {"train"}:
             part = parts[name]
             guess = choose(part.x[site], W, b)  # [depth task n]
-            hits[name].append(guess[:, 0] == part.label)
-            if name == "known":
-                wrong = control_labels(part.cause, train.label, seed)
-                hits["control"].append(guess[:, 1] == wrong)
-    right = {name: torch.stack(rows).double() for name, rows in hits.items() if rows}
+            wrong = control_labels(part.cause, train.label, seed)
+            for task, truth in enumerate((part.label, wrong)):
+                hits.setdefault((name, task), []).append(guess[:, task] == truth)
+    right = {key: torch.stack(rows).double() for key, rows in hits.items()}
     return Probed(
-        crossed(right["known"]),
-        crossed(right["control"]),
-        crossed(right["known"] - right["control"]),
-        crossed(right["new"]) if "new" in right else [],
+        crossed(right["known", 0]),
+        crossed(right["known", 1]),
+        crossed(right["known", 0] - right["known", 1]),
+        *(crossed(right["new", task]) if ("new", task) in right else [] for task in (0, 1)),
     )
 
 
