@@ -10,7 +10,7 @@ import torch
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from tft_utils import models, reading
+from tft_utils import models, reading, stats
 from tft_utils.corpora import questions
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, refuse
@@ -103,7 +103,7 @@ def choose(reach, nonsense, depths, multipliers, most=0.1):
 
 
 def random_like(v, n, seed):
-    """n random directions [n ...] with the shape and the length of v [...]; the same for the same seed."""
+    """n random directions [n ...] of the shape and length of v [...]; one seed gives the same ones."""
     draw = torch.Generator().manual_seed(seed)
     drawn = torch.randn(n, *v.shape, generator=draw).to(v)
     lengths = drawn.flatten(1).norm(dim=1)
@@ -381,8 +381,8 @@ def check_steer_state(attempt) -> None:
     if model.state(cache, 0)[part].shape[0] != 2:
         raise RuntimeError("expected one state for each prompt")
     otherwise = (
-        "it is not the answer with the change made before the last word; read all words but the last, change, "
-        "then read the last with the mask of all"
+        "it is not the answer with the change made before the last word; read all words but the last, "
+        "change, then read the last with the mask of all"
     )
     answer = attempt(model, asked, k, part, change)
     expect_equal(answer, at(1.0), "the matching probabilities", mistakes, otherwise)
@@ -475,8 +475,18 @@ def grids(tables: Mapping[str, tuple[Tensor, Sequence[str], Sequence[float]]], c
     return figure, f"Reach over depth and multiplier on validation questions, in points: {said}."
 
 
-def beside_chance(models: Mapping[str, Mapping[str, Mapping[str, Estimate | float]]]) -> Drawn:
-    """Reach of vectors and of random ones: model -> whose vector -> place -> reach. Random ones are grey."""
+def beside_chance(runs: Mapping[tuple[str, str], Mapping[str, Tensor]]) -> Drawn:
+    """Reach beside chance: (model, place) -> whose vector -> reach [vector behaviour]. Random is grey."""
+    panels: dict = {}
+    for (name, place), run in runs.items():
+        sizes, others = run["random"].abs(), run["another's"].abs().mean(0)
+        for series, value in {
+            "its own vector": stats.mean(run["its own vector"][0].tolist()),
+            "another's, either way": stats.mean(others.tolist()),
+            "random, mean": sizes.mean().item(),
+            "random, 95th percentile": sizes.quantile(0.95).item(),
+        }.items():
+            panels.setdefault(name, {}).setdefault(series, {})[place] = value
 
     def look(title: str, series: str, at: int) -> dict:
         if "random" in series:
@@ -486,14 +496,15 @@ def beside_chance(models: Mapping[str, Mapping[str, Mapping[str, Estimate | floa
             {"marker": "D", "markerfacecolor": "none"} if "another" in series else {"marker": "o"}
         )
 
-    places = max(len(next(iter(rows.values()))) for rows in models.values())
-    size = {"size": (9 / len(models), 1.5 + 0.6 * places), "sharey": False}
-    figure, axes = plots.dot_panels(models, "reach (points)", (-0.15, 1.05), look, **size)
+    places = max(len(next(iter(rows.values()))) for rows in panels.values())
+    size = {"size": (9 / len(panels), 1.7 + 0.5 * places), "sharey": False}
+    figure, axes = plots.dot_panels(panels, "reach (points)", (-0.15, 1.05), look, **size)
     axes[0].xaxis.set_major_formatter(in_points())
-    return (
-        figure,
-        f"Reach beside chance. {plots.each(models, lambda row: plots.listed({'': row}, '.2f')[2:])}.",
+    said = "; ".join(
+        f"{name}, {place}: {100 * run['its own vector'].mean():.0f}, random {100 * run['random'].abs().mean():.0f}"
+        for (name, place), run in runs.items()
     )
+    return figure, f"Mean reach in points beside that of random vectors. {said}."
 
 
 def both_ways(rows: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Drawn:

@@ -155,8 +155,8 @@ def respond(model, read: Ready | Streams, depth: int, changes: Mapping[str, Tens
     if isinstance(read, Streams):
         if states:
             raise ValueError(
-                f"expected a change of the residual stream, found {', '.join(sorted(states))}; states are "
-                "steered before the last word: read the prompts with read_once"
+                f"expected a change of the residual stream, found {', '.join(sorted(states))}; states "
+                "are steered before the last word: read the prompts with read_once"
             )
         x = read.residual[depth].clone()
         x[:, read.word] += changes[RESIDUAL].to(x)
