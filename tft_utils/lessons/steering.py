@@ -464,7 +464,7 @@ def grids(tables: Mapping[str, tuple[Tensor, Sequence[str], Sequence[float]]], c
             100 * reach,
             depths,
             [f"{m:g}" for m in multipliers],
-            [[f"{100 * x:.0f}" for x in row] for row in reach.tolist()],
+            [[str(round(100 * x)) for x in row] for row in reach.tolist()],
             origin="lower",
         )
         for title, (reach, depths, multipliers) in tables.items()
@@ -490,7 +490,7 @@ def beside_chance(runs: Mapping[tuple[str, str], Mapping[str, Tensor]]) -> Drawn
 
     def look(title: str, series: str, at: int) -> dict:
         if "random" in series:
-            return {"color": GREY, "marker": "^|"["mean" in series], "markersize": 7}
+            return {"color": GREY, "marker": "^x"["mean" in series]}
         dot = {"color": style(title)["color"]}
         return dot | (
             {"marker": "D", "markerfacecolor": "none"} if "another" in series else {"marker": "o"}
@@ -501,7 +501,8 @@ def beside_chance(runs: Mapping[tuple[str, str], Mapping[str, Tensor]]) -> Drawn
     figure, axes = plots.dot_panels(panels, "reach (points)", (-0.15, 1.05), look, **size)
     axes[0].xaxis.set_major_formatter(in_points())
     said = "; ".join(
-        f"{name}, {place}: {100 * run['its own vector'].mean():.0f}, random {100 * run['random'].abs().mean():.0f}"
+        f"{name}, {place}: {100 * run['its own vector'].mean():.0f}, "
+        f"random {100 * run['random'].abs().mean():.0f}"
         for (name, place), run in runs.items()
     )
     return figure, f"Mean reach in points beside that of random vectors. {said}."
