@@ -35,7 +35,7 @@ WRONG = {
             "        stream = model.residual(k).clone()\n"
             "        stream[:, word] += change\n"
             "        logits = model.logits[:, -1].save()\n"
-            "    return matching_probability(logits, *letters.T)\n",
+            "    return logits.gather(1, letters).softmax(1)[:, 0]\n",
             r"nothing was steered",
         ),
         (
@@ -44,7 +44,7 @@ WRONG = {
             "    with model.trace([question.prompt for question in asked]):\n"
             "        model.set_residual(k, model.residual(k) + change)\n"
             "        logits = model.logits[:, -1].save()\n"
-            "    return matching_probability(logits, *letters.T)\n",
+            "    return logits.gather(1, letters).softmax(1)[:, 0]\n",
             r"you steer every word",
         ),
         (
@@ -55,7 +55,7 @@ WRONG = {
             "        stream[:, -1] += change\n"
             "        model.set_residual(k, stream)\n"
             "        logits = model.logits[:, -1].save()\n"
-            "    return matching_probability(logits, *letters.T)\n",
+            "    return logits.gather(1, letters).softmax(1)[:, 0]\n",
             r"you steer the last word",
         ),
         (
@@ -66,7 +66,7 @@ WRONG = {
             "        stream[:, word] = change\n"
             "        model.set_residual(k, stream)\n"
             "        logits = model.logits[:, -1].save()\n"
-            "    return matching_probability(logits, *letters.T)\n",
+            "    return logits.gather(1, letters).softmax(1)[:, 0]\n",
             r"add to what stands there",
         ),
     ],
@@ -205,7 +205,7 @@ WRONG = {
             "    state = model.state(cache, k - 1)[part]\n"
             "    state = state + change\n"
             "    _, logits = reading.run(model, ids[:, -1:], mask, cache)\n"
-            "    return matching_probability(logits, *steering.letter_tokens(model, asked).T)\n",
+            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
             r"nothing was steered",
         ),
         (
@@ -214,7 +214,7 @@ WRONG = {
             "    cache, logits = reading.run(model, ids, mask)\n"
             "    state = model.state(cache, k - 1)[part]\n"
             "    state += change\n"
-            "    return matching_probability(logits, *steering.letter_tokens(model, asked).T)\n",
+            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
             r"nothing was steered",
         ),
         (
@@ -224,7 +224,7 @@ WRONG = {
             "    state = model.state(cache, k - 2)[part]\n"
             "    state += change\n"
             "    _, logits = reading.run(model, ids[:, -1:], mask, cache)\n"
-            "    return matching_probability(logits, *steering.letter_tokens(model, asked).T)\n",
+            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
             r"the k-th block is layer k - 1",
         ),
         (
@@ -234,7 +234,7 @@ WRONG = {
             "    state = model.state(cache, k)[part]\n"
             "    state += change\n"
             "    _, logits = reading.run(model, ids[:, -1:], mask, cache)\n"
-            "    return matching_probability(logits, *steering.letter_tokens(model, asked).T)\n",
+            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
             r"stopped with|the k-th block is layer k - 1",
         ),
     ],

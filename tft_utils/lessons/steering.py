@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
-from textwrap import fill
 
 import numpy as np
 import torch
@@ -45,15 +44,6 @@ def steering_vector(behaving, other):
     return behaving.mean(0) - other.mean(0)
 
 
-def matching_probability(logits, matching, other):
-    """Share of the matching letter among the two letters [prompt].
-
-    logits: next-word logits [prompt vocab]; matching, other: token ids of the letters [prompt].
-    """
-    letters = torch.stack([matching, other], 1)
-    return logits.gather(1, letters).softmax(1)[:, 0]
-
-
 def steer(model, asked, k, word, change):
     """Matching probability [prompt] when `change` [d_model] is added to one word after k blocks.
 
@@ -65,7 +55,7 @@ def steer(model, asked, k, word, change):
         stream[:, word] += change
         model.set_residual(k, stream)
         logits = model.logits[:, -1].save()
-    return matching_probability(logits, *letters.T)
+    return logits.gather(1, letters).softmax(1)[:, 0]
 
 
 def swept(answers, depths, multipliers):
@@ -134,7 +124,7 @@ def steer_state(model, asked, k, part, change):
     state += change
     _, logits = reading.run(model, ids[:, -1:], mask, cache)
     letters = steering.letter_tokens(model, asked)
-    return matching_probability(logits, *letters.T)
+    return logits.gather(1, letters).softmax(1)[:, 0]
 
 
 def put_given(given, change, end):
@@ -185,25 +175,6 @@ def check_steering_vector(attempt) -> None:
     expect_equal(attempt(behaving, other), truth, "the direction", mistakes, otherwise)
 
 
-def check_matching_probability(attempt) -> None:
-    logits = torch.tensor([[2.0, 1.0, 0.0, 3.0], [0.0, 4.0, 1.0, -1.0], [1.0, 1.0, 5.0, 5.0]])
-    matching, other = torch.tensor([0, 2, 0]), torch.tensor([2, 0, 1])
-    chances, rows = logits.softmax(1), torch.arange(3)
-    right, wrong = chances[rows, matching], chances[rows, other]
-    values = logits.gather(1, torch.stack([matching, other], 1))
-    mistakes = {
-        "that is p(matching letter) among all words; divide by the two letters' sum, or nonsense "
-        "counts as the other answer": right,
-        "that is the share of the other letter": wrong / (right + wrong),
-        "you use the first prompt's letters for all; each prompt has its own matching one": chances[:, 0]
-        / (chances[:, 0] + chances[:, 2]),
-        "you divide logits; turn them into probabilities first": values[:, 0] / values.sum(1),
-    }
-    answer, truth = attempt(logits, matching, other), right / (right + wrong)
-    otherwise = "it is not p(matching) / (p(matching) + p(other)) of each prompt"
-    expect_equal(answer, truth, "the matching probabilities", mistakes, otherwise)
-
-
 def _questions(n: int, behaviour: str = "refusal") -> list[questions.Question]:
     return questions.questions(behaviour, "validation")[:n]
 
@@ -220,13 +191,13 @@ def check_steer(attempt) -> None:
     ids, _ = reading.tokens(model, [question.prompt for question in asked])
     everywhere = reading.streams(model, ids, 2)[-1] + change
     logits = reading.finish(model, everywhere, 2, torch.full((4,), 21))
-    letters = steering.letter_tokens(model, asked)
+    of_all = logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]
     mistakes = {
         "nothing was steered; give the changed stream back with model.set_residual": at(2, 3, 0.0),
         "you steer the last word; steer the one at `word`": at(2, 21),
-        "you steer every word; the change belongs at `word` alone": matching_probability(
-            logits, *letters.T
-        ),
+        "you steer every word; the change belongs at `word` alone": logits.gather(1, letters).softmax(1)[
+            :, 0
+        ],
         "you steer after k + 1 blocks; model.residual(k) is the stream after k": at(3, 3),
         "you steer after k - 1 blocks; model.residual(k) is the stream after k": at(1, 3),
         "you subtract the change; add it": at(2, 3, -1.0),
@@ -568,14 +539,3 @@ def relabelled(models: Mapping[str, Mapping[str, Sequence[float]]]) -> Drawn:
     figure, axes = plots.dot_panels(groups, xlabel, (-1.05, 1.05), look, size=size)
     axes[0].xaxis.set_major_formatter(in_points())
     return figure, f"Every labelling of six cue words: {'; '.join(said)}."
-
-
-def told(texts: Mapping[str, tuple[str, str]]) -> Drawn:
-    """What each model went on to say: model -> (prompt, continuation)."""
-    figure, (axis,) = canvas((9, 1.3 * len(texts)), (0, 1), (-len(texts), 0))
-    for y, (name, (prompt, text)) in enumerate(texts.items()):
-        left = {"ha": "left", "va": "top"}
-        write(axis, 0, -y, name, color=style(name)["color"], weight="bold", **left)
-        write(axis, 0, -y - 0.28, fill(f"{prompt} ...", 110), color=GREY, fontsize=10, **left)
-        write(axis, 0, -y - 0.6, fill(f"... {text}", 110), fontsize=10, **left)
-    return figure, " ".join(f"{name} goes on: '{text}'." for name, (_, text) in texts.items())
