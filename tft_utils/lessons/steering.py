@@ -195,9 +195,7 @@ def check_steer(attempt) -> None:
     mistakes = {
         "nothing was steered; give the changed stream back with model.set_residual": at(2, 3, 0.0),
         "you steer the last word; steer the one at `word`": at(2, 21),
-        "you steer every word; the change belongs at `word` alone": logits.gather(1, letters).softmax(1)[
-            :, 0
-        ],
+        "you steer every word; the change belongs at `word` alone": of_all,
         "you steer after k + 1 blocks; model.residual(k) is the stream after k": at(3, 3),
         "you steer after k - 1 blocks; model.residual(k) is the stream after k": at(1, 3),
         "you subtract the change; add it": at(2, 3, -1.0),
