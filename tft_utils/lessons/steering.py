@@ -470,8 +470,8 @@ def beside_chance(runs: Mapping[tuple[str, str], Mapping[str, Tensor]]) -> Drawn
     figure, axes = plots.dot_panels(panels, "reach (points)", (-0.15, 1.05), look, **size)
     axes[0].xaxis.set_major_formatter(in_points())
     said = "; ".join(
-        f"{name}, {place}: {100 * run['its own vector'].mean():.0f}, "
-        f"random {100 * run['random'].abs().mean():.0f}"
+        f"{name}, {place}: {round(100 * run['its own vector'].mean().item())}, "
+        f"random {round(100 * run['random'].abs().mean().item())}"
         for (name, place), run in runs.items()
     )
     return figure, f"Mean reach in points beside that of random vectors. {said}."
