@@ -167,6 +167,53 @@ def test_padding_on_the_right_is_refused_where_a_cache_goes_on(model):
 
 
 # --------------------------------------------------------------------------------------------------
+# One answer, for any change
+
+
+def test_a_response_is_the_cell_of_a_sweep(model):
+    asked, direction = world_questions.questions("refusal")[:3], random_direction(model, 0.3)
+    ready, k = steering.read_once(model, asked), model.n_layers - 1
+    for parts in ways(model):
+        of = {p: direction.residual[k] if p == "residual" else direction.state[k - 1][p] for p in parts}
+        changes = {part: -2.0 * x.expand(3, *x.shape) for part, x in of.items()}
+        matching, nonsense = steering.respond(model, ready, k, changes)
+        cell = steering.sweep(model, ready, direction, FEW, parts, [k])
+        assert torch.allclose(matching, cell.matching[0, 0], atol=1e-5)
+        assert torch.allclose(nonsense, cell.nonsense[0, 0], atol=1e-5)
+
+
+def test_a_response_at_an_early_word_is_that_of_whole_runs(model):
+    """Prompts of several lengths together give what each length gives alone."""
+    several = [world_questions.questions(b)[0] for b in ("refusal", "hallucination")]
+    direction, k = random_direction(model, 0.3), 1
+    read = steering.read_word(model, several, 3)
+    matching, _ = steering.respond(model, read, k, {"residual": direction.residual[k].expand(2, -1)})
+    for question, found in zip(several, matching, strict=True):
+        alone = steering.naive_sweep(model, [question], direction, (1.0,), depths=[k], word=3)
+        assert torch.allclose(found, alone.matching[0, 0, 0], atol=1e-4)
+
+
+def test_each_prompt_can_have_a_change_of_its_own(model):
+    asked = world_questions.questions("refusal")[:2]
+    for read in (steering.read_once(model, asked), steering.read_word(model, asked, 0)):
+        changes = random_direction(model).residual[:2]
+        both, _ = steering.respond(model, read, 1, {"residual": changes})
+        for i, change in enumerate(changes):
+            same, _ = steering.respond(model, read, 1, {"residual": change.expand(2, -1)})
+            assert torch.allclose(both[i], same[i], atol=1e-6)
+
+
+def test_a_state_at_an_early_word_and_a_word_that_is_missing_are_refused(model):
+    asked = world_questions.questions("refusal")[:2]
+    read = steering.read_word(model, asked, 0)
+    with pytest.raises(ValueError, match="found ssm; states are steered before the last word"):
+        steering.respond(model, read, 1, {"ssm": torch.zeros(2)})
+    for word in (-1, 22):
+        with pytest.raises(ValueError, match=f"expected a word from 0 to 21, found {word}"):
+            steering.read_word(model, asked, word)
+
+
+# --------------------------------------------------------------------------------------------------
 # One string is one text
 
 
@@ -231,7 +278,7 @@ def test_texts_that_differ_in_their_last_word_have_no_direction_of_a_state(mamba
     ready = steering.read_once(mamba, asked[:2])
     for contrast in (world_questions.answered(asked[:100]), world_questions.announced("refusal")):
         direction = contrasts.directions(mamba, contrast)["behaviour"]
-        assert direction.residual.norm() > 1
+        assert direction.residual.norm() > 0.1
         assert not any(S.any() for block in direction.state for S in block.values())
         push = Push(direction, 1.0, (1,), ("ssm",))
         for steer in (
@@ -571,33 +618,32 @@ def _closed_figures():
 
 def drawn():
     e = stats.Estimate(0.3, 20, 0.2, 0.4)
-    cells = swept([[[0.4] * 4, [0.6] * 4, [0.7] * 4], [[0.2] * 4, [0.1] * 4, [0.5] * 4]])
-    grid = torch.linspace(0, 1, 32).view(2, 4, 4)
-    many = steering.Sweep(2, (1, 2), (-2.0, -1.0, 1.0, 2.0), grid, grid, grid[0, 0], ("a", "b") * 2)
+    table = (torch.linspace(-1, 1, 6).view(2, 3), ["0/2", "2/2"], (0.1, 1.0, 3.0))
+    run = {
+        "its own vector": torch.rand(1, 7, generator=torch.Generator().manual_seed(0)),
+        "another's": torch.linspace(-1, 1, 42).view(6, 7),
+        "random": torch.linspace(-0.1, 0.1, 56).view(8, 7),
+    }
     yield figures.two_places()
-    rows = {"refusal": (stats.Estimate(-0.3, 9, -0.4, -0.2), e)}
     ranges = {"residual": {"refusal": 0.1}, "state": {"refusal": 0.9}}
-    reaches = {"refusal": ([0.9] + [0.5] * 9, [0.1, -0.1] * 9)}
     for names in (("mamba",), ("mamba", "transformer", "somebody's")):
-        yield figures.maps(dict.fromkeys(names, {"residual": cells, "state": cells}))
-        yield figures.maps(dict.fromkeys(names, dict.fromkeys(BEHAVIOURS, many)))
-        yield figures.reach({f"{name}, first word": rows for name in names})
+        yield figures.grids({f"{name}, first word": table for name in names}, 3)
+        yield figures.beside_chance({(name, place): run for name in names for place in ("a", "b")})
         yield figures.both_ways([{"theirs": ranges}, dict.fromkeys(names, ranges)])
-        yield figures.labellings(dict.fromkeys(names, reaches))
-        yield figures.told(dict.fromkeys(names, ("It was a bad day .", "But then all of it was good .")))
+        yield figures.relabelled(dict.fromkeys(names, {"refusal": [0.9] + [0.5] * 9}))
         yield figures.moods(dict.fromkeys(names, [(0.0, e, 1.0), (1.0, e, 1.1)]))
 
 
-def test_a_map_shows_every_cell_at_its_depth_and_multiplier():
-    """Each cell in its multiplier's column, centred on k/L."""
-    matching = torch.full((2, 3, 4), 0.5)
-    matching[0, 0], matching[1, 2] = 0.1, 0.9  # depth 1, m = -1, and depth 2, m = 2
-    figure, alt = figures.maps({"A": {"residual": swept(matching.tolist())}})
-    assert "from -40 to +40" in alt
+def test_a_grid_shows_every_cell_at_its_depth_and_multiplier():
+    """The shallowest depth stands below; every cell holds its reach in points."""
+    reach = torch.tensor([[0.1, -0.004], [0.5, 1.0]])
+    figure, alt = figures.grids({"A": (reach, ["0/6", "3/6"], (0.1, 3.0))}, 1)
+    assert "A at most 100" in alt
     axis, (image,) = figure.axes[0], figure.axes[0].images
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["-1", "1", "2"]
-    assert image.get_extent() == [-0.5, 2.5, -0.25, 1.25]  # centres: k/L = 0, 0.5 and 1
-    assert image.get_array().round().tolist() == [[None] * 3, [-40, 0, 0], [0, 0, 40]]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0.1", "3"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["0/6", "3/6"]
+    assert image.origin == "lower"
+    assert [text.get_text() for text in axis.texts] == ["10", "0", "50", "100"]
 
 
 def test_figures_are_fit_and_the_same_on_every_run():

@@ -27,59 +27,285 @@ WRONG = {
             r"it is not the mean of one side",
         ),
     ],
-    "matching_probability": [
+    "steer": [
         (
-            "def matching_probability(logits, matching, other):  # among all words\n"
-            "    return logits.softmax(1).gather(1, matching[:, None])[:, 0]\n",
-            r"divide by the two letters' sum",
+            "def steer(model, asked, k, word, change):  # nothing is set\n"
+            "    letters = steering.letter_tokens(model, asked)\n"
+            "    with model.trace([question.prompt for question in asked]):\n"
+            "        stream = model.residual(k).clone()\n"
+            "        stream[:, word] += change\n"
+            "        logits = model.logits[:, -1].save()\n"
+            "    return logits.gather(1, letters).softmax(1)[:, 0]\n",
+            r"nothing was steered",
         ),
         (
-            "def matching_probability(logits, matching, other):  # the other letter\n"
-            "    letters = torch.stack([matching, other], 1)\n"
-            "    return logits.gather(1, letters).softmax(1)[:, 1]\n",
-            r"the share of the other letter",
+            "def steer(model, asked, k, word, change):  # every word\n"
+            "    letters = steering.letter_tokens(model, asked)\n"
+            "    with model.trace([question.prompt for question in asked]):\n"
+            "        model.set_residual(k, model.residual(k) + change)\n"
+            "        logits = model.logits[:, -1].save()\n"
+            "    return logits.gather(1, letters).softmax(1)[:, 0]\n",
+            r"you steer every word",
         ),
         (
-            "def matching_probability(logits, matching, other):  # one letter for all\n"
-            "    return logits[:, [matching[0], other[0]]].softmax(1)[:, 0]\n",
-            r"the first prompt's letters for all",
+            "def steer(model, asked, k, word, change):  # the last word\n"
+            "    letters = steering.letter_tokens(model, asked)\n"
+            "    with model.trace([question.prompt for question in asked]):\n"
+            "        stream = model.residual(k).clone()\n"
+            "        stream[:, -1] += change\n"
+            "        model.set_residual(k, stream)\n"
+            "        logits = model.logits[:, -1].save()\n"
+            "    return logits.gather(1, letters).softmax(1)[:, 0]\n",
+            r"you steer the last word",
         ),
         (
-            "def matching_probability(logits, matching, other):  # of logits\n"
-            "    values = logits.gather(1, torch.stack([matching, other], 1))\n"
-            "    return values[:, 0] / values.sum(1)\n",
-            r"you divide logits",
-        ),
-        (
-            "def matching_probability(logits, matching, other):  # both\n"
-            "    return logits.gather(1, torch.stack([matching, other], 1)).softmax(1)\n",
-            r"of shape \(3,\), found \(3, 2\)",
+            "def steer(model, asked, k, word, change):  # replaced\n"
+            "    letters = steering.letter_tokens(model, asked)\n"
+            "    with model.trace([question.prompt for question in asked]):\n"
+            "        stream = model.residual(k).clone()\n"
+            "        stream[:, word] = change\n"
+            "        model.set_residual(k, stream)\n"
+            "        logits = model.logits[:, -1].save()\n"
+            "    return logits.gather(1, letters).softmax(1)[:, 0]\n",
+            r"add to what stands there",
         ),
     ],
-    "order_averaged": [
+    "swept": [
         (
-            "def order_averaged(values, asks):  # as they come\n    return list(values)\n",
-            r"one number per question, not per prompt",
+            "def swept(answers, depths, multipliers):  # one end\n"
+            "    reach, nonsense = torch.zeros(2, len(depths), len(multipliers))\n"
+            "    for i, k in enumerate(depths):\n"
+            "        for j, m in enumerate(multipliers):\n"
+            "            up, odd = answers(k, m)\n"
+            "            reach[i, j], nonsense[i, j] = up.mean() - 0.5, odd.mean()\n"
+            "    return reach, nonsense\n",
+            r"no negative multiplier",
         ),
         (
-            "def order_averaged(values, asks):  # everything\n    return [sum(values) / len(values)]\n",
-            r"one mean of everything",
+            "def swept(answers, depths, multipliers):  # the mean of both ends' nonsense\n"
+            "    reach, nonsense = torch.zeros(2, len(depths), len(multipliers))\n"
+            "    for i, k in enumerate(depths):\n"
+            "        for j, m in enumerate(multipliers):\n"
+            "            (up, odd), (down, other) = answers(k, m), answers(k, -m)\n"
+            "            reach[i, j] = up.mean() - down.mean()\n"
+            "            nonsense[i, j] = (odd.mean() + other.mean()) / 2\n"
+            "    return reach, nonsense\n",
+            r"take the larger",
         ),
         (
-            "def order_averaged(values, asks):  # the first order only\n"
-            "    first = {}\n"
-            "    for value, question in zip(values, asks, strict=True):\n"
-            "        first.setdefault(question, value)\n"
-            "    return list(first.values())\n",
-            r"drop the other; average both",
+            "def swept(answers, depths, multipliers):  # turned\n"
+            "    reach, nonsense = torch.zeros(2, len(depths), len(multipliers))\n"
+            "    for i, k in enumerate(depths):\n"
+            "        for j, m in enumerate(multipliers):\n"
+            "            (up, odd), (down, other) = answers(k, m), answers(k, -m)\n"
+            "            reach[i, j] = down.mean() - up.mean()\n"
+            "            nonsense[i, j] = max(odd.mean(), other.mean())\n"
+            "    return reach, nonsense\n",
+            r"the sign is turned",
         ),
         (
-            "def order_averaged(values, asks):  # sums\n"
-            "    total = {}\n"
-            "    for value, question in zip(values, asks, strict=True):\n"
-            "        total[question] = total.get(question, 0) + value\n"
-            "    return list(total.values())\n",
-            r"divide by how many there are",
+            "def swept(answers, depths, multipliers):  # multipliers first\n"
+            "    cells = [[[x.mean() for x in (*answers(k, m), *answers(k, -m))] for k in depths]\n"
+            "             for m in multipliers]\n"
+            "    up, odd, down, other = torch.tensor(cells).unbind(-1)\n"
+            "    return up - down, torch.maximum(odd, other)\n",
+            r"of shape \(3, 2\), found \(2, 3\)",
+        ),
+    ],
+    "choose": [
+        (
+            "def choose(reach, nonsense, depths, multipliers, most=0.1):  # nonsense counts\n"
+            "    i, j = divmod(int(reach.argmax()), len(multipliers))\n"
+            "    return depths[i], multipliers[j]\n",
+            r"mostly nonsense",
+        ),
+        (
+            "def choose(reach, nonsense, depths, multipliers, most=0.1):  # the very farthest\n"
+            "    allowed = torch.where(nonsense <= most, reach, -torch.inf)\n"
+            "    i, j = divmod(int(allowed.argmax()), len(multipliers))\n"
+            "    return depths[i], multipliers[j]\n",
+            r"take the gentlest",
+        ),
+        (
+            "def choose(reach, nonsense, depths, multipliers, most=0.1):  # nonsense is 0\n"
+            "    allowed = torch.where(nonsense <= most, reach, 0.0)\n"
+            "    near = (allowed >= allowed.max() - 0.005).nonzero().tolist()\n"
+            "    i, j = min(near, key=lambda cell: (cell[1], cell[0]))\n"
+            "    low = reach.max() < 0\n"
+            "    return depths[0 if low else i], multipliers[0 if low else j]\n",
+            r"nearest to 0 wins",
+        ),
+        (
+            "def choose(reach, nonsense, depths, multipliers, most=0.1):  # multiplier first\n"
+            "    return multipliers[1], depths[1]\n",
+            r"the order is \(k, m\)",
+        ),
+    ],
+    "random_like": [
+        (
+            "def random_like(v, n, seed):  # of length 1\n"
+            "    drawn = torch.randn(n, *v.shape, generator=torch.Generator().manual_seed(seed))\n"
+            "    return drawn / drawn.flatten(1).norm(dim=1).view(-1, *[1] * v.dim())\n",
+            r"multiply by the length of v",
+        ),
+        (
+            "def random_like(v, n, seed):  # all together\n"
+            "    drawn = torch.randn(n, *v.shape, generator=torch.Generator().manual_seed(seed))\n"
+            "    return drawn * v.norm() / drawn.norm()\n",
+            r"each one should be",
+        ),
+        (
+            "def random_like(v, n, seed):  # leans to one side\n"
+            "    drawn = torch.rand(n, *v.shape, generator=torch.Generator().manual_seed(seed))\n"
+            "    return drawn * (v.norm() / drawn.flatten(1).norm(dim=1)).view(-1, *[1] * v.dim())\n",
+            r"lean to one side",
+        ),
+        (
+            "def random_like(v, n, seed):  # no seed\n"
+            "    drawn = torch.randn(n, *v.shape)\n"
+            "    return drawn * (v.norm() / drawn.flatten(1).norm(dim=1)).view(-1, *[1] * v.dim())\n",
+            r"use a torch.Generator",
+        ),
+    ],
+    "half_dose": [
+        (
+            "def half_dose(reach_at, most, steps=6):  # of the multiplier\n    return most / 2\n",
+            r"half of the multiplier",
+        ),
+        (
+            "def half_dose(reach_at, most, steps=6):  # half of what a reach can be\n"
+            "    low, high = 0.0, most\n"
+            "    for _ in range(steps):\n"
+            "        middle = (low + high) / 2\n"
+            "        if reach_at(middle) < 0.5:\n"
+            "            low = middle\n"
+            "        else:\n"
+            "            high = middle\n"
+            "    return high\n",
+            r"half of reach_at\(most\)",
+        ),
+        (
+            "def half_dose(reach_at, most, steps=6):  # the wrong end\n"
+            "    goal, low, high = reach_at(most) / 2, 0.0, most\n"
+            "    for _ in range(steps):\n"
+            "        middle = (low + high) / 2\n"
+            "        if reach_at(middle) >= goal:\n"
+            "            low = middle\n"
+            "        else:\n"
+            "            high = middle\n"
+            "    return high\n",
+            r"shrinks to the wrong end",
+        ),
+    ],
+    "steer_state": [
+        (
+            "def steer_state(model, asked, k, part, change):  # a copy\n"
+            '    ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left")\n'
+            "    cache, _ = reading.run(model, ids[:, :-1], mask[:, :-1])\n"
+            "    state = model.state(cache, k - 1)[part]\n"
+            "    state = state + change\n"
+            "    _, logits = reading.run(model, ids[:, -1:], mask, cache)\n"
+            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
+            r"nothing was steered",
+        ),
+        (
+            "def steer_state(model, asked, k, part, change):  # too late\n"
+            '    ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left")\n'
+            "    cache, logits = reading.run(model, ids, mask)\n"
+            "    state = model.state(cache, k - 1)[part]\n"
+            "    state += change\n"
+            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
+            r"nothing was steered",
+        ),
+        (
+            "def steer_state(model, asked, k, part, change):  # another block\n"
+            '    ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left")\n'
+            "    cache, _ = reading.run(model, ids[:, :-1], mask[:, :-1])\n"
+            "    state = model.state(cache, k - 2)[part]\n"
+            "    state += change\n"
+            "    _, logits = reading.run(model, ids[:, -1:], mask, cache)\n"
+            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
+            r"the k-th block is layer k - 1",
+        ),
+        (
+            "def steer_state(model, asked, k, part, change):  # counted from 0\n"
+            '    ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left")\n'
+            "    cache, _ = reading.run(model, ids[:, :-1], mask[:, :-1])\n"
+            "    state = model.state(cache, k)[part]\n"
+            "    state += change\n"
+            "    _, logits = reading.run(model, ids[:, -1:], mask, cache)\n"
+            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
+            r"stopped with|the k-th block is layer k - 1",
+        ),
+    ],
+    "put_given": [
+        (
+            "def put_given(given, change, end):  # at every word\n"
+            "    def put(name, value, t=None):\n"
+            '        return value + change if name == "carry" else given.get(name, value)\n'
+            "    put.stepwise = True\n"
+            "    return put\n",
+            r"too late for the answer",
+        ),
+        (
+            "def put_given(given, change, end):  # one word late\n"
+            "    def put(name, value, t=None):\n"
+            '        return value + change if name == "carry" and t == end else given.get(name, value)\n'
+            "    put.stepwise = True\n"
+            "    return put\n",
+            r"word end - 1 leaves behind should get",
+        ),
+        (
+            "def put_given(given, change, end):  # not step by step\n"
+            "    def put(name, value, t=None):\n"
+            '        hit = name == "carry" and t == end - 1\n'
+            "        return value + change if hit else given.get(name, value)\n"
+            "    return put\n",
+            r"set put.stepwise = True",
+        ),
+        (
+            "def put_given(given, change, end):  # forgets the others\n"
+            "    def put(name, value, t=None):\n"
+            '        return value + change if name == "carry" else given.get(name)\n'
+            "    put.stepwise = True\n"
+            "    return put\n",
+            r"keeps its value",
+        ),
+    ],
+    "labellings": [
+        (
+            "def labellings(per_cue):  # with mirrors\n"
+            "    found = []\n"
+            "    for three in itertools.combinations(range(6), 3):\n"
+            "        rest = [i for i in range(6) if i not in three]\n"
+            "        found.append(per_cue[list(three)].mean(0) - per_cue[rest].mean(0))\n"
+            "    return torch.stack(found)\n",
+            r"20 ways are 10",
+        ),
+        (
+            "def labellings(per_cue):  # sums\n"
+            "    found = []\n"
+            "    for three in itertools.combinations(range(6), 3):\n"
+            "        if 0 in three:\n"
+            "            rest = [i for i in range(6) if i not in three]\n"
+            "            found.append(per_cue[list(three)].sum(0) - per_cue[rest].sum(0))\n"
+            "    return torch.stack(found)\n",
+            r"you take sums of three",
+        ),
+        (
+            "def labellings(per_cue):  # the other side\n"
+            "    found = []\n"
+            "    for three in itertools.combinations(range(6), 3):\n"
+            "        if 0 in three:\n"
+            "            rest = [i for i in range(6) if i not in three]\n"
+            "            found.append(per_cue[rest].mean(0) - per_cue[list(three)].mean(0))\n"
+            "    return torch.stack(found)\n",
+            r"the signs are turned",
+        ),
+        (
+            "def labellings(per_cue):  # the true one only\n"
+            "    return (per_cue[:3].mean(0) - per_cue[3:].mean(0)).expand(10, *per_cue.shape[1:])\n",
+            r"one of the ten ways is missing",
         ),
     ],
 }

@@ -1,51 +1,159 @@
 """Lesson 08, steering: references, checks and figures."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
-from textwrap import fill
 
 import numpy as np
 import torch
 from matplotlib.ticker import PercentFormatter
+from torch import Tensor
 
+from tft_utils import models, reading, stats
+from tft_utils.corpora import questions
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, expect_equal
-from tft_utils.course.plots import BLUE, GREEN, GREY, VERMILION, Drawn, arrow, canvas, style, write
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, refuse
+from tft_utils.course.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    PURPLE,
+    VERMILION,
+    Drawn,
+    Map,
+    arrow,
+    canvas,
+    style,
+    write,
+)
 from tft_utils.stats import Estimate
-from tft_utils.techniques.steering import Sweep
+from tft_utils.techniques import steering
 
 in_points = partial(PercentFormatter, xmax=1, decimals=0, symbol="")  # shows shares in points
 KINDS = {  # of steering
     "residual": {"color": BLUE, "marker": "o"},
     "state": {"color": VERMILION, "marker": "s"},
     "both": {"color": GREY, "marker": "^"},
-    "residual, first word": {"color": GREEN, "marker": "D"},
+    "first word": {"color": GREEN, "marker": "D"},
+    "announcement": {"color": PURPLE, "marker": "v"},
 }
 
 
 def steering_vector(behaving, other):
-    """The direction [d] from texts of one side [n d] and of the other [m d]: a mean difference."""
+    """The direction [...] from texts of one side [n ...] and of the other [m ...]: a mean difference."""
     return behaving.mean(0) - other.mean(0)
 
 
-def matching_probability(logits, matching, other):
-    """Share of the matching letter among the two letters [prompt].
+def steer(model, asked, k, word, change):
+    """Matching probability [prompt] when `change` [d_model] is added to one word after k blocks.
 
-    logits: next-word logits [prompt vocab]; matching, other: token ids of the letters [prompt].
+    asked: questions of one length. word: the position of the steered word; -1 is the last.
     """
-    letters = torch.stack([matching, other], 1)
+    letters = steering.letter_tokens(model, asked)
+    with model.trace([question.prompt for question in asked]):
+        stream = model.residual(k).clone()
+        stream[:, word] += change
+        model.set_residual(k, stream)
+        logits = model.logits[:, -1].save()
     return logits.gather(1, letters).softmax(1)[:, 0]
 
 
-def order_averaged(values, asks):
-    """One mean per question, in the order in which questions first occur.
+def swept(answers, depths, multipliers):
+    """Reach and nonsense of every cell, two tables [depth multiplier].
 
-    values: one number for each prompt; asks: the question that each prompt asks.
+    answers(k, m) gives matching probability and nonsense, both [prompt], when m times the direction is
+    added at depth k. Reach: the mean matching probability at m minus that at -m. Nonsense: the larger
+    of the two means.
     """
-    together = {}
-    for value, question in zip(values, asks, strict=True):
-        together.setdefault(question, []).append(value)
-    return [sum(found) / len(found) for found in together.values()]
+    reach, nonsense = torch.zeros(2, len(depths), len(multipliers))
+    for i, k in enumerate(depths):
+        for j, m in enumerate(multipliers):
+            up, odd_up = answers(k, m)
+            down, odd_down = answers(k, -m)
+            reach[i, j] = up.mean() - down.mean()
+            nonsense[i, j] = max(odd_up.mean(), odd_down.mean())
+    return reach, nonsense
+
+
+def choose(reach, nonsense, depths, multipliers, most=0.1):
+    """(k, m): the cell of two tables [depth multiplier] that reaches farthest.
+
+    Cells with more nonsense than `most` do not count. Of those within 0.005 of the farthest, the
+    smallest multiplier is taken, and of its depths the smallest.
+    """
+    allowed = torch.where(nonsense <= most, reach, -torch.inf)
+    near = allowed >= allowed.max() - 0.005
+    cells = []
+    for i, k in enumerate(depths):
+        for j, m in enumerate(multipliers):
+            if near[i, j]:
+                cells.append((m, k))
+    m, k = min(cells)
+    return k, m
+
+
+def random_like(v, n, seed):
+    """n random directions [n ...] of the shape and length of v [...]; one seed gives the same ones."""
+    draw = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(n, *v.shape, generator=draw).to(v)
+    lengths = drawn.flatten(1).norm(dim=1)
+    return drawn * (v.norm() / lengths).view(-1, *[1] * v.dim())
+
+
+def half_dose(reach_at, most, steps=6):
+    """The multiplier from 0 to `most` whose reach is half of reach_at(most), by bisection."""
+    goal = reach_at(most) / 2
+    low, high = 0.0, most
+    for _ in range(steps):
+        middle = (low + high) / 2
+        if reach_at(middle) < goal:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def steer_state(model, asked, k, part, change):
+    """Matching probability [prompt] when `change` is added to a part of the state in the k-th block.
+
+    The state is the one that reaches the last word. asked: questions of any lengths.
+    """
+    ids, mask = reading.tokens(model, [question.prompt for question in asked], side="left")
+    cache, _ = reading.run(model, ids[:, :-1], mask[:, :-1])
+    state = model.state(cache, k - 1)[part]
+    state += change
+    _, logits = reading.run(model, ids[:, -1:], mask, cache)
+    letters = steering.letter_tokens(model, asked)
+    return logits.gather(1, letters).softmax(1)[:, 0]
+
+
+def put_given(given, change, end):
+    """A `put` for one block, which runs step by step.
+
+    The state that word end - 1 leaves behind, the point 'carry', gets `change` added. Every point that
+    `given` names has the value that stands there, and all others keep theirs.
+    """
+
+    def put(name, value, t=None):
+        if name == "carry" and t == end - 1:
+            return value + change
+        return given.get(name, value)
+
+    put.stepwise = True
+    return put
+
+
+def labellings(per_cue):
+    """The directions [10 ...] of all ways to set three of six cues [6 ...] against the other three.
+
+    Cue 0 always stands on the first side. The first direction is that of cues 0, 1, 2: the true one.
+    """
+    found = []
+    for three in itertools.combinations(range(6), 3):
+        if 0 in three:
+            rest = [i for i in range(6) if i not in three]
+            found.append(steering_vector(per_cue[list(three)], per_cue[rest]))
+    return torch.stack(found)
 
 
 def check_steering_vector(attempt) -> None:
@@ -67,44 +175,234 @@ def check_steering_vector(attempt) -> None:
     expect_equal(attempt(behaving, other), truth, "the direction", mistakes, otherwise)
 
 
-def check_matching_probability(attempt) -> None:
-    logits = torch.tensor([[2.0, 1.0, 0.0, 3.0], [0.0, 4.0, 1.0, -1.0], [1.0, 1.0, 5.0, 5.0]])
-    matching, other = torch.tensor([0, 2, 0]), torch.tensor([2, 0, 1])
-    chances, rows = logits.softmax(1), torch.arange(3)
-    right, wrong = chances[rows, matching], chances[rows, other]
-    values = logits.gather(1, torch.stack([matching, other], 1))
+def _questions(n: int, behaviour: str = "refusal") -> list[questions.Question]:
+    return questions.questions(behaviour, "validation")[:n]
+
+
+@torch.no_grad()
+def check_steer(attempt) -> None:
+    model, asked = models.load("transformer"), _questions(4)
+    change = 6 * torch.randn(model.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    read = {word: steering.read_word(model, asked, word) for word in (2, 3, 21)}
+
+    def at(k: int, word: int, times: float = 1.0) -> Tensor:
+        return steering.respond(model, read[word], k, {"residual": times * change.expand(4, -1)})[0]
+
+    ids, _ = reading.tokens(model, [question.prompt for question in asked])
+    everywhere = reading.streams(model, ids, 2)[-1] + change
+    logits = reading.finish(model, everywhere, 2, torch.full((4,), 21))
+    of_all = logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]
     mistakes = {
-        "that is p(matching letter) among all words; divide by the two letters' sum, or nonsense "
-        "counts as the other answer": right,
-        "that is the share of the other letter": wrong / (right + wrong),
-        "you use the first prompt's letters for all; each prompt has its own matching one": chances[:, 0]
-        / (chances[:, 0] + chances[:, 2]),
-        "you divide logits; turn them into probabilities first": values[:, 0] / values.sum(1),
+        "nothing was steered; give the changed stream back with model.set_residual": at(2, 3, 0.0),
+        "you steer the last word; steer the one at `word`": at(2, 21),
+        "you steer every word; the change belongs at `word` alone": of_all,
+        "you steer after k + 1 blocks; model.residual(k) is the stream after k": at(3, 3),
+        "you steer after k - 1 blocks; model.residual(k) is the stream after k": at(1, 3),
+        "you subtract the change; add it": at(2, 3, -1.0),
     }
-    answer, truth = attempt(logits, matching, other), right / (right + wrong)
-    otherwise = "it is not p(matching) / (p(matching) + p(other)) of each prompt"
-    expect_equal(answer, truth, "the matching probabilities", mistakes, otherwise)
+    otherwise = "it is not the answer with `change` added to that word's stream; add to what stands there"
+    answer = attempt(model, asked, 2, 3, change)
+    expect_equal(answer, at(2, 3), "the matching probabilities", mistakes, otherwise)
 
 
-def check_order_averaged(attempt) -> None:
-    values, asks = [0.9, 0.2, 0.3, 0.6, 0.5], ["lamp", "bell", "lamp", "bell", "rope"]
-    answer = attempt(values, asks)
-    if not isinstance(answer, list):
-        raise Wrong(f"expected a list of numbers, found {type(answer).__name__}")
-    if len(answer) == len(values):
-        raise Wrong("one number per question, not per prompt: two letter orders are no two questions")
-    if len(answer) == 1:
-        raise Wrong("that is one mean of everything; an interval needs one number per question")
-    truth, numbers = [0.6, 0.4, 0.5], [round(value, 9) for value in answer]
-    if numbers == truth:
+def _table(k: float, m: float) -> tuple[Tensor, Tensor]:
+    """Made-up answers of three prompts: matching probability and nonsense."""
+    matching = torch.tensor([0.5, 0.6, 0.4]) + 0.1 * k * m + (0.03 * m if m > 0 else 0)
+    return matching, torch.tensor([0.0, 0.1, 0.2]) * abs(m) + (0.02 * k if m < 0 else 0)
+
+
+def check_swept(attempt) -> None:
+    depths, multipliers, asked = (0, 1, 2), (0.5, 1.0), []
+
+    def answers(k, m):
+        asked.append((k, m))
+        return _table(k, m)
+
+    found = expect_two(attempt(answers, depths, multipliers), "reach and nonsense")
+    reach, odd = (expect_tensor(x, (3, 2), "a table [depth multiplier]") for x in found)
+    if not any(m < 0 for _, m in asked):
+        raise Wrong("you ask for no negative multiplier; reach goes from -m to m")
+    ends = [[(_table(k, m), _table(k, -m)) for m in multipliers] for k in depths]
+    means = torch.tensor([[[x.mean() for side in cell for x in side] for cell in row] for row in ends])
+    up, odd_up, down, odd_down = means.unbind(-1)
+    if not close(reach, up - down):
+        refuse(
+            reach,
+            {
+                "the sign is turned: reach is the mean at m minus that at -m": down - up,
+                "that is half the way; do not divide by 2": (up - down) / 2,
+                "that is the distance from 0.5 of one end; take both ends": up - 0.5,
+                "you keep the absolute value; a direction that steers the wrong way has a negative "
+                "reach": (up - down).abs(),
+            },
+            "the reach is not the mean at m minus the mean at -m",
+        )
+    mistakes = {
+        "that is the nonsense of one end; take the larger of the two": odd_up,
+        "you average the nonsense of the two ends; take the larger": (odd_up + odd_down) / 2,
+    }
+    if not close(odd, torch.maximum(odd_up, odd_down)):
+        refuse(odd, mistakes, "the nonsense is not the larger of the two means")
+
+
+def check_choose(attempt) -> None:
+    depths, multipliers = (0, 3, 6), (0.1, 1.0, 5.0)
+    reach = torch.tensor([[0.1, 0.7, 0.2], [0.2, 0.798, 0.8], [0.1, 0.797, 0.99]])
+    nonsense = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.1, 0.0], [0.0, 0.0, 0.4]])
+    shown = reach.clone()
+    answer = attempt(reach, nonsense, depths, multipliers)
+    if not (isinstance(answer, tuple) and len(answer) == 2):
+        raise Wrong(f"expected two numbers, (k, m), found {answer!r}")
+    if not torch.equal(shown, reach):
+        raise Wrong("you change the table that you were given; work on a copy")
+    k, m = (float(x) for x in answer)
+    hints = {
+        (6, 5): "that cell is mostly nonsense; leave out cells with more than `most`",
+        (3, 5): "a smaller multiplier comes within 0.005 of the farthest; take the gentlest",
+        (6, 1): "two depths are near the top at this multiplier; take the smaller depth",
+        (1, 1): "you return the row of the cell; return its depth and its multiplier",
+        (1, 3): "the order is (k, m): first the depth",
+    }
+    if (k, m) == (3, 1):
+        low = torch.full((3, 3), -0.4)
+        low[1, 0] = -0.1
+        k, m = attempt(low, torch.zeros(3, 3), depths, multipliers)
+        if (float(k), float(m)) != (3, 0.1):
+            raise Wrong(
+                "where all reach is negative, the cell nearest to 0 wins; mark nonsense with -inf, "
+                "not with 0"
+            )
         return
-    if sorted(numbers) == sorted(truth):
-        raise Wrong("keep the order in which the questions first occur")
-    if numbers == [0.9, 0.2, 0.5]:
-        raise Wrong("you keep one letter order and drop the other; average both")
-    if numbers == [1.2, 0.8, 0.5]:
-        raise Wrong("you add the orders up; divide by how many there are")
-    raise Wrong("expected the mean over the prompts of each question")
+    raise Wrong(
+        hints.get((k, m), f"found k = {k:g} and m = {m:g}, which is not the farthest allowed cell")
+    )
+
+
+def check_random_like(attempt) -> None:
+    for v in (torch.arange(1.0, 41), torch.ones(6, 8) / 3):
+        drawn = expect_tensor(attempt(v, 50, 3), (50, *v.shape), "the directions")
+        lengths = drawn.flatten(1).double().norm(dim=1)
+        if not torch.allclose(lengths, v.double().norm().expand(50), rtol=1e-3):
+            if torch.allclose(lengths, torch.ones(50).double(), rtol=1e-3):
+                raise Wrong("they have length 1; multiply by the length of v")
+            if torch.allclose(drawn.double().norm(), v.double().norm(), rtol=1e-3):
+                raise Wrong("all of them together are as long as v; each one should be")
+            raise Wrong("each direction should be as long as v, whatever v's shape: v.norm()")
+        unit = drawn.flatten(1).double() / lengths[:, None]
+        if (unit[1:] @ unit[0]).min() > 0.99:
+            raise Wrong("they are all the same; draw n of them")
+        if unit.mean(0).norm() > 0.5:
+            raise Wrong("they lean to one side; draw from a normal distribution, which has none")
+        again = attempt(v, 50, 3)
+        if not close(again, drawn):
+            raise Wrong("the same seed should give the same directions; use a torch.Generator")
+        if close(attempt(v, 50, 4), drawn):
+            raise Wrong("another seed should give other directions; hand the seed to the generator")
+
+
+def check_half_dose(attempt) -> None:
+    for most, reach_at in (
+        (2.0, lambda m: 0.4 * m),
+        (1.0, lambda m: m**3),
+        (3.0, lambda m: 0.9 * float(np.tanh(8 * m))),
+    ):
+        goal = reach_at(most) / 2
+        grid = np.linspace(0, most, 100_001)
+        truth = grid[int(np.argmax([reach_at(m) >= goal for m in grid]))]
+        found = float(attempt(reach_at, most, 6))
+        if abs(found - truth) <= most / 2**6 + 1e-4:
+            continue
+        if abs(found - most / 2) < 1e-6:
+            raise Wrong("that is half of the multiplier; find the one that has half of the reach")
+        fixed = grid[int(np.argmax([reach_at(m) >= 0.5 for m in grid]))]
+        if abs(found - fixed) <= most / 2**5:
+            raise Wrong("you look for a reach of 0.5; the goal is half of reach_at(most)")
+        if found <= 2 * most / 2**6 or found >= most * (1 - 2 / 2**6):
+            raise Wrong(
+                "your interval shrinks to the wrong end; a middle that reaches too little becomes low"
+            )
+        raise Wrong(f"reach_at({found:.3g}) is {reach_at(found):.3g}, half would be {goal:.3g}")
+
+
+@torch.no_grad()
+def check_steer_state(attempt) -> None:
+    model, asked = models.load("mamba"), [*_questions(2), *_questions(2, "hallucination")]
+    k, part = model.n_layers, model.kind(model.n_layers - 1).compressed[0]
+    read = steering.read_once(model, asked)
+    states = read.past[k - 1][part][:, 0]
+    change = torch.randn(states.shape[1:], generator=torch.Generator().manual_seed(1))
+    change *= states[0].norm() / change.norm()
+
+    def at(times: float, k: int = k) -> Tensor:
+        return steering.respond(model, read, k, {part: times * change.expand_as(states)})[0]
+
+    mistakes = {
+        "nothing was steered; `state += change` changes the cache itself, `state = state + change` makes "
+        "a copy": at(0.0),
+        "you change block k + 1's or another block's state; the k-th block is layer k - 1": at(
+            1.0, k - 1
+        ),
+        "you subtract the change; add it": at(-1.0),
+    }
+    cache, _ = reading.run(
+        model, *(x[:, :-1] for x in reading.tokens(model, [q.prompt for q in asked[:2]]))
+    )
+    if model.state(cache, 0)[part].shape[0] != 2:
+        raise RuntimeError("expected one state for each prompt")
+    otherwise = (
+        "it is not the answer with the change made before the last word; read all words but the last, "
+        "change, then read the last with the mask of all"
+    )
+    answer = attempt(model, asked, k, part, change)
+    expect_equal(answer, at(1.0), "the matching probabilities", mistakes, otherwise)
+
+
+def check_put_given(attempt) -> None:
+    C, change = torch.tensor([7.0, 8.0]), torch.tensor([1.0, 2.0])
+    put, value = attempt({"C": C}, change, 5), torch.tensor([10.0, 20.0])
+    if not callable(put):
+        raise Wrong(f"expected a function, found {type(put).__name__}; define put inside and return it")
+    if not getattr(put, "stepwise", False):
+        raise Wrong("set put.stepwise = True; the state is there only step by step")
+    for name, t, truth, hint in (
+        ("gate", None, value, "a point that is not given keeps its value; return value"),
+        ("C", None, C, "the point C should have the value that is given for it"),
+        (
+            "carry",
+            4,
+            value + change,
+            "the state that word end - 1 leaves behind should get the change added",
+        ),
+        (
+            "carry",
+            5,
+            value,
+            "word end itself leaves a state behind, too late for the answer: t is end - 1",
+        ),
+        ("carry", 2, value, "you change the state at every word; the change comes once, at end - 1"),
+    ):
+        answer = put(name, value.clone()) if t is None else put(name, value.clone(), t)
+        if not (isinstance(answer, Tensor) and close(answer, truth)):
+            raise Wrong(hint)
+
+
+def check_labellings(attempt) -> None:
+    per_cue = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
+    answer = attempt(per_cue)
+    if isinstance(answer, Tensor) and len(answer) == 20:
+        raise Wrong("20 ways are 10 and their mirrors; keep those with cue 0 on the first side")
+    if isinstance(answer, Tensor) and len(answer) == 120:
+        raise Wrong("order within a side changes nothing; use combinations, not permutations")
+    answer, truth = expect_tensor(answer, (10, 2, 3), "the directions"), labellings(per_cue)
+    mistakes = {
+        "the signs are turned: cue 0 stands on the side that is not subtracted": -truth,
+        "you take sums of three; take means, as steering_vector does": 3 * truth,
+    }
+    if not close(answer[0], truth[0]):
+        refuse(answer, mistakes, "the first direction should be that of cues 0, 1, 2 against 3, 4, 5")
+    order = [next((i for i, v in enumerate(answer) if close(v, w)), None) for w in truth]
+    if None in order:
+        raise Wrong("one of the ten ways is missing; each three with cue 0 stands once against the rest")
 
 
 def two_places() -> Drawn:
@@ -128,73 +426,59 @@ def two_places() -> Drawn:
     )
 
 
-def maps(rows: Mapping[str, Mapping[str, Sweep]]) -> Drawn:
-    """Mean effect in points over depth k/L x multiplier m: row -> column -> sweep, on shared axes.
-
-    Every row has the same columns. Depths and multipliers that a panel lacks stay grey there.
-    """
-    columns = list(next(iter(rows.values())))
-    swept = [cells for row in rows.values() for cells in row.values()]
-    known = sorted({m for cells in swept for m in cells.multipliers})
-    many, margin = len(columns) > 3, 0.5 / min(cells.n_layers for cells in swept)
-    grid, effects = {}, {}
-    for name, row in rows.items():
-        for column, cells in row.items():
-            effect = 100 * (cells.matching - cells.unsteered).mean(-1).cpu()
-            shown = np.full((cells.n_layers + 1, len(known)), np.nan)
-            shown[np.ix_(cells.depths, [known.index(m) for m in cells.multipliers])] = effect
-            half = 0.5 / cells.n_layers
-            extent = (-0.5, len(known) - 0.5, -half, 1 + half)
-            grid[f"{name}, {column}"] = plots.Map(shown, extent=extent, origin="lower")
-            effects.setdefault(name if many else column, []).append(effect)
-    look = {"size": (1.5, 1.7) if many else (3.1, 2.9), "columns": len(columns)}
-    names, share = ("effect (points)", "multiplier m", "k/L"), {"sharex": True, "sharey": True}
-    figure, axes = plots.maps(grid, *names, (-50, 50), **look, **share)
-    ticks = range(0, len(known), len(known) - 1) if many else range(len(known))
-    for at, axis in enumerate(axes):
-        row, column = divmod(at, len(columns))
-        axis.set_xticks(ticks, [f"{known[i]:g}" for i in ticks], rotation=90)
-        title = "" if row else columns[column]
-        axis.set_title(title.replace(" ", "\n") if many else title, fontsize=10)
-        axis.set_facecolor("#DDDDDD")
-        if not column:
-            axis.set_ylabel(f"{fill(list(rows)[row], 12)}\nk/L")
-    axes[0].set(xlim=(-0.5, len(known) - 0.5), ylim=(-margin, 1 + margin), yticks=(0, 0.5, 1))
-    said = "; ".join(
-        f"{part} from {min(e.min() for e in found):+.0f} to {max(e.max() for e in found):+.0f}"
-        for part, found in effects.items()
-    )
-    return figure, f"Effect on the matching probability in points: {said}."
-
-
-def reach(rows: Mapping[str, Mapping[str, tuple[Estimate, Estimate]]]) -> Drawn:
-    """Per behaviour, how far each model was steered down and up, with 95 % intervals.
-
-    rows: 'model, place' -> behaviour -> its two ends.
-    """
-    ends = {name: {b: list(both) for b, both in row.items()} for name, row in rows.items()}
-    xlabel = "effect on the matching probability (points); dotted: 20"
-    size = (8, 1.2 + 0.5 * len(next(iter(rows.values()))))
-
-    def look(title: str, name: str, at: int) -> dict:
-        return style(name.partition(",")[0])
-
-    figure, (axis,) = plots.dot_panels({"": ends}, xlabel, (-0.65, 0.65), look, size=size)
-    for edge in (-0.2, 0, 0.2):
-        axis.axvline(edge, color=GREY, linewidth=1, linestyle=":" if edge else "-")
-    axis.xaxis.set_major_formatter(in_points())
-    least = {
-        name: min(min(-down.value, up.value) for down, up in row.values()) for name, row in rows.items()
+def grids(tables: Mapping[str, tuple[Tensor, Sequence[str], Sequence[float]]], columns: int) -> Drawn:
+    """Reach in points over depth x multiplier: title -> (reach, names of the depths, multipliers)."""
+    drawn = {
+        title: Map(
+            100 * reach,
+            depths,
+            [f"{m:g}" for m in multipliers],
+            [[str(round(100 * x)) for x in row] for row in reach.tolist()],
+            origin="lower",
+        )
+        for title, (reach, depths, multipliers) in tables.items()
     }
+    size = {"size": (3.1, 2.8), "columns": columns}
+    figure, _ = plots.maps(drawn, "reach (points)", "multiplier m", "depth k/L", (-100, 100), **size)
+    said = "; ".join(f"{title} at most {100 * reach.max():.0f}" for title, (reach, *_) in tables.items())
+    return figure, f"Reach over depth and multiplier on validation questions, in points: {said}."
+
+
+def beside_chance(runs: Mapping[tuple[str, str], Mapping[str, Tensor]]) -> Drawn:
+    """Reach beside chance: (model, place) -> whose vector -> reach [vector behaviour]. Random is grey."""
+    panels: dict = {}
+    for (name, place), run in runs.items():
+        sizes, others = run["random"].abs(), run["another's"].abs().mean(0)
+        for series, value in {
+            "its own vector": stats.mean(run["its own vector"][0].tolist()),
+            "another's, either way": stats.mean(others.tolist()),
+            "random, mean": sizes.mean().item(),
+            "random, 95th percentile": sizes.quantile(0.95).item(),
+        }.items():
+            panels.setdefault(name, {}).setdefault(series, {})[place] = value
+
+    def look(title: str, series: str, at: int) -> dict:
+        if "random" in series:
+            return {"color": GREY, "marker": "^x"["mean" in series]}
+        dot = {"color": style(title)["color"]}
+        return dot | (
+            {"marker": "D", "markerfacecolor": "none"} if "another" in series else {"marker": "o"}
+        )
+
+    places = max(len(next(iter(rows.values()))) for rows in panels.values())
+    size = {"size": (9 / len(panels), 1.7 + 0.5 * places), "sharey": False}
+    figure, axes = plots.dot_panels(panels, "reach (points)", (-0.15, 1.05), look, **size)
+    axes[0].xaxis.set_major_formatter(in_points())
     said = "; ".join(
-        f"{name} moves every behaviour by at least {100 * e:.0f} points each way"
-        for name, e in least.items()
+        f"{name}, {place}: {round(100 * run['its own vector'].mean().item())}, "
+        f"random {round(100 * run['random'].abs().mean().item())}"
+        for (name, place), run in runs.items()
     )
-    return figure, f"Steering on held-out questions: {said}."
+    return figure, f"Mean reach in points beside that of random vectors. {said}."
 
 
 def both_ways(rows: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Drawn:
-    """Range of the matching probability. Of each row: model -> kind of steering -> behaviour -> share."""
+    """Reach. Of each row: model -> kind of steering -> behaviour -> share."""
     columns, groups = max(map(len, rows)), {}
     for row in rows:
         groups |= row | {" " * (len(groups) + at): {} for at in range(len(row), columns)}
@@ -203,12 +487,12 @@ def both_ways(rows: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -
         return KINDS[kind]
 
     grid = {"size": (2.9, 3.3), "columns": columns}
-    figure, axes = plots.dot_panels(groups, "range (points)", (-0.03, 1.05), look, **grid)
+    figure, axes = plots.dot_panels(groups, "reach or range (points)", (-0.03, 1.05), look, **grid)
     axes[0].xaxis.set_major_formatter(in_points())
     for axis in axes:
         axis.tick_params(labelbottom=True)  # also where the panel below is empty
     said = plots.each(groups, lambda row: f"median {100 * np.median(list(row.values())):.0f}")
-    return figure, f"Range of the matching probability in points. {said}."
+    return figure, f"Range or reach of the matching probability in points. {said}."
 
 
 def moods(curves: Mapping[str, Sequence[tuple[float, Estimate, float]]]) -> Drawn:
@@ -231,42 +515,25 @@ def moods(curves: Mapping[str, Sequence[tuple[float, Estimate, float]]]) -> Draw
     return figure, f"Stories that began badly: {'; '.join(said)}."
 
 
-def labellings(models: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]) -> Drawn:
-    """Reach under every labelling of six cues: model -> behaviour -> (10 labellings, 18 cancelled).
+def relabelled(models: Mapping[str, Mapping[str, Sequence[float]]]) -> Drawn:
+    """Reach under every labelling of six cues: model -> behaviour -> 10 labellings, the true one first.
 
-    The first labelling is the true one. The mirrors are drawn as the negatives: reach is odd.
+    The mirrors are drawn as the negatives.
     """
     groups, said = {}, []
     for name, rows in models.items():
-        mirrored = {b: [*ways, *(-x for x in ways)] for b, (_, ways) in rows.items()}
         groups[name] = {
-            "true labels": {b: labels[:1] for b, (labels, _) in rows.items()},
-            "the 19 others": {b: [*labels[1:], *(-x for x in labels)] for b, (labels, _) in rows.items()},
-            "cancelled, 36 ways": mirrored,
+            "true labels": {b: [ways[0]] for b, ways in rows.items()},
+            "the 19 others": {b: [*ways[1:], *(-x for x in ways)] for b, ways in rows.items()},
         }
-        top = sum(labels[0] > max(map(abs, labels[1:])) for labels, _ in rows.values())
-        far = max(map(max, mirrored.values()))
-        said.append(
-            f"in {name} the true labels reach farthest for {top} of {len(rows)} behaviours, "
-            f"cancelled ones at most {100 * far:.0f} points"
-        )
+        top = sum(ways[0] > max(map(abs, ways[1:])) for ways in rows.values())
+        said.append(f"in {name} the true labels reach farthest for {top} of {len(rows)} behaviours")
 
     def look(name: str, series: str, at: int) -> dict:
         dot = {"color": style(name)["color"], "marker": "o"}
-        return (dot, dot | {"markerfacecolor": "none"}, {"color": GREY, "marker": "|"})[at]
+        return dot | ({"markerfacecolor": "none"} if at else {})
 
-    xlabel, size = "reach, up minus down (points)", (max(4.7, 9 / len(models)), 4.8)
+    xlabel, size = "reach at the half dose (points)", (max(4.7, 9 / len(models)), 4.2)
     figure, axes = plots.dot_panels(groups, xlabel, (-1.05, 1.05), look, size=size)
     axes[0].xaxis.set_major_formatter(in_points())
     return figure, f"Every labelling of six cue words: {'; '.join(said)}."
-
-
-def told(texts: Mapping[str, tuple[str, str]]) -> Drawn:
-    """What each model went on to say: model -> (prompt, continuation)."""
-    figure, (axis,) = canvas((9, 1.3 * len(texts)), (0, 1), (-len(texts), 0))
-    for y, (name, (prompt, text)) in enumerate(texts.items()):
-        left = {"ha": "left", "va": "top"}
-        write(axis, 0, -y, name, color=style(name)["color"], weight="bold", **left)
-        write(axis, 0, -y - 0.28, fill(f"{prompt} ...", 110), color=GREY, fontsize=10, **left)
-        write(axis, 0, -y - 0.6, fill(f"... {text}", 110), fontsize=10, **left)
-    return figure, " ".join(f"{name} goes on: '{text}'." for name, (_, text) in texts.items())

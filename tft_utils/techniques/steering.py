@@ -15,7 +15,7 @@ letter moves nothing. Its *matching probability* is p(matching letter) / (p(A) +
 1 - p(A) - p(B). Probabilities and effects are shares: 0.2 is 20 points.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -120,6 +120,60 @@ def sweep(
         cells.append(_letters(model.to_logits(x[:, :, 0]), ready.letters))
     unsteered, _ = _letters(model.to_logits(ready.residual[-1][:, None]), ready.letters)
     return _swept(model, depths, multipliers, cells, unsteered, ready.asks)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Prompts of which an earlier word is steered. See `read_word`."""
+
+    residual: Tensor  # of all words, unsteered [k prompt pos d_model]
+    word: int  # the steered word's position, in tokens
+    last: Tensor  # position of the word that answers [prompt]
+    letters: Tensor  # token ids of the matching letter and the other [prompt 2]
+
+
+def read_word(model, asked: Sequence[Question], word: int) -> Streams:
+    """Reads each prompt once, to steer its word at a position counted from the beginning."""
+    ids, mask = reading.tokens(model, [q.prompt for q in asked])
+    if not 0 <= word < int(mask.sum(1).min()):
+        raise ValueError(
+            f"expected a word from 0 to {int(mask.sum(1).min()) - 1}, found {word}; steer a word that "
+            "every prompt has"
+        )
+    letters = letter_tokens(model, asked)
+    return Streams(reading.streams(model, ids), word, mask.sum(1) - 1, letters)
+
+
+@torch.no_grad()
+def respond(model, read: Ready | Streams, depth: int, changes: Mapping[str, Tensor]):
+    """Matching probability and nonsense [prompt] with changes added at one depth.
+
+    changes: part -> what is added to it, one for each prompt [prompt ...]. 'residual': behind block
+    `depth`. Parts of a state: in that block, before the last word; only for what `read_once` gives.
+    """
+    states = changes.keys() - {RESIDUAL}
+    if isinstance(read, Streams):
+        if states:
+            raise ValueError(
+                f"expected a change of the residual stream, found {', '.join(sorted(states))}; states "
+                "are steered before the last word: read the prompts with read_once"
+            )
+        x = read.residual[depth].clone()
+        x[:, read.word] += changes[RESIDUAL].to(x)
+        logits = reading.finish(model, x, depth, read.last)
+    else:
+        start = depth - 1 if states else depth
+        x = read.residual[start][:, None, None]  # [prompt 1 1 d_model]
+        if states:
+            past = dict(read.past[start])
+            past |= {part: past[part] + changes[part].to(past[part])[:, None] for part in states}
+            x = model.block(start, x, past=past)
+        if RESIDUAL in changes:
+            x = x + changes[RESIDUAL].to(x)[:, None, None]
+        for layer in range(depth, model.n_layers):
+            x = model.block(layer, x, past=read.past[layer])
+        logits = model.to_logits(x[:, 0, 0])
+    return tuple(answer[:, 0] for answer in _letters(logits[:, None], read.letters))
 
 
 @torch.no_grad()
