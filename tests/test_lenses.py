@@ -645,7 +645,7 @@ def drawn(names: tuple[str, ...] = models.PAIR):
     chances = torch.tensor([[0.2, 0.9], [0.4, 1.0]])
     guesses = {name: [["a", "db"[i % 2 == 0]], ["c", "d"]] for i, name in enumerate(names)}
     said = {name: lenses.Trajectory(["x", "y"], rows, chances) for name, rows in guesses.items()}
-    three = {"logit": curve(3, 2, 1), "tuned": curve(2, 1.5, 1), "control": curve(4, 4, 1)}
+    three = dict(zip(figures.LENSES, (curve(3, 2, 1), curve(2, 1.5, 1), curve(4, 4, 1)), strict=True))
     yield figures.early_exits()
     yield figures.trajectories(said)
     yield figures.lens_curves(dict.fromkeys(names, three), "cross-entropy (nats per word)")
@@ -675,14 +675,15 @@ def test_a_model_looks_the_same_wherever_it_stands():
     figure, _ = figures.knowing({"fact": {"mamba": curve(0, 1), "transformer": curve(0, 1)}})
     for line in figure.axes[0].lines:
         look = plots.style(line.get_label())
-        assert (line.get_color(), line.get_linestyle()) == (look["color"], look["linestyle"])
+        assert (line.get_color(), line.get_marker()) == (look["color"], look["marker"])
+        assert line.get_linestyle() == figures.LENSES["tuned lens"]["linestyle"]
     plt.close("all")
 
 
 def test_alt_texts_state_the_numbers():
     alts = [alt for _, alt in drawn()]
     assert "transformer says 'd' from k = 1 of 1 on and mamba says 'd' from k = 0 of 1 on" in alts[1]
-    assert "mamba, logit: 3.00 at k = 0, 2.00 half-way" in alts[2]
+    assert "mamba, logit lens: 3.00 at k = 0, 2.00 half-way" in alts[2]
     assert alts[4].endswith(
         "half-way, fact: transformer 60%, mamba 60%; agreement: transformer 60%, mamba 60%."
     )
