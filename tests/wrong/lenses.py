@@ -87,7 +87,7 @@ WRONG = {
     ],
     "train": [
         (
-            "def train(model, source, steps, rate=0.003):  # the same words in every step\n"
+            "def train(model, source, steps, rate=0.01):  # the same words in every step\n"
             "    start = lenses.logit_lens(model)\n"
             "    A, b = start.A.requires_grad_(), start.b.requires_grad_()\n"
             "    optimiser = torch.optim.Adam([A, b], lr=rate)\n"
@@ -101,7 +101,7 @@ WRONG = {
             r"every step learns from the same words",
         ),
         (
-            "def train(model, source, steps, rate=0.003):  # gradients add up\n"
+            "def train(model, source, steps, rate=0.01):  # gradients add up\n"
             "    start = lenses.logit_lens(model)\n"
             "    A, b = start.A.requires_grad_(), start.b.requires_grad_()\n"
             "    optimiser = torch.optim.Adam([A, b], lr=rate)\n"
@@ -114,7 +114,7 @@ WRONG = {
             r"gradients add up",
         ),
         (
-            "def train(model, source, steps, rate=0.003):  # never steps\n"
+            "def train(model, source, steps, rate=0.01):  # never steps\n"
             "    start = lenses.logit_lens(model)\n"
             "    A, b = start.A.requires_grad_(), start.b.requires_grad_()\n"
             "    for step in range(steps):\n"
@@ -124,7 +124,7 @@ WRONG = {
             r"A is still zero",
         ),
         (
-            "def train(model, source, steps, rate=0.003):  # up the gradient\n"
+            "def train(model, source, steps, rate=0.01):  # up the gradient\n"
             "    start = lenses.logit_lens(model)\n"
             "    A, b = start.A.requires_grad_(), start.b.requires_grad_()\n"
             "    optimiser = torch.optim.Adam([A, b], lr=rate, maximize=True)\n"
@@ -138,7 +138,7 @@ WRONG = {
             r"the divergence does not fall",
         ),
         (
-            "def train(model, source, steps, rate=0.003):  # only the matrices\n"
+            "def train(model, source, steps, rate=0.01):  # only the matrices\n"
             "    start = lenses.logit_lens(model)\n"
             "    A = start.A.requires_grad_()\n"
             "    optimiser = torch.optim.Adam([A], lr=rate)\n"

@@ -172,7 +172,7 @@ def check_easy_to_hard(attempt) -> None:
         x = torch.randn(n, len(strengths), 3, generator=draw) + 2
         return x + torch.tensor(strengths)[None, :, None] * (2.0 * y - 1)[:, None, None], y
 
-    train, near, far = part((0, 1, 2, 0.5)), part((0, 1, 1.2, 0.5)), part((1, -0.2, 3, 3))
+    train, near, far = part((0, 1, 2, 0.5)), part((0, 1, 1.2, 0.5)), part((1, -0.2, 0.1, 3))
     answer = attempt(train, near, far)
     if not (isinstance(answer, tuple) and len(answer) == 2):
         raise Wrong(f"expected a depth and an AUROC, found {type(answer).__name__}; return both")

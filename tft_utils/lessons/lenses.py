@@ -43,7 +43,7 @@ def divergence(log_p, log_q):
     return per_word.mean(-1)
 
 
-def train(model, source, steps, rate=0.003):
+def train(model, source, steps, rate=0.01):
     """A lens after so many steps of Adam on KL(model || lens), summed over depths.
 
     source(step) gives the residual streams [k word d_model] that the step learns from.
@@ -230,7 +230,7 @@ def check_train(attempt) -> None:
         raise Wrong("the divergence falls less than half as far as it should; take a step each time")
 
 
-def _accumulated(model, source, steps: int, rate: float = 0.003) -> lenses.Lens:
+def _accumulated(model, source, steps: int, rate: float = 0.01) -> lenses.Lens:
     """`train` by someone who forgets `zero_grad`."""
     start = lenses.logit_lens(model)
     A, b = start.A.requires_grad_(), start.b.requires_grad_()
@@ -435,7 +435,8 @@ def published() -> dict[str, dict[str, tuple]]:
     with open(files.DATA / "published" / "tuned_lens.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             point = int(row["k"]) / int(row["blocks"]), float(row["ce_bits_per_byte"])
-            found.setdefault(row["model"], {}).setdefault(row["lens"], []).append(point)
+            lens = row["lens"] + " lens" * (row["lens"] != "model")
+            found.setdefault(row["model"], {}).setdefault(lens, []).append(point)
     for curves in found.values():
         ((_, own),) = curves.pop("model")
         for lens, points in curves.items():
