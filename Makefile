@@ -3,13 +3,15 @@ PYTHON ?= python3
 PIP_ARGS ?=
 LAB_ARGS ?=
 PYTEST_ARGS ?=
+SCALE ?= tiny
+MODELS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-fast bench notebooks organisms clean
+.PHONY: help lab test test-fast bench notebooks scoreboard organisms clean
 
 # A backend chosen outside would replace the inline figures of kernels; claims are asserted in all that is committed.
 unexport MPLBACKEND TFT_CLAIMS
@@ -17,7 +19,8 @@ unexport MPLBACKEND TFT_CLAIMS
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "Variables: PYTHON=python3.12 (interpreter), PIP_ARGS, LAB_ARGS, PYTEST_ARGS (extra flags)."
+	@echo "Variables: PYTHON=python3.12 (interpreter), PIP_ARGS, LAB_ARGS, PYTEST_ARGS (extra flags),"
+	@echo "SCALE and MODELS (of the scoreboard)."
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -50,6 +53,9 @@ bench: $(STAMP) ## measure our implementations against others, table to build/be
 
 notebooks: $(STAMP) ## execute every notebook; write its outputs and the registry of claims
 	$(PY) -m tft_utils.course.notebooks execute
+
+scoreboard: $(STAMP) ## run every lesson on every organism of every seed (hours; resumes), write data/scoreboard.json
+	$(PY) -m tft_utils.course.scoreboard run $(MODELS) --scale $(SCALE)
 
 organisms: $(STAMP) ## train the bundled models again (takes hours; resumes when interrupted)
 	$(PY) -m tft_utils.organisms train transformer --seed 0 --ship

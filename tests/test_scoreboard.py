@@ -5,6 +5,7 @@ import json
 import nbformat
 import pytest
 
+from tft_utils import files
 from tft_utils.course import claims, notebooks, scoreboard, verdicts
 from tft_utils.stats import Estimate
 
@@ -51,7 +52,7 @@ def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
     assert first["failed"] == [
         {"cell": "broken", "kind": "RuntimeError", "message": "expected a past, found none"}
     ]
-    kept = scoreboard.run_file(lesson, "mamba", "tiny")
+    kept = scoreboard.run_file(lesson, "mamba", 0, "tiny")
     assert json.loads(kept.read_text(encoding="utf-8")) == first
     assert scoreboard.run_lesson(lesson, "mamba") == first
     assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 1
@@ -60,6 +61,27 @@ def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
     nbformat.write(notebook, lesson)
     scoreboard.run_lesson(lesson, "mamba")
     assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 2
+
+
+def test_a_run_of_another_seed_is_another_run(lesson, tmp_path):
+    runs = [scoreboard.run_lesson(lesson, "transformer", seed) for seed in (0, 1, 1)]
+    assert [run["seed"] for run in runs] == [0, 1, 1]
+    assert (tmp_path / "log").read_text(encoding="utf-8").split() == ["ran", "ran"]
+    notebook = notebooks.parse(lesson)
+    known = [("transformer", 0), ("transformer", 1), ("mamba", 0), ("no_organism", 0)]
+    assert len({scoreboard.digest(notebook, *draw) for draw in known}) == len(known)
+
+
+def test_without_names_every_trained_organism_runs():
+    drawn = scoreboard.draws([], None, "tiny")
+    assert {("transformer", 0), ("transformer", 1), ("mamba", 0)} <= set(drawn)
+    assert drawn == [(name, seed) for name, seeds in files.seeds().items() for seed in seeds]
+    assert scoreboard.draws(["transformer"], [1], "tiny") == [("transformer", 1)]
+    assert scoreboard.draws(["mamba"], [3], "small") == [("mamba", 0)]
+    with pytest.raises(files.LoadError, match="found none of name 'mamba' and seed 77; use one of"):
+        scoreboard.draws(["mamba"], [77], "tiny")
+    with pytest.raises(files.LoadError, match="expected the models to run at scale='small', found none"):
+        scoreboard.draws([], None, "small")
 
 
 def test_a_run_that_breaks_off_is_recorded_and_done_again(lesson, tmp_path):
@@ -137,7 +159,7 @@ def test_without_the_transformer_there_is_no_verdict():
 def test_the_command_runs_all_and_writes_the_board(lesson, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "all_notebooks", lambda: [lesson])
     monkeypatch.setattr(claims, "SCOREBOARD", tmp_path / "scoreboard.json")
-    scoreboard.main(["run", "transformer", "mamba"])
+    scoreboard.main(["run", "transformer", "mamba", "--seeds", "0"])
     written = json.loads((tmp_path / "scoreboard.json").read_text(encoding="utf-8"))
     assert [(r["architecture"], r["verdict"]) for r in written["rows"]] == [
         ("mamba", "at least partly"),
@@ -153,7 +175,7 @@ def test_a_run_that_is_out_of_date_is_left_out(lesson, tmp_path, monkeypatch):
     notebook = notebooks.parse(lesson)
     notebook["cells"][1]["source"] += "  # a change"
     nbformat.write(notebook, lesson)
-    scoreboard.main(["run", "mamba"])
+    scoreboard.main(["run", "mamba", "--seeds", "0"])
     rows = json.loads((tmp_path / "scoreboard.json").read_text(encoding="utf-8"))["rows"]
     assert [row["architecture"] for row in rows] == ["mamba"]
 

@@ -1,16 +1,17 @@
 """The scoreboard: every lesson on every model, and a verdict for each technique on each architecture.
 
-    python -m tft_utils.course.scoreboard run MODEL ... [--lessons 02 04] [--scale tiny]
+    python -m tft_utils.course.scoreboard run [MODEL ...] [--seeds 0 1] [--lessons 02 04] [--scale tiny]
     python -m tft_utils.course.scoreboard table             what the committed notebooks claim, as a table
 
-A lesson is a function of its parameters cell. Each run gives it one model, shows its claims and asserts
-none, and leaves a file in build/scoreboard. A run whose lesson and package have not changed since is not
-repeated, so an interrupted call carries on. A cell that fails is recorded and stops nothing else; a run
-that broke off is recorded and done again by the next call. At the end the runs that are not out of date
-become data/scoreboard.json. Lessons read the pair of seed 0, and `board` joins whatever seeds there are.
+A lesson is a function of its parameters cell. Each run gives it one model of one seed, shows its claims
+and asserts none, and leaves a file in build/scoreboard. Without names, all organisms of all seeds run. A
+run whose lesson, package and organism have not changed since is not repeated, so an interrupted call
+carries on. A cell that fails is recorded and stops nothing else; a run that broke off is recorded and
+done again by the next call. At the end the runs that are not out of date become data/scoreboard.json.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -29,9 +30,18 @@ AT_ONCE = 2  # runs side by side, a thread each
 LONGEST = 3600  # seconds a cell may take: a large model on a slow machine
 
 
-def run_file(lesson: Path, model: str, scale: str) -> Path:
+def run_file(lesson: Path, model: str, seed: int, scale: str) -> Path:
     """Where the run of a lesson on a model is kept."""
-    return RUNS / scale / lesson.stem / f"{model}.json"
+    return RUNS / scale / lesson.stem / f"{model}-{seed}.json"
+
+
+def digest(lesson: dict, model: str, seed: int) -> str:
+    """What a run depends on: the lesson with all that it reads, and the organism with its adapter."""
+    found = hashlib.sha256(notebooks.digest(lesson).encode())
+    for folder in (files.ORGANISMS, files.ORGANISMS / "quirky"):
+        listed = files.read_json(folder / "manifest.json", files.REPAIR)
+        found.update(json.dumps(listed.get(f"{model}-{seed}"), sort_keys=True).encode())
+    return found.hexdigest()
 
 
 def with_parameters(notebook: dict, **values) -> dict:
@@ -53,8 +63,8 @@ def with_parameters(notebook: dict, **values) -> dict:
     return notebook
 
 
-def run_lesson(lesson: Path, model: str, scale: str = "tiny") -> dict:
-    """Runs a lesson on one model: its claims, the first error of each kind, seconds; kept as a file.
+def run_lesson(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> dict:
+    """Runs a lesson on one model of a seed: its claims, first errors, seconds; kept as a file.
 
     The kernel asserts no claim. An `Unsupported` is what an architecture says it cannot do; what fails
     because an earlier cell did (`NameError`) is not worth a record. A run that breaks off, because its
@@ -63,13 +73,13 @@ def run_lesson(lesson: Path, model: str, scale: str = "tiny") -> dict:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    notebook, path = notebooks.parse(lesson), run_file(lesson, model, scale)
-    fresh = notebooks.digest(notebook)
+    notebook, path = notebooks.parse(lesson), run_file(lesson, model, seed, scale)
+    fresh = digest(notebook, model, seed)
     if path.is_file():
         known = files.read_json(path, "delete it")
         if known["digest"] == fresh:
             return known
-    with_parameters(notebook, SCALE=scale, MODELS=(model,))
+    with_parameters(notebook, SCALE=scale, MODELS=(model,), SEED=seed)
     start, broken = time.monotonic(), []
     client = NotebookClient(
         notebook,
@@ -92,7 +102,7 @@ def run_lesson(lesson: Path, model: str, scale: str = "tiny") -> dict:
     done = {
         "lesson": lesson.stem,
         "model": model,
-        "seed": claims.PARAMETERS["SEED"],
+        "seed": seed,
         "digest": None if broken else fresh,
         "seconds": round(time.monotonic() - start, 1),
         "claims": [o["data"][claims.MIME] for _, o in shown if claims.MIME in o.get("data", {})],
@@ -169,6 +179,30 @@ def table(rows: Sequence[dict]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ("---",) * len(head), *body])
 
 
+def draws(models: Sequence[str], seeds: Sequence[int] | None, scale: str) -> list[tuple[str, int]]:
+    """Which model of which seed runs; published models are one draw each.
+
+    Errors: `LoadError` for an organism that is not trained, or a scale without models' names.
+    """
+    if scale != "tiny":
+        if not models:
+            raise files.LoadError(f"expected the models to run at scale={scale!r}, found none; name them")
+        return [(name, 0) for name in models]
+    trained = files.seeds()
+    wanted = [
+        (name, seed)
+        for name in models or trained
+        for seed in (trained.get(name, [0]) if seeds is None else seeds)
+    ]
+    if missing := [(n, s) for n, s in wanted if s not in trained.get(n, [])]:
+        name, seed = missing[0]
+        raise files.LoadError(
+            f"expected a trained organism, found none of name {name!r} and seed {seed}; use one of "
+            + ", ".join(f"{n} {s}" for n, known in trained.items() for s in known)
+        )
+    return wanted
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tft_utils.course.scoreboard",
@@ -178,7 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("table", help="print the committed claims' verdicts")
     command = verbs.add_parser("run", help="run lessons on models, and write the board")
-    command.add_argument("models", nargs="+", metavar="MODEL")
+    command.add_argument("models", nargs="*", metavar="MODEL", help="default: all organisms")
+    command.add_argument("--seeds", nargs="*", type=int, help="default: all that are trained")
     command.add_argument("--lessons", nargs="*", default=(), help="numbers, such as 02 04")
     command.add_argument("--scale", default="tiny")
     options = parser.parse_args(arguments)
@@ -192,20 +227,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.lessons or path.name[:2] in options.lessons
     ]
     os.environ |= {"TFT_CLAIMS": "show", "OMP_NUM_THREADS": "1"}
-    work = list(itertools.product(lessons, options.models))
+    try:
+        drawn = draws(options.models, options.seeds, options.scale)
+    except files.LoadError as error:
+        parser.exit(1, f"{error}\n")
+    work = [(lesson, *draw) for lesson, draw in itertools.product(lessons, drawn)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         pending = [(job, pool.submit(run_lesson, *job, options.scale)) for job in work]
-        for i, ((lesson, model), future) in enumerate(pending):
+        for i, ((lesson, model, seed), future) in enumerate(pending):
             done = future.result()
             trouble = "".join(f"; {f['cell']}: {f['kind']}: {f['message']}" for f in done["failed"])
             said = f"{len(done['claims'])} claims in {done['seconds']:.0f} s{trouble}"
-            print(f"{i + 1}/{len(work)} {lesson.stem} on {model}: {said}", file=sys.stderr)
+            print(f"{i + 1}/{len(work)} {lesson.stem} on {model}, seed {seed}: {said}", file=sys.stderr)
     runs = []
     for lesson in notebooks.all_notebooks():
-        fresh = notebooks.digest(notebooks.parse(lesson))
-        kept = sorted((RUNS / options.scale / lesson.stem).glob("*.json"))
-        of_lesson = [files.read_json(path, "delete it") for path in kept]
-        runs += [done for done in of_lesson if done["digest"] == fresh]
+        notebook = notebooks.parse(lesson)
+        for path in sorted((RUNS / options.scale / lesson.stem).glob("*.json")):
+            done = files.read_json(path, "delete it")
+            if done["digest"] == digest(notebook, done["model"], done["seed"]):
+                runs.append(done)
     text = json.dumps({"scale": options.scale, "rows": board(runs)}, indent=1, ensure_ascii=False) + "\n"
     target = claims.SCOREBOARD if options.scale == "tiny" else RUNS / f"{options.scale}.json"
     files.replace_file(target, lambda part: part.write_text(text, encoding="utf-8"))
