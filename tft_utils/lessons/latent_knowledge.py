@@ -332,6 +332,12 @@ def check_unusual(attempt) -> None:
         refuse(second, wrong, "less the sum over depths of away squared, divided by the diagonal of S")
 
 
+def compared(where: str, far) -> list[Tensor]:
+    """Which of the far items are compared with each other: masks [item] in which both truths occur."""
+    masks = {"labels apart": [far.apart], "answer fixed": [~far.rule, far.rule], "all items": [far.bob]}
+    return [mask for mask in masks[where] if far.truth[mask].any() and not far.truth[mask].all()]
+
+
 COLOURS_OF = "transformer", "mamba", "mamba-tied", "mamba2"
 LOOKS = [style(name) | {"marker": "", "linewidth": 2} for name in COLOURS_OF]  # of four tasks
 
@@ -411,8 +417,9 @@ def beside_chance(
     last panel.
     """
     methods = list(next(iter(next(iter(table.values())).values())))
-    label = "AUROC against the truth, mean of the tasks"
-    figure, axes = plots.dot_panels(table, label, (-0.04, 1.04), size=(4.9, 4.6))
+    label = "AUROC, mean of the tasks"
+    size = 10.5 / len(table), 4.6
+    figure, axes = plots.dot_panels(table, label, (-0.04, 1.04), size=size)
     for axis, (panel, series) in zip(axes, table.items(), strict=True):
         axis.axvline(0.5, color="black", linewidth=0.8)
         for shift, name in zip(plots.side_by_side(len(series)), series, strict=True):
@@ -467,7 +474,7 @@ def flagged(odd: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> Drawn:
         return {"color": style(model)["color"]} | FLAGGED[series]
 
     label = "AUROC, items under this name against alice's"
-    figure, axes = plots.dot_panels(odd, label, (0.3, 1.03), look, size=(4.9, 3.9))
+    figure, axes = plots.dot_panels(odd, label, (0.2, 1.03), look, size=(4.9, 3.9))
     for axis in axes:
         axis.axvline(0.5, color="black", linewidth=0.8)
     means = {
