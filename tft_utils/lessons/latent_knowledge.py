@@ -218,12 +218,13 @@ def check_by_chance(attempt) -> None:
     due = by_chance(x, y, far, y, n, 1)
     if found.unique().numel() < n // 10:
         raise Wrong("nearly all values are the same; draw a new direction each time")
+    turned = attempt(x, y, far - 2 * signal, y, n, 1)  # there the truth has turned round
+    if torch.as_tensor(turned).min() >= 0.5:
+        raise Wrong("you turn by the labels that are tested; only y, the labels of x, may be seen")
     if (found.mean() - due.mean()).abs() < 0.03 and (found.std() - due.std()).abs() < 0.03:
         return
     if (found.mean() - 0.5).abs() < 0.05:
         raise Wrong("half of your directions are upside down: turn each one by the labels y of x")
-    if found.min() >= 0.5:
-        raise Wrong("you turn by the labels that are tested; only y, the labels of x, may be seen")
     if (found.mean() + due.mean() - 1).abs() < 0.03:
         raise Wrong("each direction is turned the wrong way: rather right than wrong about y")
     raise Wrong(
