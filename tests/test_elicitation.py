@@ -310,12 +310,27 @@ def test_a_transfer_chooses_its_depth_near_and_reports_it_far():
     assert not torch.equal(found.score[0], found.score[1])  # another seed, other training items
     again = generalisation.transfer("LR", train.part("A"), near.part("A"), far.part("A"), seeds=(0, 1))
     assert torch.equal(found.score, again.score)
-    by_chance = generalisation.transfer(
-        "random", train.part("A"), near.part("A"), far.part("A"), seeds=(0,)
-    )
-    assert by_chance.scored(every).score.shape == (generalisation.DIRECTIONS, len(every))
-    mean = generalisation.mean_auroc([by_chance.scored(every)], 0).value
-    assert mean == pytest.approx(by_chance.by_depth(every)[0, by_chance.depths[0]].item())
+
+
+@pytest.mark.parametrize("method", ["LR", "LR on pair"])
+def test_chance_is_measured_in_the_features_that_a_method_reads(method):
+    """Each direction is signed on its training items and read at the depth that is best near to them."""
+    train, near, far = (planted(400, seed=seed).part("A") for seed in (0, 20, 40))
+    for part in (train, near, far):
+        part.last[:, 0], part.pair[:, :, 0] = 1.0, 1.0  # nothing at the first depth
+    score = generalisation.by_chance(method, train, near, far, seed=0)
+    assert score.shape == (generalisation.DIRECTIONS, len(far))
+    w = generalisation.random_directions(train, 0, method)
+    assert w.shape[-1] == (2 * D if method in elicitation.PAIRED else D)
+    close = torch.einsum("nkd,rkd->rkn", elicitation.features(near, method), w)
+    depth = generalisation.earliest_informative(generalisation.auroc(close, near.truth))
+    assert depth.min() > 0
+    at = torch.einsum("nd,d->n", elicitation.features(far, method)[:, depth[7]], w[7, depth[7]])
+    assert torch.allclose(score[7], at, rtol=1e-4, atol=1e-4)
+    aurocs = generalisation.auroc(score, far.truth)
+    found = generalisation.spread(aurocs)
+    assert found.low < found.value < found.high
+    assert ((aurocs < found.low).float().mean() - 0.025).abs() < 0.005
 
 
 @pytest.mark.parametrize(
@@ -430,6 +445,16 @@ def test_a_part_read_alone_is_the_part_of_the_whole(model):
         elicitation.extract(model, some[:1], parts=("AE", "BE"))
 
 
+def test_another_name_may_stand_where_bob_does(model):
+    some = statements.draw("grammar", 4)
+    usual = elicitation.extract(model, some)
+    other = elicitation.extract(model, some, names=("alice", "carl"))
+    assert torch.allclose(other.part("A").last, usual.part("A").last, atol=1e-4)
+    assert not torch.allclose(other.part("B").last, usual.part("B").last, atol=1e-2)
+    by_hand, _, _ = three_runs(model, some[1], "carl")
+    assert (other.last[3] - by_hand).abs().max() < 1e-4 * by_hand.abs().max()
+
+
 def test_extraction_leaves_no_hooks_behind(model):
     before = [len(m._forward_hooks) for m in model.hf.modules()]
     elicitation.extract(model, statements.draw("addition", 4))
@@ -443,13 +468,17 @@ def test_extraction_leaves_no_hooks_behind(model):
 def figures():
     low, high = stats.proportion(2, 20), stats.proportion(19, 20)
     yield latent_knowledge.known_and_said()
-    values = {task: [0.5, 0.9, 0.2] for task in ("one", "two", "three", "four")}
+    values = {task: [low, high, low] for task in ("one", "two", "three", "four")}
     curves = {part: {"A": values, "B": values} for part in ("near", "far")}
     yield latent_knowledge.by_depth(curves, {name: dict.fromkeys(values, 1) for name in "AB"})
+    tasks = {"LR": {"one": 0.9, "mean": 0.95}, "CCS": {"one": 0.1, "mean": 0.1}}
+    yield latent_knowledge.by_task({"A": tasks, "B": tasks}, "AUROC")
     rows = {"A": {"LR": high, "CCS": low}, "B": {"LR": low, "CCS": low}}
-    yield latent_knowledge.transfer({"task": rows, "mean": rows}, {"LR": 0.76, "unknown": 0.5})
-    lines, areas = dict.fromkeys("AB", ((0, 0.5, 1), (0, 0.9, 1))), {"A": high, "B": low}
-    yield latent_knowledge.roc(lines, areas, lines, dict.fromkeys("AB", low))
+    chance = {name: {"LR": low} for name in "AB"}
+    panels, bars = dict.fromkeys(("apart", "all"), rows), dict.fromkeys(("apart", "all"), chance)
+    yield latent_knowledge.beside_chance(panels, bars, {"LR": 0.76, "unknown": 0.5})
+    row = {"one": high, "mean": low}
+    yield latent_knowledge.flagged(dict.fromkeys("AB", dict.fromkeys(latent_knowledge.FLAGGED, row)))
 
 
 def test_figures_are_fit_for_a_page_and_the_same_again():
@@ -461,8 +490,14 @@ def test_figures_are_fit_for_a_page_and_the_same_again():
 
 
 def test_alt_texts_state_the_numbers():
-    _, depth, table, roc = (alt for _, alt in figures())
+    _, depth, task, chance, flagged = (alt for _, alt in figures())
     plt.close("all")
-    assert "far, at the depth chosen on alice's items, A: one 0.90, two 0.90" in depth
-    assert "mean: A LR with 0.95, B LR with 0.10" in table
-    assert "0.95 for A (0.10 before fine-tuning) and 0.10 for B" in roc
+    assert "far, at the depth chosen on alice's items, A: one 0.95, two 0.95" in depth
+    assert "means of the tasks: A: LR 0.95, CCS 0.10" in task
+    assert "apart, A: LR 0.95, CCS 0.10; B: LR 0.10" in chance
+    assert "means, A: bob 0.10" in flagged
+
+
+def test_published_values_are_known_by_our_names():
+    assert latent_knowledge.published()["LR"] == 0.76
+    assert {"LR", "CCS", "CRC", "own answer"} <= latent_knowledge.published().keys()

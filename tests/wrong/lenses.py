@@ -21,37 +21,203 @@ WRONG = {
             r"not r \+ A r \+ b at every position",
         ),
     ],
-    "bits_per_byte": [
+    "logit_lens": [
         (
-            "def bits_per_byte(nats, text):  # nats per byte\n"
-            "    return float(nats.sum()) / (len(text.encode()) - len(text.split()[0]))\n",
-            r"you leave nats as they are",
+            "def logit_lens(model, text):  # no norm\n"
+            "    with model.trace(text):\n"
+            "        states = []\n"
+            "        for k in range(model.n_layers + 1):\n"
+            "            states.append(model.residual(k)[0])\n"
+            "        states = torch.stack(states).save()\n"
+            "    return model.module('unembedding')(states).log_softmax(-1)\n",
+            r"you leave out the final norm",
         ),
         (
-            "def bits_per_byte(nats, text):  # the wrong way round\n"
-            "    n = len(text.encode()) - len(text.split()[0])\n"
-            "    return float(nats.sum()) * math.log(2) / n\n",
-            r"you multiply by log 2",
+            "def logit_lens(model, text):  # the last word only\n"
+            "    with model.trace(text):\n"
+            "        states = []\n"
+            "        for k in range(model.n_layers + 1):\n"
+            "            states.append(model.residual(k)[0, -1])\n"
+            "        states = torch.stack(states).save()\n"
+            "    return model.to_logits(states).log_softmax(-1)\n",
+            r"you read the last word alone",
         ),
         (
-            "def bits_per_byte(nats, text):  # the whole text\n"
-            "    return float(nats.sum()) / math.log(2) / len(text.encode())\n",
-            r"the first word too",
+            "def logit_lens(model, text):  # logits\n"
+            "    with model.trace(text):\n"
+            "        states = []\n"
+            "        for k in range(model.n_layers + 1):\n"
+            "            states.append(model.residual(k)[0])\n"
+            "        states = torch.stack(states).save()\n"
+            "    return model.to_logits(states)\n",
+            r"these are logits",
         ),
         (
-            "def bits_per_byte(nats, text):  # no spaces\n"
-            "    n = sum(len(word.encode()) for word in text.split()[1:])\n"
-            "    return float(nats.sum()) / math.log(2) / n\n",
-            r"you leave out the spaces",
+            "def logit_lens(model, text):  # no embedding\n"
+            "    with model.trace(text):\n"
+            "        states = []\n"
+            "        for k in range(1, model.n_layers + 1):\n"
+            "            states.append(model.residual(k)[0])\n"
+            "        states = torch.stack(states).save()\n"
+            "    return model.to_logits(states).log_softmax(-1)\n",
+            r"expected log-probabilities \[k pos vocab\] of shape .*the embedding first",
+        ),
+    ],
+    "divergence": [
+        (
+            "def divergence(log_p, log_q):  # weighed by the lens\n"
+            "    return (log_q.exp() * (log_p - log_q)).sum(-1).mean(-1)\n",
+            r"you weigh with the lens's q",
         ),
         (
-            "def bits_per_byte(nats, text):  # characters\n"
-            "    return float(nats.sum()) / math.log(2) / (len(text) - len(text.split()[0]))\n",
-            r"you count characters",
+            "def divergence(log_p, log_q):  # the other way round\n"
+            "    return (log_q.exp() * (log_q - log_p)).sum(-1).mean(-1)\n",
+            r"this is KL\(q \|\| p\)",
         ),
         (
-            "def bits_per_byte(nats, text):  # per word\n    return float(nats.mean()) / math.log(2)\n",
-            r"you divide by words",
+            "def divergence(log_p, log_q):  # averages over the vocabulary\n"
+            "    return (log_p.exp() * (log_p - log_q)).mean((1, 2))\n",
+            r"sum over the vocabulary first",
+        ),
+        (
+            "def divergence(log_p, log_q):  # no entropy\n"
+            "    return -(log_p.exp() * log_q).sum(-1).mean(-1)\n",
+            r"this is the cross-entropy",
+        ),
+    ],
+    "train": [
+        (
+            "def train(model, source, steps, rate=0.01):  # the same words in every step\n"
+            "    start = lenses.logit_lens(model)\n"
+            "    A, b = start.A.requires_grad_(), start.b.requires_grad_()\n"
+            "    optimiser = torch.optim.Adam([A, b], lr=rate)\n"
+            "    for step in range(steps):\n"
+            "        with torch.enable_grad():\n"
+            "            kl = lenses.divergence(model, lenses.Lens(A, b), source(0))\n"
+            "            optimiser.zero_grad()\n"
+            "            kl.sum().backward()\n"
+            "        optimiser.step()\n"
+            "    return lenses.Lens(A.detach(), b.detach())\n",
+            r"every step learns from the same words",
+        ),
+        (
+            "def train(model, source, steps, rate=0.01):  # gradients add up\n"
+            "    start = lenses.logit_lens(model)\n"
+            "    A, b = start.A.requires_grad_(), start.b.requires_grad_()\n"
+            "    optimiser = torch.optim.Adam([A, b], lr=rate)\n"
+            "    for step in range(steps):\n"
+            "        with torch.enable_grad():\n"
+            "            kl = lenses.divergence(model, lenses.Lens(A, b), source(step))\n"
+            "            kl.sum().backward()\n"
+            "        optimiser.step()\n"
+            "    return lenses.Lens(A.detach(), b.detach())\n",
+            r"gradients add up",
+        ),
+        (
+            "def train(model, source, steps, rate=0.01):  # never steps\n"
+            "    start = lenses.logit_lens(model)\n"
+            "    A, b = start.A.requires_grad_(), start.b.requires_grad_()\n"
+            "    for step in range(steps):\n"
+            "        with torch.enable_grad():\n"
+            "            lenses.divergence(model, lenses.Lens(A, b), source(step)).sum().backward()\n"
+            "    return lenses.Lens(A.detach(), b.detach())\n",
+            r"A is still zero",
+        ),
+        (
+            "def train(model, source, steps, rate=0.01):  # up the gradient\n"
+            "    start = lenses.logit_lens(model)\n"
+            "    A, b = start.A.requires_grad_(), start.b.requires_grad_()\n"
+            "    optimiser = torch.optim.Adam([A, b], lr=rate, maximize=True)\n"
+            "    for step in range(steps):\n"
+            "        with torch.enable_grad():\n"
+            "            kl = lenses.divergence(model, lenses.Lens(A, b), source(step))\n"
+            "            optimiser.zero_grad()\n"
+            "            kl.sum().backward()\n"
+            "        optimiser.step()\n"
+            "    return lenses.Lens(A.detach(), b.detach())\n",
+            r"the divergence does not fall",
+        ),
+        (
+            "def train(model, source, steps, rate=0.01):  # only the matrices\n"
+            "    start = lenses.logit_lens(model)\n"
+            "    A = start.A.requires_grad_()\n"
+            "    optimiser = torch.optim.Adam([A], lr=rate)\n"
+            "    for step in range(steps):\n"
+            "        with torch.enable_grad():\n"
+            "            kl = lenses.divergence(model, lenses.Lens(A, start.b), source(step))\n"
+            "            optimiser.zero_grad()\n"
+            "            kl.sum().backward()\n"
+            "        optimiser.step()\n"
+            "    return lenses.Lens(A.detach(), start.b)\n",
+            r"b is still zero",
+        ),
+    ],
+    "costs": [
+        (
+            "def costs(model, lens, ids):  # the word that was read\n"
+            "    read = torch.ones_like(ids[None]).bool()\n"
+            "    log_q = model.to_logits(lens.translate(lenses.residuals(model, ids[None], read)))\n"
+            "    log_q = log_q.log_softmax(-1)\n"
+            "    cost = -log_q.gather(-1, ids.expand(len(log_q), -1)[..., None]).sum((1, 2))\n"
+            "    return cost, -(log_q.exp() * log_q).sum((1, 2))\n",
+            r"you score the word that was read",
+        ),
+        (
+            "def costs(model, lens, ids):  # no translator\n"
+            "    read = torch.ones_like(ids[None]).bool()\n"
+            "    states = lenses.residuals(model, ids[None], read)[:, :-1]\n"
+            "    log_q = model.to_logits(states).log_softmax(-1)\n"
+            "    cost = -log_q.gather(-1, ids[1:].expand(len(log_q), -1)[..., None]).sum((1, 2))\n"
+            "    return cost, -(log_q.exp() * log_q).sum((1, 2))\n",
+            r"you leave out the translators",
+        ),
+        (
+            "def costs(model, lens, ids):  # a mean\n"
+            "    read = torch.ones_like(ids[None]).bool()\n"
+            "    states = lens.translate(lenses.residuals(model, ids[None], read)[:, :-1])\n"
+            "    log_q = model.to_logits(states).log_softmax(-1)\n"
+            "    cost = -log_q.gather(-1, ids[1:].expand(len(log_q), -1)[..., None]).mean((1, 2))\n"
+            "    return cost, -(log_q.exp() * log_q).sum(-1).mean(1)\n",
+            r"you average over words",
+        ),
+        (
+            "def costs(model, lens, ids):  # the last word's entropy too\n"
+            "    read = torch.ones_like(ids[None]).bool()\n"
+            "    states = lens.translate(lenses.residuals(model, ids[None], read))\n"
+            "    log_q = model.to_logits(states).log_softmax(-1)\n"
+            "    following = ids[1:].expand(len(log_q), -1)[..., None]\n"
+            "    cost = -log_q[:, :-1].gather(-1, following).sum((1, 2))\n"
+            "    return cost, -(log_q.exp() * log_q).sum((1, 2))\n",
+            r"its entropy does not count",
+        ),
+    ],
+    "shuffled": [
+        (
+            "def shuffled(source):  # all depths move together\n"
+            "    def pick(step):\n"
+            "        states = source(step)\n"
+            "        return states[:, torch.randperm(states.shape[1])]\n"
+            "    return pick\n",
+            r"you move all depths together",
+        ),
+        ("def shuffled(source):  # nothing\n    return source\n", r"nothing is shuffled"),
+        (
+            "def shuffled(source):  # with replacement\n"
+            "    def pick(step):\n"
+            "        states = source(step)\n"
+            "        order = torch.randint(states.shape[1], (states.shape[1],))\n"
+            "        return torch.cat([states[:-1], states[-1:, order]])\n"
+            "    return pick\n",
+            r"must occur once",
+        ),
+        (
+            "def shuffled(source):  # numbers within a state\n"
+            "    def pick(step):\n"
+            "        states = source(step)\n"
+            "        order = torch.randperm(states.shape[1])\n"
+            "        return torch.cat([states[:1, order], states[1:]])\n"
+            "    return pick\n",
+            r"only the last depth may change",
         ),
     ],
     "settled": [
@@ -73,6 +239,35 @@ WRONG = {
             "    wrong = [k for k, each in enumerate(right) if not each]\n"
             "    return None if not right[-1] else wrong[-1] if wrong else 0\n",
             r"expected 2, found 1",
+        ),
+    ],
+    "layer_transfer": [
+        (
+            "def layer_transfer(cost, A, b, states):  # nothing subtracted\n"
+            "    return torch.tensor([[float(cost(r + r @ m.T + c)) for r in states]\n"
+            "                         for m, c in zip(A, b)])\n",
+            r"subtract what depth j pays",
+        ),
+        (
+            "def layer_transfer(cost, A, b, states):  # by rows\n"
+            "    table = torch.tensor([[float(cost(r + r @ m.T + c)) for r in states]\n"
+            "                          for m, c in zip(A, b)])\n"
+            "    return table - table.diagonal()[:, None]\n",
+            r"column j loses its own diagonal entry",
+        ),
+        (
+            "def layer_transfer(cost, A, b, states):  # turned\n"
+            "    table = torch.tensor([[float(cost(r + r @ m.T + c)) for r in states]\n"
+            "                          for m, c in zip(A, b)])\n"
+            "    return (table - table.diagonal()).T\n",
+            r"rows are translators and columns depths",
+        ),
+        (
+            "def layer_transfer(cost, A, b, states):  # no residual\n"
+            "    table = torch.tensor([[float(cost(r @ m.T + c)) for r in states]\n"
+            "                          for m, c in zip(A, b)])\n"
+            "    return table - table.diagonal()\n",
+            r"the translator adds to r",
         ),
     ],
 }

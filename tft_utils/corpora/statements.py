@@ -171,9 +171,9 @@ def quartiles(some: Sequence[Statement]) -> list[float]:
     return quantile
 
 
-def prompts(some: Sequence[Statement]) -> list[str]:
-    """Each statement put to both characters, alice first: 2 i is alice's, 2 i + 1 is bob's."""
-    return [f"{name} : {statement.text}" for statement in some for name in CHARACTERS]
+def prompts(some: Sequence[Statement], names: Sequence[str] = CHARACTERS) -> list[str]:
+    """Each statement put to both names, by default alice and bob: 2 i is the first one's."""
+    return [f"{name} : {statement.text}" for statement in some for name in names]
 
 
 def labels(some: Sequence[Statement]) -> Tensor:

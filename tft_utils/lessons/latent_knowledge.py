@@ -1,13 +1,25 @@
-"""Lesson 06, latent_knowledge: a probe with a threshold, the CCS loss, and an unusual computation."""
+"""Lesson 06, latent_knowledge: probes from alice's easy to bob's hard items, and what they are worth."""
 
+import csv
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
+from tft_utils import files, models, reading
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, refuse
-from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, style, write
+from tft_utils.course.plots import GREY, Drawn, Map, arrow, canvas, listed, plain, style, write
 from tft_utils.stats import Estimate
+
+
+def auroc(score, y):
+    """The chance that a true item scores higher than a false one; ties count half. score, y [item]."""
+    true, false = score[y], score[~y]
+    gap = true[:, None] - false[None, :]
+    wins = (gap > 0).float() + 0.5 * (gap == 0).float()
+    return wins.mean()
 
 
 def mean_difference(x, y):
@@ -21,6 +33,36 @@ def mean_difference(x, y):
     return w, -w @ (mu0 + mu1) / 2
 
 
+def contrast_pair(model, prompt):
+    """The stream at the word of each answer, `false` and then `true`, at every depth [2 k d_model]."""
+    pair = []
+    for answer in ("false", "true"):
+        with model.trace(f"{prompt} {answer}"):
+            states = []
+            for k in range(model.n_layers + 1):
+                states.append(model.residual(k)[0, -1])
+            states = torch.stack(states).save()
+        pair.append(states)
+    return torch.stack(pair)
+
+
+def easy_to_hard(train, near, far):
+    """The depth chosen on `near`, and the AUROC on `far`, of mean-difference probes fitted to `train`.
+
+    Each part is (x [item depth d], y [item]). The depth is the first one whose AUROC on `near`, less
+    0.5, reaches 95 % of the best depth's.
+    """
+    probes, gains = [], []
+    for k in range(train[0].shape[1]):
+        w, b = mean_difference(train[0][:, k], train[1])
+        probes.append((w, b))
+        gains.append(auroc(near[0][:, k] @ w + b, near[1]) - 0.5)
+    gains = torch.stack(gains)
+    depth = int((gains >= 0.95 * gains.max()).nonzero()[0])
+    w, b = probes[depth]
+    return depth, auroc(far[0][:, depth] @ w + b, far[1])
+
+
 def ccs_loss(p0, p1):
     """Consistency plus confidence, averaged over the items of p0 and p1 [item].
 
@@ -31,10 +73,186 @@ def ccs_loss(p0, p1):
     return consistency + confidence
 
 
+def by_chance(x, y, far, truth, n, seed):
+    """AUROC on `far` [item d] against `truth` of n random directions [n].
+
+    Each is turned so that it is rather right than wrong about the labels y of x [item d].
+    """
+    draw = torch.Generator().manual_seed(seed)
+    values = []
+    for _ in range(n):
+        w = torch.randn(x.shape[1], generator=draw)
+        if auroc(x @ w, y) < 0.5:
+            w = -w
+        values.append(auroc(far @ w, truth))
+    return torch.stack(values)
+
+
+def answer_fixed(score, truth, answer):
+    """AUROC against the truth among items with one answer, averaged over the answers [item].
+
+    An answer whose items all have one truth has no AUROC, and does not count.
+    """
+    values = []
+    for said in (False, True):
+        same = answer == said
+        if truth[same].any() and not truth[same].all():
+            values.append(auroc(score[same], truth[same]))
+    return torch.stack(values).mean()
+
+
 def unusual(usual, some):
-    """Squared Mahalanobis distances [item] of some [item depth] from usual [item' depth]."""
-    away = some - usual.mean(0)
-    return (away * torch.linalg.solve(torch.cov(usual.T), away.T).T).sum(1)
+    """How far some [item depth] are from usual [item' depth]: two distances [item].
+
+    The squared Mahalanobis distance, and the same less what the diagonal of the covariance says alone.
+    """
+    away, S = some - usual.mean(0), torch.cov(usual.T)
+    whole = (away * torch.linalg.solve(S, away.T).T).sum(1)
+    alone = (away.square() / S.diagonal()).sum(1)
+    return whole, whole - alone
+
+
+def check_auroc(attempt) -> None:
+    score = torch.tensor([2.0, 1.0, 1.0, 0.0, 3.0, -1.0, 0.5])
+    y = torch.tensor([True, True, False, False, True, False, True])
+    truth = auroc(score, y)
+    gap = score[y][:, None] - score[~y][None, :]
+    mistakes = {
+        "a tie counts half; you count it as lost": (gap > 0).float().mean(),
+        "a tie counts half; you count it as won": (gap >= 0).float().mean(),
+        "you count how often false items score higher": 1 - truth,
+        "compare every true item with every false one; you count how often the sign of the score is "
+        "right": ((score > 0) == y).float().mean(),
+        "this is a count; divide by the number of pairs": truth * gap.numel(),
+    }
+    found = attempt(score, y)
+    found = found if torch.is_tensor(found) else torch.tensor(float(found))
+    expect_equal(found.float(), truth, "the AUROC, one number,", mistakes, f"here it is {truth:.3f}")
+
+
+@functools.cache
+def _small() -> models.Model:
+    """A model that checks can afford."""
+    return models.load("mamba")
+
+
+def check_contrast_pair(attempt) -> None:
+    model, prompt = _small(), "bob : The keys near the door"
+    wanted = []
+    for end in (" false", " true", "", " true false"):
+        with torch.no_grad(), reading.caught(reading.depths(model), lambda out: out[0]) as streams:
+            model.hf(input_ids=reading.tokens(model, prompt + end).ids, use_cache=False)
+        wanted.append(torch.stack(list(streams)))
+    false, true, alone, shared = (stream[:, -1] for stream in wanted)
+    truth = torch.stack((false, true))
+    end = f"two answers, depths 0 ... {model.n_layers}, and the last word alone"
+    found = expect_tensor(attempt(model, prompt), truth.shape, "the pair [2 k d_model]", end)
+    mistakes = {
+        "the order is `false`, then `true`": truth.flip(0),
+        "read at the word of the answer, the last one; you read the prompt's last word": torch.stack(
+            (alone, alone)
+        ),
+        "you read the first word; take the last one, [0, -1]": torch.stack(
+            (wanted[0][:, 0], wanted[1][:, 0])
+        ),
+        "one answer has read the other one; each needs a run of its own": torch.stack((shared, true)),
+    }
+    if not torch.allclose(found, truth, rtol=1e-3, atol=1e-3):
+        for hint, wrong in mistakes.items():
+            if torch.allclose(found, wrong, rtol=1e-3, atol=1e-3):
+                raise Wrong(hint)
+        raise Wrong("these are not the streams after `prompt false` and `prompt true`, at every depth")
+
+
+def check_easy_to_hard(attempt) -> None:
+    draw = torch.Generator().manual_seed(0)
+
+    def part(strengths: Sequence[float], n: int = 200) -> tuple[Tensor, Tensor]:
+        y = torch.arange(n) % 2 == 0
+        x = torch.randn(n, len(strengths), 3, generator=draw) + 2
+        return x + torch.tensor(strengths)[None, :, None] * (2.0 * y - 1)[:, None, None], y
+
+    train, near, far = part((0, 1, 2, 0.5)), part((0, 1, 1.2, 0.5)), part((1, -0.2, 0.1, 3))
+    answer = attempt(train, near, far)
+    if not (isinstance(answer, tuple) and len(answer) == 2):
+        raise Wrong(f"expected a depth and an AUROC, found {type(answer).__name__}; return both")
+    depth, value = easy_to_hard(train, near, far)
+    found = int(answer[0])
+    mistakes = {
+        easy_to_hard(train, near, near)[0]: "",
+        easy_to_hard(train, far, far)[0]: "you choose the depth on `far`, whose labels nobody has",
+        easy_to_hard(train, train, far)[0]: "you choose the depth on `train`; choose it on `near`",
+    }
+    if found != depth:
+        best = int(torch.stack([_of_depth(train, near, k) for k in range(4)]).argmax())
+        if found == best:
+            raise Wrong("you take the best depth; take the first that reaches 95 % of its gain over 0.5")
+        raise Wrong(
+            mistakes.get(found) or f"expected depth {depth}, found {found}; the first that is enough"
+        )
+    area = torch.as_tensor(answer[1]).float()
+    refused = {
+        "the AUROC is to be that of `far`; this is `near`'s": _of_depth(train, near, depth),
+        "you fit the probe to `far`; fit it to `train` alone": _of_depth(far, far, depth),
+        "the score points from true to false": 1 - value,
+    }
+    if not close(area, value):
+        refuse(
+            area, refused, f"expected the AUROC {value:.3f} on `far` at depth {depth}, found {area:.3f}"
+        )
+
+
+def _of_depth(train: tuple, test: tuple, k: int) -> Tensor:
+    """The AUROC of a mean difference at one depth."""
+    w, b = mean_difference(train[0][:, k], train[1])
+    return auroc(test[0][:, k] @ w + b, test[1])
+
+
+def check_by_chance(attempt) -> None:
+    draw = torch.Generator().manual_seed(0)
+    y, n = torch.arange(80) % 2 == 0, 300
+    signal = torch.zeros(80, 6)
+    signal[:, 0] = 1.5 * (2.0 * y - 1)
+    x, far = (torch.randn(80, 6, generator=draw) + signal for _ in range(2))
+    found = expect_tensor(attempt(x, y, far, y, n, 1), (n,), "one AUROC for each direction")
+    due = by_chance(x, y, far, y, n, 1)
+    if found.unique().numel() < n // 10:
+        raise Wrong("nearly all values are the same; draw a new direction each time")
+    turned = attempt(x, y, far - 2 * signal, y, n, 1)  # there the truth has turned round
+    if torch.as_tensor(turned).min() >= 0.5:
+        raise Wrong("you turn by the labels that are tested; only y, the labels of x, may be seen")
+    if (found.mean() - due.mean()).abs() < 0.03 and (found.std() - due.std()).abs() < 0.03:
+        return
+    if (found.mean() - 0.5).abs() < 0.05:
+        raise Wrong("half of your directions are upside down: turn each one by the labels y of x")
+    if (found.mean() + due.mean() - 1).abs() < 0.03:
+        raise Wrong("each direction is turned the wrong way: rather right than wrong about y")
+    raise Wrong(
+        f"expected values around {due.mean():.2f}, found {found.mean():.2f}: draw w from a normal"
+    )
+
+
+def check_answer_fixed(attempt) -> None:
+    draw = torch.Generator().manual_seed(0)
+    truth, answer = torch.arange(120) % 2 == 0, torch.arange(120) % 5 < 2
+    score = torch.randn(120, generator=draw) + 0.7 * truth - 3.0 * answer
+    within = [auroc(score[answer == said], truth[answer == said]) for said in (False, True)]
+    value = (within[0] + within[1]) / 2
+    mistakes = {
+        "you compare all items; compare only items with the same answer": auroc(score, truth),
+        "only one of the two answers is counted": within[0],
+        "only one of the two answers counts": within[1],
+        "average the two AUROCs, do not add them": within[0] + within[1],
+        "the answer is held fixed and the truth is scored; you turn them round": torch.stack(
+            [auroc(score[truth == said], answer[truth == said]) for said in (False, True)]
+        ).mean(),
+    }
+    found = torch.as_tensor(attempt(score, truth, answer)).float()
+    expect_equal(found, value, "the AUROC, one number,", mistakes, f"here it is {value:.3f}")
+    one = answer & truth  # where the answer is true, so is the truth
+    found = torch.as_tensor(attempt(score, truth, one)).float()
+    if not close(found, auroc(score[~one], truth[~one])):
+        raise Wrong("where all items of an answer have one truth, there is no AUROC: leave it out")
 
 
 def check_mean_difference(attempt) -> None:
@@ -83,31 +301,46 @@ def check_unusual(attempt) -> None:
     mix = torch.tensor([[1.0, 0.9, 0.0], [0.0, 0.5, 0.3], [0.0, 0.0, 2.0]])
     usual = torch.randn(200, 3, generator=draw) @ mix + 4
     some = torch.randn(5, 3, generator=draw) + 4
-    away, S, whole = some - usual.mean(0), torch.cov(usual.T), unusual(usual, some)
-    centred = some - some.mean(0)
+    away, S = some - usual.mean(0), torch.cov(usual.T)
+    whole, less = unusual(usual, some)
+    alone, centred = whole - less, some - some.mean(0)
 
-    def distances(x: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    def distances(x: Tensor, covariance: Tensor) -> Tensor:
         return (x * torch.linalg.lstsq(covariance, x.T).solution.T).sum(1)
 
     mistakes = {
         "you measure plain distance: divide by the covariance of the usual items, so that what "
         "varies much counts little": away.square().sum(1),
-        "you divide each depth by its own variance only; the covariances between depths count too": (
-            distances(away, S.diagonal().diag())
-        ),
+        "you divide each depth by its own variance only; the covariances between depths count too": alone,
         "centre on the mean of the usual items, not on that of the new ones": distances(centred, S),
         "you multiply by the covariance; solve with it": (away @ S * away).sum(1),
         "you return the distance; leave it squared": whole.sqrt(),
         "take the covariance of the usual items, not of the new ones": distances(away, torch.cov(some.T)),
     }
     otherwise = "sum over depths of away times S^-1 away, with S the covariance of the usual items"
-    answer = expect_tensor(attempt(usual, some), (5,), "the distances, one per item of `some`,")
-    if not torch.allclose(answer, whole, rtol=1e-2):  # a covariance by n or by n - 1
-        refuse(answer, mistakes, otherwise)
+    first, second = expect_two(attempt(usual, some), "the distance, and the same less the diagonal's")
+    expect_tensor(first, (5,), "the distances, one per item of `some`,")
+    if not torch.allclose(first, whole, rtol=1e-2):  # a covariance by n or by n - 1
+        refuse(first, mistakes, otherwise)
+    expect_tensor(second, (5,), "the second distances, one per item of `some`,")
+    if not torch.allclose(second, less, rtol=1e-2, atol=0.02 * float(whole.max())):
+        wrong = {
+            "the second is the whole distance less the diagonal's; you return the diagonal's": alone,
+            "the second has the wrong sign: the whole distance less the diagonal's": -less,
+            "divide by the variances, the diagonal of S, not by its root": whole
+            - (away.square() / S.diagonal().sqrt()).sum(1),
+        }
+        refuse(second, wrong, "less the sum over depths of away squared, divided by the diagonal of S")
 
 
-MODELS = "transformer", "mamba", "mamba-tied", "mamba2"
-LOOKS = [style(name) | {"marker": "", "linewidth": 2} for name in MODELS]  # of four tasks
+def compared(where: str, far) -> list[Tensor]:
+    """Which of the far items are compared with each other: masks [item] in which both truths occur."""
+    masks = {"labels apart": [far.apart], "answer fixed": [~far.rule, far.rule], "all items": [far.bob]}
+    return [mask for mask in masks[where] if far.truth[mask].any() and not far.truth[mask].all()]
+
+
+COLOURS_OF = "transformer", "mamba", "mamba-tied", "mamba2"
+LOOKS = [style(name) | {"marker": "", "linewidth": 2} for name in COLOURS_OF]  # of four tasks
 
 
 def known_and_said() -> Drawn:
@@ -131,15 +364,15 @@ def known_and_said() -> Drawn:
 
 
 def by_depth(
-    curves: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
+    curves: Mapping[str, Mapping[str, Mapping[str, Sequence[Estimate]]]],
     chosen: Mapping[str, Mapping[str, int]],
 ) -> Drawn:
-    """AUROC against depth, one line per task: a row of panels per part, a column per model.
+    """AUROC against depth with a band, one line per task: a row of panels per part, a column per model.
 
     curves: part -> model -> task -> a value per depth; chosen: model -> task -> depth, marked by a
     ring.
     """
-    lines = {f"{name}: {part}": row for part, models in curves.items() for name, row in models.items()}
+    lines = {f"{name}: {part}": row for part, of_part in curves.items() for name, row in of_part.items()}
     names, grid = (plots.DEPTH, "AUROC against the truth"), {"columns": len(chosen)}
     grid["size"] = (max(9.4 / len(chosen), 4.5), 3)
     figure, axes = plots.curves(lines, *names, LOOKS, ylim=(-0.05, 1.05), **grid)
@@ -149,59 +382,104 @@ def by_depth(
         for look, (task, values) in zip(LOOKS, tasks.items(), strict=True):
             k = depths[task]
             ring = {"marker": "o", "markersize": 8, "markerfacecolor": "white", "markeredgewidth": 2}
-            axis.plot(k / (len(values) - 1), values[k], color=look["color"], zorder=3, **ring)
+            axis.plot(k / (len(values) - 1), plain(values)[k], color=look["color"], zorder=3, **ring)
     part, last = list(curves.items())[-1]
     ends = {name: {task: last[name][task][k] for task, k in row.items()} for name, row in chosen.items()}
     said = listed(ends, ".2f")
     return figure, f"AUROC by depth; {part}, at the depth chosen on alice's items, {said}."
 
 
-def transfer(
-    table: Mapping[str, Mapping[str, Mapping[str, Estimate]]], published: Mapping[str, float]
-) -> Drawn:
-    """AUROC per method, a panel per task, their mean, and the mean over all items; published values
-    as grey diamonds.
+def by_task(table: Mapping[str, Mapping[str, Mapping[str, float]]], label: str) -> Drawn:
+    """Per model a map: a row for each method, a column for each task and for their mean, with numbers.
 
-    table: panel -> model -> method -> estimate; `published` belongs to the last panel.
+    table: model -> method -> column -> AUROC.
     """
-    *_, last = table
-    methods = list(next(iter(table[last].values())))
-    figure, axes = plots.dot_panels(table, " ", (-0.04, 1.04), size=(1.75, 4.5))
+    grid = {}
+    for name, rows in table.items():
+        values = torch.tensor([list(row.values()) for row in rows.values()])
+        cells = [[f"{value:.2f}" for value in row] for row in values.tolist()]
+        columns = list(next(iter(rows.values())))
+        grid[name] = Map(values.numpy(), [*rows], columns, cells, turn=30)
+    figure, axes = plots.maps(grid, label, "task, labels apart", size=(4.9, 4.2), sharey=True)
+    for axis in axes:
+        axis.axvline(len(columns) - 1.5, color="white", linewidth=4)
+    means = {name: {method: row["mean"] for method, row in rows.items()} for name, rows in table.items()}
+    return figure, f"{label} by method and task; means of the tasks: {listed(means, '.2f')}."
+
+
+def beside_chance(
+    table: Mapping[str, Mapping[str, Mapping[str, Estimate]]],
+    chance: Mapping[str, Mapping[str, Mapping[str, Estimate]]],
+    known: Mapping[str, float],
+) -> Drawn:
+    """AUROC per method over a grey bar: where 95 % of random directions lie that read what it reads.
+
+    table, chance: panel -> model -> method -> estimate; known: published values, grey diamonds in the
+    last panel.
+    """
+    methods = list(next(iter(next(iter(table.values())).values())))
+    label = "AUROC, mean of the tasks"
+    size = 10.5 / len(table), 4.6
+    figure, axes = plots.dot_panels(table, label, (-0.04, 1.04), size=size)
+    for axis, (panel, series) in zip(axes, table.items(), strict=True):
+        axis.axvline(0.5, color="black", linewidth=0.8)
+        for shift, name in zip(plots.side_by_side(len(series)), series, strict=True):
+            for row, method in enumerate(methods):
+                if bar := chance[panel][name].get(method):
+                    where = {"color": GREY, "alpha": 0.3, "linewidth": 5, "zorder": 0}
+                    axis.hlines(row + shift, bar.low, bar.high, **where)
+    known = {method: value for method, value in known.items() if method in methods}
+    at = [methods.index(method) for method in known]
+    look = {"color": GREY, "marker": "D", "linestyle": "", "markersize": 5}
+    axes[-1].plot(known.values(), at, label="published Transformers", **look)
+    plots.legend(figure)
+    panel, first = next(iter(table.items()))
+    said = {name: {method: first[name][method] for method in methods} for name in first}
+    return (
+        figure,
+        f"AUROC per method over the range of random directions; {panel}, {listed(said, '.2f')}.",
+    )
+
+
+def published() -> dict[str, float]:
+    """Mallen et al. (2023): the mean AUROC of each method over their tasks, all of bob's hard items."""
+    names = {
+        "LogR": "LR",
+        "diff-in-means": "mean difference",
+        "LogR on pair": "LR on pair",
+        "LM on BH": "own answer",
+    }
+    with open(files.DATA / "published" / "elk_transformers.csv", encoding="utf-8") as file:
+        return {
+            names.get(row["method"], row["method"]): float(row["auroc"])
+            for row in csv.DictReader(file)
+            if row["dataset"] == "average"
+        }
+
+
+FLAGGED = {  # series of the detector: filled for bob, hollow for names never told
+    "bob": {"marker": "o"},
+    "bob, less the diagonal": {"marker": "s"},
+    "other names": {"marker": "o", "markerfacecolor": "white"},
+    "other names, less the diagonal": {"marker": "s", "markerfacecolor": "white"},
+}
+
+
+def flagged(odd: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> Drawn:
+    """Per model a panel: for each task, how well the detector tells each name's items from alice's.
+
+    odd: model -> one of FLAGGED -> task -> AUROC.
+    """
+
+    def look(model: str, series: str, at: int) -> dict:
+        return {"color": style(model)["color"]} | FLAGGED[series]
+
+    label = "AUROC, items under this name against alice's"
+    figure, axes = plots.dot_panels(odd, label, (0.2, 1.03), look, size=(4.9, 3.9))
     for axis in axes:
         axis.axvline(0.5, color="black", linewidth=0.8)
-        axis.set_xticks((0, 0.5, 1))
-    known = {method: value for method, value in published.items() if method in methods}
-    at = [methods.index(method) for method in known]
-    label = "published Transformers"
-    axes[-1].plot(known.values(), at, label=label, color=GREY, marker="D", linestyle="", markersize=5)
-    axes[len(axes) // 2].set_xlabel("AUROC against the truth, bob's hard items")
-    plots.legend(figure)
-
-    def best(by_method: Mapping[str, Estimate]) -> str:
-        method = max(by_method, key=lambda method: by_method[method].value)
-        return f"{method} with {by_method[method].value:.2f}"
-
-    said = listed(dict(list(table.items())[-2:]), best)
-    return figure, f"AUROC of each method on bob's hard items, by task. Best in the panels {said}."
-
-
-def roc(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    areas: Mapping[str, Estimate],
-    before: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    areas_before: Mapping[str, Estimate],
-) -> Drawn:
-    """ROC curves: false alarms against detections, one line per model; thin before fine-tuning."""
-    xlabel, ylabel = (f"{who}'s items flagged (share)" for who in ("alice", "bob"))
-    figure, (axis,) = plots.titled([""], xlabel, ylabel, (6.4, 4.2))
-    for lines, sizes, width, when in ((curves, areas, 2, "quirky"), (before, areas_before, 1, "before")):
-        for name, (alarms, hits) in lines.items():
-            look = style(name) | {"marker": "", "linewidth": width}
-            axis.plot(alarms, hits, label=f"{name}, {when}: area {sizes[name].value:.2f}", **look)
-    axis.plot((0, 1), (0, 1), color=GREY, linewidth=0.8)
-    axis.legend(frameon=False, loc="lower right", fontsize=9)
-    said = " and ".join(
-        f"{areas[name].value:.2f} for {name} ({areas_before[name].value:.2f} before fine-tuning)"
-        for name in curves
-    )
-    return figure, f"ROC curves of the anomaly detector; the area under them is {said}."
+    means = {
+        name: {series: row["mean"] for series, row in of_series.items()}
+        for name, of_series in odd.items()
+    }
+    return figure, f"AUROC of the anomaly detector by task; means, {listed(means, '.2f')}."

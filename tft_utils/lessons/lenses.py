@@ -1,15 +1,19 @@
 """Lesson 04, lenses: its exercises, and figures of what a model would say after k of its blocks."""
 
-import math
+import csv
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from tft_utils import files, models, reading
+from tft_utils.corpora import world
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
+from tft_utils.course.exercises import Wrong, close, expect_tensor, expect_two, refuse
 from tft_utils.course.plots import DEPTH, GREY, Drawn, Map, arrow, canvas, each, listed, style, write
 from tft_utils.stats import Estimate
+from tft_utils.techniques import lenses
 from tft_utils.techniques.lenses import Trajectory
 
 
@@ -18,14 +22,69 @@ def translate(r, A, b):
     return r + r @ A.T + b
 
 
-def bits_per_byte(nats, text):
-    """Nats of each word of `text` after its first, nats [word], as bits per UTF-8 byte of those words.
+def logit_lens(model, text):
+    """Log-probabilities of the next word at every depth, after every word of a text: [k pos vocab]."""
+    with model.trace(text):
+        states = []
+        for k in range(model.n_layers + 1):
+            states.append(model.residual(k)[0])
+        states = torch.stack(states).save()
+    logits = model.to_logits(states)
+    return logits.log_softmax(-1)
 
-    Words are separated by single spaces, and a space belongs to the word that it comes before.
+
+def divergence(log_p, log_q):
+    """KL(p || q) in nats, averaged over words, at every depth [k].
+
+    log_p [word vocab] and log_q [k word vocab] are log-probabilities of the model and of the lens.
     """
-    first = text.split()[0]
-    n_bytes = len(text.encode()) - len(first.encode())
-    return float(nats.sum()) / math.log(2) / n_bytes
+    gap = log_p - log_q
+    per_word = (log_p.exp() * gap).sum(-1)
+    return per_word.mean(-1)
+
+
+def train(model, source, steps, rate=0.01):
+    """A lens after so many steps of Adam on KL(model || lens), summed over depths.
+
+    source(step) gives the residual streams [k word d_model] that the step learns from.
+    """
+    start = lenses.logit_lens(model)
+    A, b = start.A.requires_grad_(), start.b.requires_grad_()
+    optimiser = torch.optim.Adam([A, b], lr=rate)
+    for step in range(steps):
+        states = source(step)
+        with torch.enable_grad():
+            kl = lenses.divergence(model, lenses.Lens(A, b), states)
+            optimiser.zero_grad()
+            kl.sum().backward()
+        optimiser.step()
+    return lenses.Lens(A.detach(), b.detach())
+
+
+def costs(model, lens, ids):
+    """Cross-entropy and entropy of a lens at every depth, in nats summed over a text: two of [k].
+
+    ids [pos]: the text's tokens. Each word but the last is read, and the next one is what follows.
+    """
+    read = torch.ones_like(ids[None]).bool()
+    states = lenses.residuals(model, ids[None], read)
+    log_q = model.to_logits(lens.translate(states[:, :-1])).log_softmax(-1)
+    following = ids[1:].expand(len(log_q), -1)[..., None]
+    cost = -log_q.gather(-1, following).sum((1, 2))
+    entropy = -(log_q.exp() * log_q).sum((1, 2))
+    return cost, entropy
+
+
+def shuffled(source):
+    """A source of states [k word d_model] whose last depth belongs to other words of the batch."""
+
+    def pick(step):
+        states = source(step)
+        draw = torch.Generator().manual_seed(step)
+        order = torch.randperm(states.shape[1], generator=draw).to(states.device)
+        return torch.cat([states[:-1], states[-1:, order]])
+
+    return pick
 
 
 def settled(right):
@@ -39,6 +98,20 @@ def settled(right):
             break
         depth = k
     return depth
+
+
+def layer_transfer(cost, A, b, states):
+    """What translator i costs on the states of depth j beyond j's own translator: [i j].
+
+    A [k d d], b [k d], states [k word d]; cost(states [word d]) gives one number.
+    """
+    n = len(states)
+    table = torch.zeros(n, n)
+    for i in range(n):
+        for j in range(n):
+            translated = states[j] + states[j] @ A[i].T + b[i]
+            table[i, j] = cost(translated)
+    return table - table.diagonal()
 
 
 def check_translate(attempt) -> None:
@@ -59,21 +132,171 @@ def check_translate(attempt) -> None:
     refuse(states, mistakes, "the result is not r + A r + b at every position")
 
 
-def check_bits_per_byte(attempt) -> None:
-    text, nats = "is wolof señor", torch.tensor([math.log(2) * 6, math.log(2) * 7])
-    bits = torch.tensor(float(attempt(nats, text)))
-    mistakes = {  # what 13 bits on 6 and 7 bytes would give
-        "you leave nats as they are; a bit is log 2 nats, so divide by it": math.log(2),
-        "you multiply by log 2; a nat is more than a bit, so divide": math.log(2) ** 2,
-        "you count the bytes of the first word too, but nothing predicts it": 13 / 15,
-        "you leave out the spaces; each belongs to the word after it": 13 / 11,
-        "you count characters; 'ñ' is two bytes, see `text.encode()`": 13 / 12,
-        "you average over words; sum their nats, then divide by bytes": 1 / 2,
-        "you divide by words, not by bytes": 13 / 2,
+PROMPT = "The capital of Zabar is"
+
+
+@functools.cache
+def _small() -> models.Model:
+    """A model that checks can afford."""
+    return models.load("mamba")
+
+
+def check_logit_lens(attempt) -> None:
+    model = _small()
+    ids, mask = reading.tokens(model, PROMPT)
+    with torch.no_grad():
+        states = lenses.residuals(model, ids, mask.bool())
+        logits = model.to_logits(states)
+        raw = model.module("unembedding")(states)
+    truth = logits.log_softmax(-1)
+    found = attempt(model, PROMPT)
+    if torch.is_tensor(found) and found.shape == truth[:, -1].shape:
+        raise Wrong("you read the last word alone; keep every position of the text")
+    end = f"one row of depths k = 0 ... {model.n_layers}, the embedding first, then the words of the text"
+    found = expect_tensor(found, truth.shape, "log-probabilities [k pos vocab]", end)
+    mistakes = {
+        "these are logits; `log_softmax(-1)` makes log-probabilities of them": logits,
+        "these are probabilities; take their logarithm": truth.exp(),
+        "you leave out the final norm; `model.to_logits` applies norm and unembedding": (
+            raw.log_softmax(-1)
+        ),
+        "the softmax belongs over the vocabulary, the last dimension": logits.log_softmax(1),
     }
-    due = "13 bits on ' wolof' and ' señor', which are 6 and 7 bytes, make 1 bit per byte"
-    wrong = {hint: torch.tensor(value) for hint, value in mistakes.items()}
-    expect_equal(bits, torch.tensor(1.0), "bits", wrong, f"{due}; you find {bits:.4f}")
+    if not torch.allclose(found.float(), truth, rtol=1e-3, atol=1e-3):
+        for hint, wrong in mistakes.items():
+            if torch.allclose(found.float(), wrong, rtol=1e-3, atol=1e-3):
+                raise Wrong(hint)
+        raise Wrong("these are not the streams of depths 0 ... L in their order, read as the model reads")
+
+
+def check_divergence(attempt) -> None:
+    draw = torch.Generator().manual_seed(0)
+    log_p = torch.randn(5, 7, generator=draw).log_softmax(-1)
+    log_q = torch.randn(3, 5, 7, generator=draw).log_softmax(-1)
+    p, q, gap = log_p.exp(), log_q.exp(), log_p - log_q
+    truth = (p * gap).sum(-1).mean(-1)
+    found = expect_tensor(attempt(log_p, log_q), (3,), "one divergence per depth")
+    mistakes = {
+        "the weights are the model's p; you weigh with the lens's q": (q * gap).sum(-1).mean(-1),
+        "this is KL(q || p); the model's p comes first": -(q * gap).sum(-1).mean(-1),
+        "the sign is turned around: a divergence is at least 0": -truth,
+        "sum over the vocabulary first, then average over words; you average over both": (
+            (p * gap).mean((1, 2))
+        ),
+        "average over the words, do not add them up": (p * gap).sum((1, 2)),
+        "log p is no weight; the weights are the probabilities, `log_p.exp()`": (
+            (log_p * gap).sum(-1).mean(-1)
+        ),
+        "this is the cross-entropy of q under p; subtract p's own entropy": (
+            -(p * log_q).sum(-1).mean(-1)
+        ),
+    }
+    if not close(found, truth):
+        refuse(found, mistakes, f"for a random p and q expected {truth.tolist()}")
+
+
+def check_train(attempt) -> None:
+    model, steps, asked = _small(), 6, []
+    texts = lenses.encode(model, [d.text for d in world.documents("facts", 8)])
+    words = lenses.cached(model, texts, 64)
+
+    def source(step: int) -> Tensor:
+        asked.append(step)
+        return words(step)
+
+    found = attempt(model, source, steps)
+    if not isinstance(found, lenses.Lens):
+        raise Wrong(f"expected a `lenses.Lens(A, b)`, found {type(found).__name__}; return one")
+    if found.A.requires_grad or found.b.requires_grad:
+        raise Wrong("the lens still asks for gradients; return `A.detach()` and `b.detach()`")
+    if asked and set(asked) == {asked[0]}:
+        raise Wrong("every step learns from the same words; ask for `source(step)` in the loop")
+    if sorted(set(asked)) != list(range(steps)):
+        raise Wrong(f"expected source(0) ... source({steps - 1}), found {asked}; one for each step")
+    if not found.A.any():
+        raise Wrong("A is still zero: give A and b to the optimiser, and call its `step()`")
+    if not found.b.any():
+        raise Wrong("b is still zero: give both A and b to the optimiser")
+    with torch.no_grad():
+        start, end, due = (
+            lenses.divergence(model, lens, words(0))
+            for lens in (lenses.logit_lens(model), found, train(model, words, steps))
+        )
+    if _accumulated(model, words, steps).A.sub(found.A).abs().max() < 1e-4:
+        raise Wrong("gradients add up from step to step; call `zero_grad()` before each `backward()`")
+    if end.sum() >= start.sum():
+        raise Wrong("the divergence does not fall; step down its gradient, not up")
+    if (start - end).sum() < 0.5 * (start - due).sum():
+        raise Wrong("the divergence falls less than half as far as it should; take a step each time")
+
+
+def _accumulated(model, source, steps: int, rate: float = 0.01) -> lenses.Lens:
+    """`train` by someone who forgets `zero_grad`."""
+    start = lenses.logit_lens(model)
+    A, b = start.A.requires_grad_(), start.b.requires_grad_()
+    optimiser = torch.optim.Adam([A, b], lr=rate)
+    for step in range(steps):
+        with torch.enable_grad():
+            lenses.divergence(model, lenses.Lens(A, b), source(step)).sum().backward()
+        optimiser.step()
+    return lenses.Lens(A.detach(), b.detach())
+
+
+def check_costs(attempt) -> None:
+    model, draw = _small(), torch.Generator().manual_seed(0)
+    ids = reading.tokens(model, PROMPT).ids[0]
+    lens = lenses.logit_lens(model)
+    lens.A.add_(0.01 * torch.randn(lens.A.shape, generator=draw))
+    with torch.no_grad():
+        states = lenses.residuals(model, ids[None], torch.ones_like(ids[None]).bool())
+        plain, log_q = (model.to_logits(h).log_softmax(-1) for h in (states, lens.translate(states)))
+
+    def cost(log_q: Tensor, following: Tensor) -> Tensor:
+        return -log_q[:, : len(following)].gather(-1, following.expand(len(log_q), -1)[..., None])
+
+    truth = cost(log_q, ids[1:]).sum((1, 2))
+    answer = attempt(model, lens, ids)
+    found, entropy = expect_two(answer, "cross-entropy and entropy of each depth")
+    expect_tensor(found, truth.shape, "the cross-entropy", f"depths 0 ... {model.n_layers}")
+    mistakes = {
+        "you score the word that was read; what follows position i is ids[i + 1]": cost(log_q, ids),
+        "you leave out the translators: `lens.translate(states)`": cost(plain, ids[1:]),
+        "you average over words; add them up": cost(log_q, ids[1:]) / (len(ids) - 1),
+        "a cost is minus the log-probability": -cost(log_q, ids[1:]),
+    }
+    if not torch.allclose(found.float(), truth, rtol=1e-3, atol=1e-3):
+        mistakes = {hint: wrong.sum((1, 2)) for hint, wrong in mistakes.items()}
+        refuse(found, mistakes, "minus the log-probability of each next word, summed over the text")
+    own = -(log_q.exp() * log_q).sum(-1)
+    expect_tensor(entropy, truth.shape, "the entropy", f"depths 0 ... {model.n_layers}")
+    if not torch.allclose(entropy.float(), own[:, :-1].sum(1), rtol=1e-3, atol=1e-3):
+        wrong = {
+            "nothing follows the last word: its entropy does not count": own.sum(1),
+            "entropy is minus the sum of q log q": -own[:, :-1].sum(1),
+        }
+        refuse(entropy, wrong, "the entropy is minus sum over the vocabulary of q log q, then over words")
+
+
+def check_shuffled(attempt) -> None:
+    states = torch.randn(3, 40, 4, generator=torch.Generator().manual_seed(0))
+    found = attempt(lambda step: states.clone())
+    if not callable(found):
+        raise Wrong(f"expected a function of the step, found {type(found).__name__}; return `pick`")
+    found = expect_tensor(found(1), states.shape, "states [k word d_model]")
+    if close(found, states):
+        raise Wrong("nothing is shuffled; give the last depth's states to other words")
+    if not close(found[:-1], states[:-1]):
+        moved = found[-1] @ torch.ones(4), found[0] @ torch.ones(4)
+        kept = states[-1] @ torch.ones(4), states[0] @ torch.ones(4)
+        pairs = [{tuple(p) for p in torch.stack(x, 1).round(decimals=3).tolist()} for x in (moved, kept)]
+        if pairs[0] == pairs[1]:
+            raise Wrong("you move all depths together, so each word keeps its own target")
+        raise Wrong("only the last depth may change: it is the target, the others are read")
+    rows = [sorted(x[-1].tolist()) for x in (found, states)]
+    if rows[0] != rows[1]:
+        raise Wrong("each word's target must occur once, in another order: see `torch.randperm`")
+    if (found[-1] == states[-1]).all(-1).sum() > 8:
+        raise Wrong("most words keep their own target; put them in a random order")
 
 
 def check_settled(attempt) -> None:
@@ -89,7 +312,40 @@ def check_settled(attempt) -> None:
             raise Wrong(f"for {right} the model's own answer is wrong: return None, not {found}")
 
 
-LENSES = ({"linestyle": "-", "marker": "o"}, {"linestyle": "--", "marker": "s"}, plots.THIN)
+def check_layer_transfer(attempt) -> None:
+    draw = torch.Generator().manual_seed(0)
+    states, A, b = (torch.randn(*shape, generator=draw) for shape in ((3, 5, 2), (3, 2, 2), (3, 2)))
+
+    def cost(h: Tensor) -> Tensor:
+        expect_tensor(h, (5, 2), "what `cost` is given", "the states of one depth, after one translator")
+        return h.abs().sqrt().sum()
+
+    def table(turned: bool = False, alone: bool = False) -> Tensor:
+        rows = []
+        for i in range(3):
+            maps = [A[i].T if not turned else A[i]] * 3
+            own = 0.0 if alone else 1.0
+            rows.append([cost(own * r + r @ m + b[i]) for r, m in zip(states, maps, strict=True)])
+        return torch.tensor(rows)
+
+    whole = table()
+    found = expect_tensor(attempt(cost, A, b, states), (3, 3), "the table [i j]")
+    mistakes = {
+        "rows are translators and columns depths; yours are turned": (whole - whole.diagonal()).T,
+        "subtract what depth j pays with its own translator": whole,
+        "column j loses its own diagonal entry, not row i": whole - whole.diagonal()[:, None],
+        "states are rows: A r for every row is r @ A.T": table(True) - table(True).diagonal(),
+        "the translator adds to r: r + A r + b": table(alone=True) - table(alone=True).diagonal(),
+    }
+    if not close(found, whole - whole.diagonal()):
+        refuse(found, mistakes, "entry (i, j) is cost(r_j + A_i r_j + b_i) less that of i = j")
+
+
+LENSES = {  # one dash for each lens in every figure; colour and marker are the model's
+    "logit lens": {"linestyle": ":"},
+    "tuned lens": {"linestyle": "-"},
+    "shuffled targets": plots.THIN | {"linestyle": "--"},
+}
 PUBLISHED = {"pythia-1.4b": style("transformer"), "mamba-1.4b": style("mamba"), "rwkv-1b5": style("rwkv")}
 Lines = Mapping[str, Mapping[str, Sequence[Estimate]]]  # of each panel, and an estimate for each depth
 
@@ -134,10 +390,10 @@ def trajectories(rows: Mapping[str, Trajectory]) -> Drawn:
 
 
 def lens_curves(models: Lines, ylabel: str) -> Drawn:
-    """Per model, in its colour, a line for each lens with its 95 % band; the third is thin and grey."""
+    """Per model, in its colour, a line for each lens with its 95 % band; the control is thin and grey."""
 
     def look(model: str, lens: str, at: int) -> dict:
-        return style(model) | {"markersize": 5} | LENSES[at]
+        return style(model) | {"markersize": 5} | LENSES[lens]
 
     figure, _ = plots.curves(models, DEPTH, ylabel, look, ylim=(0, None))
     said = each(models, lambda e: f"{e[0].value:.2f} at k = 0, {e[len(e) // 2].value:.2f} half-way")
@@ -157,10 +413,15 @@ def transfer_maps(maps: Mapping[str, Tensor], ylabel: str) -> Drawn:
 
 
 def knowing(kinds: Lines) -> Drawn:
-    """Per kind of question a line for each model, the share answered rightly at each depth; lines that
-    are named '<model>, control' are thin and grey."""
+    """Per kind of question a line for each model, the share answered rightly at each depth by the tuned
+    lens; lines that are named '<model>, control' are thin and grey, with the model's marker."""
+
+    def look(kind: str, series: str, at: int) -> dict:
+        model, _, what = series.partition(", ")
+        return style(model) | (LENSES["shuffled targets"] if what else LENSES["tuned lens"])
+
     names, size = ("depth k/L", "share of questions answered"), (9.4 / len(kinds), 3.9)
-    figure, _ = plots.curves(kinds, *names, size=size, ylim=(-0.03, 1.03))
+    figure, _ = plots.curves(kinds, *names, look, size=size, ylim=(-0.03, 1.03))
     half = {
         kind: {name: line[len(line) // 2] for name, line in lines.items() if ", " not in name}
         for kind, lines in kinds.items()
@@ -168,26 +429,40 @@ def knowing(kinds: Lines) -> Drawn:
     return figure, f"Share of the questions that are answered half-way, {listed(half, '.0%')}."
 
 
+def published() -> dict[str, dict[str, tuple]]:
+    """Paulo et al. (2024): model -> lens -> (k/L, excess over the model itself in bits per byte)."""
+    found: dict[str, dict[str, list]] = {}
+    with open(files.DATA / "published" / "tuned_lens.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            point = int(row["k"]) / int(row["blocks"]), float(row["ce_bits_per_byte"])
+            lens = row["lens"] + " lens" * (row["lens"] != "model")
+            found.setdefault(row["model"], {}).setdefault(lens, []).append(point)
+    for curves in found.values():
+        ((_, own),) = curves.pop("model")
+        for lens, points in curves.items():
+            curves[lens] = tuple(zip(*[(x, y - own) for x, y in points if x < 1], strict=True))
+    return found
+
+
 def beside_published(sources: Mapping[str, Mapping[str, Mapping[str, tuple]]]) -> Drawn:
     """Per source and model the excess over the model's own cross-entropy, on a log axis, of the logit
     lens and the tuned lens: (depths, bits per byte)."""
     lines = {}
-    for title, models in sources.items():
+    for title, of_models in sources.items():
         lines[title] = {
-            f"{model}, {lens.removesuffix(' lens')}": dict(zip(x, y, strict=True))
-            for model, lenses in models.items()
-            for lens, (x, y) in lenses.items()
+            f"{model}, {lens}": dict(zip(x, y, strict=True))
+            for model, of_lenses in of_models.items()
+            for lens, (x, y) in of_lenses.items()
         }
 
     def look(title: str, label: str, at: int) -> dict:
-        model = label.partition(",")[0]
-        dash = {"linestyle": "-" if at % 2 else ":", "markersize": 3}
-        return (PUBLISHED.get(model) or style(model)) | dash
+        model, _, lens = label.partition(", ")
+        return (PUBLISHED.get(model) or style(model)) | {"markersize": 3} | LENSES[lens]
 
     ylabel = "excess over the model itself (bits per byte)"
     figure, axes = plots.curves(lines, DEPTH, ylabel, look, size=(4.7, 4.6))
     axes[0].set_yscale("log")
     axes[0].yaxis.set_major_formatter("{x:g}")
-    said = each(sources, lambda lenses: " then ".join(f"{y[0]:.1f}" for _, y in lenses.values()))
+    said = each(sources, lambda lines: " then ".join(f"{y[0]:.1f}" for _, y in lines.values()))
     alt = "Excess over the model at the first depth, in bits per byte, of the logit and then the tuned"
     return figure, f"{alt} lens: {said}."

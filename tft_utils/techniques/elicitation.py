@@ -96,9 +96,15 @@ def _belongs(part: str, bob: Tensor, quantile: Tensor) -> Tensor:
 
 @torch.no_grad()
 def extract(
-    model, some: Sequence[statements.Statement], parts: Sequence[str] = ("A", "B"), rows: int = 128
+    model,
+    some: Sequence[statements.Statement],
+    parts: Sequence[str] = ("A", "B"),
+    rows: int = 128,
+    names: Sequence[str] = statements.CHARACTERS,
 ) -> Hiddens:
     """Reads each prompt of the parts once, and both answers from copies of its cache.
+
+    names: who stands where alice and bob do, such as a name that nobody told the model about.
 
     The copies are rows of their own, so no answer sees the other one, whatever a model carries on.
     The last depth is what the final norm reads, before the norm. Easy and hard are quarters of all
@@ -108,7 +114,7 @@ def extract(
     quantile = torch.tensor(statements.quartiles(some)).repeat_interleave(2)
     truth, rule = torch.tensor([[s.truth, s.rule] for s in some]).repeat_interleave(2, 0).T
     wanted = torch.stack([_belongs(part, bob, quantile) for part in parts]).any(0)
-    texts = [text for text, read in zip(statements.prompts(some), wanted, strict=True) if read]
+    texts = [text for text, read in zip(statements.prompts(some, names), wanted, strict=True) if read]
     if not texts:
         raise ValueError(f"expected statements in {', '.join(parts)}, found none; take more of them")
     last, pair, log_odds = _read(model, texts, rows)

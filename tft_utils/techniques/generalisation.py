@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from tft_utils.stats import RESAMPLES, Estimate, drawn
-from tft_utils.techniques.elicitation import Hiddens, fit
+from tft_utils.techniques.elicitation import Hiddens, features, fit
 
-DIRECTIONS = 400  # of the random control, for each seed
+DIRECTIONS = 400  # of the random control
 
 
 def auroc(score: Tensor, y: Tensor) -> Tensor:
@@ -35,24 +35,23 @@ def auroc(score: Tensor, y: Tensor) -> Tensor:
     return below.double().mean(-1) / (2 * false.shape[-1])
 
 
-def random_directions(train: Hiddens, seed: int) -> Tensor:
-    """Random directions [direction depth d_model], each turned so that it ranks the training items'
-    own labels rather right than wrong."""
-    draw = torch.Generator().manual_seed(seed)
-    w = torch.randn(DIRECTIONS, train.last.shape[-1], generator=draw)
-    sign = torch.sign(auroc(torch.einsum("nkd,rd->rkn", train.last, w), train.label) - 0.5)
+def random_directions(train: Hiddens, seed: int, method: str = "LR") -> Tensor:
+    """Random directions [direction depth feature] in what a method reads, each turned so that it ranks
+    the training items' own labels rather right than wrong."""
+    draw, x = torch.Generator().manual_seed(seed), features(train, method)
+    w = torch.randn(DIRECTIONS, x.shape[-1], generator=draw)
+    sign = torch.sign(auroc(torch.einsum("nkd,rd->rkn", x, w), train.label) - 0.5)
     return w[:, None] * sign[..., None].to(w.dtype)
 
 
-def earliest_informative(aurocs: Tensor) -> int:
-    """The first depth that reaches 95 % of the best depth's AUROC above chance, in distribution.
-
-    Where no depth is better than chance: the middle one.
+def earliest_informative(aurocs: Tensor) -> Tensor:
+    """The first depth that reaches 95 % of the best depth's AUROC above chance, in distribution
+    [... depth] -> [...]. Where no depth is better than chance: the middle one.
     """
     gain = aurocs - 0.5
-    if gain.max() <= 0:
-        return len(aurocs) // 2
-    return int((gain >= 0.95 * gain.max()).nonzero()[0])
+    best = gain.amax(-1, keepdim=True)
+    first = (gain >= 0.95 * best).int().argmax(-1)
+    return torch.where(best[..., 0] > 0, first, aurocs.shape[-1] // 2)
 
 
 class Scored(NamedTuple):
@@ -70,38 +69,46 @@ class Transfer:
     near: Tensor  # AUROC on the part like the training items, where the depth is chosen [seed depth]
     depths: tuple[int, ...]  # the earliest informative depth of each seed
     far: Hiddens
-    score: Tensor  # on the far part [seed direction depth item]; one direction, or many at random
+    score: Tensor  # on the far part [seed depth item]
 
     def by_depth(self, mask: Tensor) -> Tensor:
         """AUROC against the truth on the far items of a mask [seed depth]."""
-        return auroc(self.score[..., mask], self.far.truth[mask]).mean(1)
+        return auroc(self.score[..., mask], self.far.truth[mask])
 
     def scored(self, mask: Tensor) -> Scored:
-        """The far items of a mask at the chosen depths: a row of scores per seed and direction."""
-        rows = [score[:, depth] for score, depth in zip(self.score, self.depths, strict=True)]
-        return Scored(torch.cat(rows)[:, mask], self.far.truth[mask], self.far.about[mask])
+        """The far items of a mask at the chosen depths: a row of scores per seed."""
+        rows = [score[depth] for score, depth in zip(self.score, self.depths, strict=True)]
+        return Scored(torch.stack(rows)[:, mask], self.far.truth[mask], self.far.about[mask])
 
 
 def transfer(method: str, train: Hiddens, near: Hiddens, far: Hiddens, seeds: Sequence[int]) -> Transfer:
-    """Trains on resampled items (one draw with replacement a seed) and tests near and far.
-
-    method: one of `elicitation.METHODS`, or 'random'. The depth is chosen on `near` alone: nothing
-    that is tested chooses.
+    """Trains one of `elicitation.METHODS` on resampled items (one draw with replacement a seed) and
+    tests near and far. The depth is chosen on `near` alone: nothing that is tested chooses.
     """
     nears, scores = [], []
     for seed in seeds:
         draw = torch.Generator().manual_seed(seed)
         items = train.where(torch.randint(len(train), (len(train),), generator=draw))
-        if method == "random":
-            w = random_directions(items, seed)
-            close, away = (torch.einsum("nkd,rkd->rkn", part.last, w) for part in (near, far))
-        else:
-            probe = fit(method, items, seed)
-            close, away = (probe.score(part)[None] for part in (near, far))
-        nears.append(auroc(close, near.truth).mean(0))
-        scores.append(away)
-    depths = tuple(earliest_informative(each) for each in nears)
+        probe = fit(method, items, seed)
+        nears.append(auroc(probe.score(near), near.truth))
+        scores.append(probe.score(far))
+    depths = tuple(int(earliest_informative(each)) for each in nears)
     return Transfer(torch.stack(nears), depths, far, torch.stack(scores))
+
+
+def by_chance(method: str, train: Hiddens, near: Hiddens, far: Hiddens, seed: int) -> Tensor:
+    """Scores on the far part [direction item] of random directions in what a method reads. Each is
+    turned on the training items and read at its own earliest informative depth, as a probe is."""
+    w = random_directions(train, seed, method)
+    close, away = (torch.einsum("nkd,rkd->rkn", features(part, method), w) for part in (near, far))
+    depths = earliest_informative(auroc(close, near.truth))
+    return away[torch.arange(len(away)), depths]
+
+
+def spread(aurocs: Tensor) -> Estimate:
+    """The mean of random directions' AUROCs [direction], and the range of the middle 95 % of them."""
+    low, high = aurocs.quantile(torch.tensor([0.025, 0.975], dtype=aurocs.dtype)).tolist()
+    return Estimate(float(aurocs.mean()), len(aurocs), low, high)
 
 
 def mean_auroc(tasks: Sequence[Scored], seed: int) -> Estimate:
