@@ -211,7 +211,8 @@ def check_plain_rnn(attempt) -> None:
         "the tanh is missing": torch.stack(linear),
         "you use the columns of W; the new state is W @ h": turned,
     }
-    if not close(states, plain_rnn(x, W, U)):
+    truth = plain_rnn(x, W, U)
+    if not close(states, truth):
         refuse(states, mistakes, "expected tanh(W h + U x_t), with the state before as h")
 
 
