@@ -303,9 +303,10 @@ def check_rank_one(attempt) -> None:
         raise Wrong("v is stored, but another u moves the other keys less: solve C u = k")
 
 
-SECOND = (  # lines after a panel's first, which has the model's look; a control is grey
-    {"color": plots.PURPLE, "linestyle": "--", "marker": "D"},
-    {"color": plots.GREEN, "linestyle": ":", "marker": "^"},
+LINES = (  # of one panel, which its title names; a control is grey
+    {"color": plots.BLACK, "linestyle": "-", "marker": "o"},
+    {"color": plots.VERMILION, "linestyle": "--", "marker": "D"},
+    {"color": BLUE, "linestyle": ":", "marker": "^"},
 )
 CONTROL = {"color": GREY, "linestyle": "-.", "marker": "v"}
 BY_PATCH = "effect of the patch"
@@ -403,11 +404,11 @@ def estimates(clouds: Mapping[str, Mapping[str, Clouds]]) -> Drawn:
 
 
 def curves(lines: Lines, x: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) -> Drawn:
-    """Lines with 95 % bands, a panel a model on the same axes; the first in the model's style."""
+    """Lines with 95 % bands, a panel a model on the same axes; a label that begins 'control' is grey."""
 
     def look(name: str, label: str, at: int) -> dict:
-        own = SECOND[(at - 1) % len(SECOND)] if at else style(name)
-        return {"markersize": 5} | (CONTROL if label.startswith("control") else own)
+        own = CONTROL if label.startswith("control") else LINES[at % len(LINES)]
+        return {"markersize": 5} | own
 
     def ends(line: Sequence[Estimate]) -> str:
         values = [e.value for e in line if e.n]
