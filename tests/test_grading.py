@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from pathlib import Path
 
 import contract
 import nbformat
@@ -40,10 +41,8 @@ def instead(name: str, text: str) -> dict[str, str]:
     return {name: f"def {name}(*_, **__):\n    {text}\n"}
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory) -> dict[str, grading.Row]:
-    """A class, graded once."""
-    folder = tmp_path_factory.mktemp("class")
+def graded_class(folder: Path) -> dict[str, grading.Row]:
+    """The rows of a class, by learner."""
     answer, _ = contract.wrong_answers(START)[FIRST][0]
     flood = "print('x' * 10**8)\nopen('big', 'wb').write(b'x' * 10**7)\n"
     learners = {
@@ -68,30 +67,22 @@ def states(row: grading.Row) -> list[str]:
     return [graded.state for graded in row.graded]
 
 
-def test_each_learner_gets_what_the_notebook_deserves(rows):
-    n = len(NAMES)
+def test_each_learner_gets_what_the_notebook_deserves(tmp_path):
+    """One test, for one run of the class."""
+    rows, n = graded_class(tmp_path), len(NAMES)
     assert states(rows["ada"]) == [RIGHT] * n
     assert states(rows["bea"]) == [WRONG, WRONG] + [OPEN] * (n - 2)
     assert states(rows["dan"]) == ["no answer within 90 s"] * n
     assert states(rows["fay"]) == [OPEN] + ["the process broke off"] * (n - 1)
     assert states(rows["hal"]) == ["more than 2 GiB of memory"] * n
     assert states(rows["ivo"]) == ["the process broke off"] * n
-
-
-def test_a_wrong_answer_gets_its_hint(rows):
     _, hint = contract.wrong_answers(START)[FIRST][0]
     assert re.search(hint, rows["bea"].graded[0].hint)
-
-
-def test_a_file_of_no_lesson_is_named(rows):
     (graded,) = rows["ivo essay"].graded
     assert graded.state.startswith("expected a notebook of a lesson, one of 00_start_here, 01_")
-
-
-def test_the_table_counts(rows):
     text = grading.table(list(rows.values()))
-    assert f"| ada | {START.stem} | {len(NAMES)} | {len(NAMES)} |  |" in text
-    assert f"| fay | {START.stem} | 0 | {len(NAMES)} | {FIRST}: not attempted" in text
+    assert f"| ada | {START.stem} | {n} | {n} |  |" in text
+    assert f"| fay | {START.stem} | 0 | {n} | {FIRST}: not attempted" in text
     assert "| ivo | essay | 0 | 0 | expected a notebook" in text
 
 

@@ -264,7 +264,8 @@ def test_a_changed_cell_reads_as_stale_and_a_foreign_save_as_not_canonical(tmp_p
 def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
     package, data = tmp_path / "tft_utils", tmp_path / "data"
     organisms = data / "organisms"
-    for folder in (package, organisms / "mamba", organisms / "mamba-1"):
+    adapter = organisms / "quirky" / "mamba-0"
+    for folder in (package, organisms / "mamba-0", organisms / "mamba-1", adapter):
         folder.mkdir(parents=True)
     for name, value in {"ROOT": tmp_path, "DATA": data, "ORGANISMS": organisms}.items():
         monkeypatch.setattr(notebooks, name, value)
@@ -276,7 +277,8 @@ def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
         package / "a.py",
         package / "deep.py",
         data / "facts.json",
-        organisms / "mamba" / "config.json",
+        organisms / "mamba-0" / "config.json",
+        adapter / "card.json",
     ):
         file.write_text("x", encoding="utf-8")
         seen.append(notebooks.digest(notebook))

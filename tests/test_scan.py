@@ -408,7 +408,7 @@ def test_second_derivative_through_the_bundled_mamba(path):
         "backward": hvp_by_backward(f, x, v),
         "differences": hvp_by_differences(f, x, v),
     }
-    assert expected.norm() > 100
+    assert expected.norm() > 10  # a curvature worth comparing
     assert_close(found, dict.fromkeys(found, expected), 1e-3)
     assert_close({"hvp": found["hvp"]}, {"hvp": expected}, 1e-6)  # theirs computes in float32
 

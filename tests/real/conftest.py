@@ -62,7 +62,9 @@ def report():
     yield add
     if rows:
         BUILD.mkdir(parents=True, exist_ok=True)
-        (BUILD / "table.md").write_text("| | SmolLM2-135M-Instruct |\n|---|---|\n" + "".join(rows))
+        (BUILD / "table.md").write_text(
+            "| | SmolLM2-135M-Instruct |\n|---|---|\n" + "".join(rows), encoding="utf-8"
+        )
 
 
 @pytest.fixture(autouse=True)
