@@ -196,3 +196,15 @@ def test_the_table_shows_means_over_seeds():
     lines = scoreboard.table(scoreboard.board(runs)).splitlines()
     assert lines[2] == "| lens | share | transformer | 2 | 0.9 | 0.1 |  |  |"
     assert lines[3].startswith("| lens | share | mamba | 1 | 0.5 | 0.1 | ")
+
+
+def test_the_readme_counts_the_verdicts_that_a_second_seed_changes():
+    rows = json.loads(claims.SCOREBOARD.read_text(encoding="utf-8"))["rows"]
+    registry = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
+    keys = ("technique", "metric", "architecture")
+    one = {tuple(r[k] for k in keys): r["verdict"] for r in registry if r["better"]}
+    both = {tuple(r[k] for k in keys): r["verdict"] for r in rows if r["verdict"]}
+    assert {len(row["seeds"]) for row in rows} == {2}
+    changed = [key for key, word in both.items() if word != one[key]]
+    said = " ".join((files.ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"of {len(both)} verdicts, {len(changed)} change" in said
