@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import nnsight
 import pytest
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 from toys import toy
 
@@ -408,29 +407,16 @@ def test_integrated_attribution_of_the_words_is_complete(model_type):
     assert (once - 1).abs().max() > 0.1
 
 
-def test_integrated_attribution_ranks_as_exact_patching_does(model):
-    """Facts, over the cells that move the answer by a hundredth of the way or more."""
+def test_integrated_attribution_ranks_better_than_one_gradient_does(model):
+    """Facts, over pairs of cells whose exact effects are more than .1 apart."""
     asked = facts(model, 24, seed=3)
     exact = patching.grid(model, asked)
     plain, integrated = (
-        patching.rank_agreement(exact, patching.attribution(model, asked, steps=steps), 0.01)
+        patching.out_of_order(exact, patching.attribution(model, asked, steps=steps), 0.1).nanmean()
         for steps in (1, 5)
     )
-    assert integrated.low >= 0.85, integrated
-    assert plain.high < integrated.low
-
-
-def test_ranks_agree_as_much_under_other_scales_and_are_scipys_with_ties():
-    values = torch.tensor([[[0.0, 0.1, 0.2]], [[0.3, 0.4, torch.nan]]]).repeat(1, 4, 1)
-    exact = Effects(values, torch.zeros(4))
-    same = replace(exact, values=exact.values * 3 + 1)
-    turned = replace(exact, values=-exact.values)
-    assert patching.rank_agreement(exact, same, 0.0).value == pytest.approx(1)
-    assert patching.rank_agreement(exact, turned, 0.15).value == pytest.approx(-1)
-    draw = torch.Generator().manual_seed(0)
-    a, b = torch.randint(1, 6, (2, 3, 7, 4), generator=draw).float()  # many ties
-    found = patching.rank_agreement(Effects(a, torch.zeros(7)), Effects(b, torch.zeros(7)), 0.0)
-    assert found.value == pytest.approx(spearmanr(a.flatten(), b.flatten()).statistic)
+    assert integrated < 0.05, integrated
+    assert integrated < plain
 
 
 def test_pairs_are_counted_where_exact_effects_differ():
@@ -441,28 +427,6 @@ def test_pairs_are_counted_where_exact_effects_differ():
     assert patching.out_of_order(exact, estimate, apart=0.005).tolist() == pytest.approx([2 / 3])
     assert patching.out_of_order(exact, exact, apart=0.0).tolist() == [0]
     assert patching.out_of_order(exact, exact, apart=2.0).isnan().all()
-
-
-@pytest.mark.parametrize("model_type", TYPES)
-def test_a_line_for_each_depth_is_complete_at_each_depth(model_type):
-    """And it is the gradient of the whole stream, along which all positions move together."""
-    one, asked = small(model_type), random_asked()
-    found = patching.attribution_by_depth(one, asked, steps=100).values
-    assert torch.allclose(found.nansum(-1), torch.ones(4, 3, dtype=found.dtype), atol=1e-2)
-    words = patching.attribution(one, asked, steps=100).values
-    assert torch.allclose(found[0], words[0], atol=1e-6)  # at the words both lines are one
-    assert (words[2].nansum(-1) - 1).abs().max() > 0.05
-
-
-def test_a_line_for_each_depth_finds_the_size_that_a_line_between_words_misses(model):
-    asked = patching.asked_of(model, world_pairs.indirect_object_pairs(4, seed=3))
-    exact = patching.grid(model, asked).values
-    by_words, by_depth = (
-        (estimate(model, asked, steps=5).values - exact)[exact > 0.5].abs().mean()
-        for estimate in (patching.attribution, patching.attribution_by_depth)
-    )
-    assert by_depth < 0.05
-    assert by_words > 2 * by_depth
 
 
 # --------------------------------------------------------------------------------------------------

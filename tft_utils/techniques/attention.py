@@ -15,7 +15,7 @@ Maps, [batch query source] or [batch unit query source], zero where source > que
 Cuts, `ablate` and `block`, return the next-word logits of the model so changed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -329,25 +329,6 @@ class NothingLeft(ValueError):
 
 
 @torch.no_grad()
-def ablate(
-    model, ids: Tensor, units: Mapping[int, Sequence[int]], mask: Tensor | None = None, seed: int = 0
-) -> Tensor:
-    """Next-word logits [batch pos vocab] when units (layer -> its units) say, at each word, what they
-    say at a random word of this batch: content goes, size stays. mask [batch pos]: 1 at words."""
-    words = torch.ones_like(ids).bool() if mask is None else mask.bool()
-    draw = torch.Generator().manual_seed(seed)
-    with model.trace(ids):
-        for layer in sorted(units):
-            said = model.unit_outputs(layer).unflatten(-1, (model.units(layer), -1))
-            chosen = list(units[layer])
-            old = said[..., chosen, :]  # [batch pos unit width]
-            donors = torch.randint(int(words.sum()), tuple(ids.shape), generator=draw)
-            said[..., chosen, :] = torch.where(words[..., None, None], old[words][donors], old)
-        logits = model.logits.save()
-    return logits
-
-
-@torch.no_grad()
 def block(
     model, ids: Tensor, layers: Iterable[int], sources: Tensor, queries: Tensor, spread: bool = True
 ) -> Tensor:
@@ -390,23 +371,3 @@ def _spread(sources: Tensor, reach: int) -> Tensor:
     for j in range(1, reach + 1):
         wider[:, j:] |= sources[:, :-j]
     return wider
-
-
-def deciding_layers(model, asked: Asked, below: float = 0.1) -> list[int]:
-    """The layers that carry the answer from the match to the query, most decisive first.
-
-    Layers are ranked by the match's share of the contributions; the best k are blocked together,
-    for k = 1, 2, ..., until accuracy falls below `below`. Search on validation documents and measure
-    on others. Error: `ValueError` when blocking every layer does not do it.
-    """
-    shares = [layer.share for layer in matches(model, asked)]
-    ranked = sorted(range(len(shares)), key=lambda layer: -shares[layer])
-    sources, queries = (reading.at_positions(asked, asked.at[name]) for name in ("match", "query"))
-    for k in range(1, len(ranked) + 1):
-        cut = accuracy(block(model, asked.ids, ranked[:k], sources, queries), asked)
-        if cut.value < below:
-            return ranked[:k]
-    raise ValueError(
-        f"expected accuracy below {below:.0%} with the match blocked in every layer, found "
-        f"{cut.value:.0%}; the answer does not come from the match alone"
-    )

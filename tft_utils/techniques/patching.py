@@ -21,15 +21,13 @@ Cells of a grid are batched: all that patch the same depth run side by side, fro
 at that depth on.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tft_utils import reading, stats
+from tft_utils import reading
 from tft_utils.corpora.pairs import Pair
 from tft_utils.reading import Asked, at_positions
 from tft_utils.techniques import attention
@@ -201,22 +199,6 @@ def attribution(model, asked: Asked, steps: int = 1) -> Effects:
     return _effects(model, asked, clean, corrupt, ((clean - corrupt) * slope).sum(-1))
 
 
-def attribution_by_depth(model, asked: Asked, steps: int = 5) -> Effects:
-    """Like `attribution`, on a straight line for each depth: between the streams of both runs at that
-    depth, not between their words.
-
-    So nothing below a depth bends the line, and the effects of one depth add up to 1. It takes `steps`
-    passes for each depth in place of `steps` in all.
-    """
-    clean, corrupt = (reading.streams(model, ids) for ids in (asked.ids, asked.corrupt))
-    shares, slopes = [(i + 0.5) / steps for i in range(steps)], []
-    for k, (a, b) in enumerate(zip(clean, corrupt, strict=True)):
-        lines = (_slopes(model, asked, torch.lerp(b, a, share), k)[0] for share in shares)
-        slopes.append(sum(lines) / steps)
-    change = ((clean - corrupt) * torch.stack(slopes)).sum(-1)
-    return _effects(model, asked, clean, corrupt, change)
-
-
 @torch.enable_grad()
 def _slopes(model, asked: Asked, x: Tensor, k: int) -> tuple[Tensor, ...]:
     """dm/dx after k, k + 1 ... L blocks, in the run whose stream after k blocks is x."""
@@ -301,33 +283,6 @@ def knockout(
 
 
 # ---- comparing two estimates ---------------------------------------------------------------------
-
-
-def rank_agreement(exact: Effects, estimate: Effects, floor: float, seed: int = 0) -> stats.Estimate:
-    """Rank correlation (Spearman) of two sets of effects, prompts resampled.
-
-    Over the cells whose exact effect is larger than `floor` in size: where a patch does nothing, ranks
-    are noise.
-    """
-    effects = [one.values.cpu() for one in (exact, estimate)]
-    kept = (effects[0].abs() > floor) & effects[1].isfinite()  # nan is not larger than anything
-    pair = kept.nonzero()[:, 1].numpy()
-    places = [values[kept].unique(return_inverse=True)[1].numpy() for values in effects]
-
-    def correlation(rows: np.ndarray) -> float:
-        times = np.bincount(rows, minlength=kept.shape[1])[pair]  # how often each cell was drawn
-        a, b = (_ranks(place, times) for place in places)
-        a, b = (ranks - np.average(ranks, weights=times) for ranks in (a, b))
-        return (times * a * b).sum() / math.sqrt((times * a * a).sum() * (times * b * b).sum())
-
-    return stats.bootstrap(range(kept.shape[1]), correlation, seed)
-
-
-def _ranks(place: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """The rank of each number [n] that occurs `times`; equal ones share the mean of theirs. place: of
-    a number among the different ones, sorted."""
-    count = np.bincount(place, times)
-    return (count.cumsum() - (count - 1) / 2)[place]
 
 
 def out_of_order(exact: Effects, estimate: Effects, apart: float) -> Tensor:

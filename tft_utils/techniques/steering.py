@@ -104,20 +104,12 @@ def sweep(
     change run, for one word, for all prompts and multipliers at once.
     """
     states, depths = _checked(model, direction, parts, depths)
-    times, cells = len(multipliers), []
+    cells = []
     for k in depths:
-        start = k - 1 if states else k
-        x = ready.residual[start][:, None, None].expand(-1, times, -1, -1)  # [prompt variant 1 d_model]
-        if states:
-            past = dict(ready.past[start])
-            for part in states & direction.state[start].keys():
-                past[part] = past[part] + _times(multipliers, direction.state[start][part], past[part])
-            x = model.block(start, x, past=past)
-        if RESIDUAL in parts:
-            x = x + _times(multipliers, direction.residual[k][None], x)
-        for layer in range(k, model.n_layers):
-            x = model.block(layer, x, past=ready.past[layer])
-        cells.append(_letters(model.to_logits(x[:, :, 0]), ready.letters))
+        vectors = {part: direction.state[k - 1][part] for part in states & direction.state[k - 1].keys()}
+        vectors |= {RESIDUAL: direction.residual[k]} if RESIDUAL in parts else {}
+        changes = {part: _times(multipliers, v, ready.residual)[None] for part, v in vectors.items()}
+        cells.append(_letters(_steered(model, ready, k, changes), ready.letters))
     unsteered, _ = _letters(model.to_logits(ready.residual[-1][:, None]), ready.letters)
     return _swept(model, depths, multipliers, cells, unsteered, ready.asks)
 
@@ -162,18 +154,25 @@ def respond(model, read: Ready | Streams, depth: int, changes: Mapping[str, Tens
         x[:, read.word] += changes[RESIDUAL].to(x)
         logits = reading.finish(model, x, depth, read.last)
     else:
-        start = depth - 1 if states else depth
-        x = read.residual[start][:, None, None]  # [prompt 1 1 d_model]
-        if states:
-            past = dict(read.past[start])
-            past |= {part: past[part] + changes[part].to(past[part])[:, None] for part in states}
-            x = model.block(start, x, past=past)
-        if RESIDUAL in changes:
-            x = x + changes[RESIDUAL].to(x)[:, None, None]
-        for layer in range(depth, model.n_layers):
-            x = model.block(layer, x, past=read.past[layer])
-        logits = model.to_logits(x[:, 0, 0])
+        each = {part: change[:, None] for part, change in changes.items()}
+        logits = _steered(model, read, depth, each)[:, 0]
     return tuple(answer[:, 0] for answer in _letters(logits[:, None], read.letters))
+
+
+def _steered(model, ready: Ready, k: int, changes: Mapping[str, Tensor]) -> Tensor:
+    """Logits [prompt variant vocab] of the last word with changes [prompt variant ...] at depth k."""
+    states, variants = changes.keys() - {RESIDUAL}, max(change.shape[1] for change in changes.values())
+    start = k - 1 if states else k
+    x = ready.residual[start][:, None, None].expand(-1, variants, -1, -1)  # [prompt variant 1 d_model]
+    if states:
+        past = dict(ready.past[start])
+        past |= {part: past[part] + changes[part].to(past[part]) for part in states}
+        x = model.block(start, x, past=past)
+    if RESIDUAL in changes:
+        x = x + changes[RESIDUAL].to(x)[:, :, None]
+    for layer in range(k, model.n_layers):
+        x = model.block(layer, x, past=ready.past[layer])
+    return model.to_logits(x[:, :, 0])
 
 
 @torch.no_grad()
