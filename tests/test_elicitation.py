@@ -279,17 +279,6 @@ def test_a_draw_without_a_label_does_not_count():
     assert generalisation.mean_auroc([perfect], seed=0) == (1, 30, 1, 1)
 
 
-def test_a_difference_is_paired():
-    """The same scores differ by nothing, with an interval of no width, whatever the items."""
-    y = normal(60) > 0
-    one = generalisation.Scored(normal(2, 60, seed=1) + y, y, torch.arange(60))
-    assert generalisation.auroc_difference([one], [one._replace(score=3 * one.score)], 0) == (0, 60, 0, 0)
-    better = one._replace(score=one.score + y)
-    assert generalisation.auroc_difference([better], [one], 0).low > 0
-    with pytest.raises(ValueError, match="expected the same items on both sides"):
-        generalisation.auroc_difference([one], [one._replace(truth=~y)], 0)
-
-
 def test_a_transfer_chooses_its_depth_near_and_reports_it_far():
     """Truth at every depth near; far away it has turned around at the last one."""
     near, far = planted(400, seed=20), planted(400, seed=40)
@@ -344,12 +333,6 @@ def test_chance_is_measured_in_the_features_that_a_method_reads(method):
 )
 def test_the_earliest_informative_depth(aurocs, depth):
     assert generalisation.earliest_informative(torch.tensor(aurocs)) == depth
-
-
-def test_recovered_gap_refuses_a_gap_that_is_noise():
-    assert generalisation.recovered_gap(0.8, 0.5, 0.9) == pytest.approx(0.75)
-    with pytest.raises(ValueError, match=r"found 0\.550 and 0\.500: there is no gap to recover"):
-        generalisation.recovered_gap(0.8, 0.5, 0.55)  # E11
 
 
 # --------------------------------------------------------------------------------------------------

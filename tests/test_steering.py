@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from torch import Tensor
 from toys import toy
 from transformers import AutoTokenizer
 
@@ -51,6 +52,35 @@ def random_direction(model, size: float = 1.0, seed: int = 0) -> Direction:
     )
 
 
+def naive_sweep(model, asked, direction, multipliers, parts=("residual",), depths=None, word=-1):
+    """A `steering.Sweep` by a run of the whole prompts for each cell. word: the steered word's place."""
+    ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left" if word < 0 else "right")
+    at, letters = word % ids.shape[1], steering.letter_tokens(model, asked)
+    states = set(parts) - {"residual"}
+    depths = range(bool(states), model.n_layers + 1) if depths is None else depths
+
+    def answers(k: int, m: float) -> tuple[Tensor, Tensor]:
+        cache = contrasts.carried(model, ids[:, :at], mask[:, :at]) if at else None
+        for part in states if m else ():
+            model.state(cache, k - 1)[part].add_(direction.state[k - 1][part], alpha=m)
+
+        def add(_, stream: Tensor) -> Tensor:
+            first = (torch.arange(stream.shape[1]) == 0).to(stream)
+            return stream + m * ("residual" in parts) * first[:, None] * direction.residual[k].to(stream)
+
+        with reading.hooked(reading.depths(model)[k], add):
+            _, logits = reading.run(model, ids[:, at:], mask, cache)
+        two = logits.gather(1, letters)
+        return two.softmax(-1)[:, 0], 1 - logits.softmax(-1).gather(1, letters).sum(-1)
+
+    cells = [torch.stack([torch.stack(answers(k, m)) for m in multipliers]) for k in depths]
+    matching, nonsense = torch.stack(cells).unbind(2)  # [depth multiplier prompt]
+    unsteered, asks = answers(model.n_layers, 0.0)[0], tuple(q.asks for q in asked)
+    return steering.Sweep(
+        model.n_layers, tuple(depths), tuple(multipliers), matching, nonsense, unsteered, asks
+    )
+
+
 # --------------------------------------------------------------------------------------------------
 # The fast sweep
 
@@ -60,7 +90,7 @@ def test_the_fast_sweep_is_the_naive_sweep_on_every_cell(model):
     ready = steering.read_once(model, asked)
     for parts in (("residual",), ways(model)[-1]):
         fast = steering.sweep(model, ready, direction, FEW, parts)
-        naive = steering.naive_sweep(model, asked, direction, FEW, parts)
+        naive = naive_sweep(model, asked, direction, FEW, parts)
         assert (fast.depths, fast.asks) == (naive.depths, naive.asks)
         for field in ("matching", "nonsense", "unsteered"):
             assert torch.allclose(getattr(fast, field), getattr(naive, field), atol=1e-4, rtol=0)
@@ -77,7 +107,7 @@ def test_the_sweep_reads_prompts_of_several_lengths(model):
     for i, question in enumerate(asked):
         alone = steering.sweep(model, steering.read_once(model, [question]), direction, FEW, parts)
         assert torch.allclose(together.matching[..., i], alone.matching[..., 0], atol=1e-4)
-    naive = steering.naive_sweep(model, asked, direction, FEW, parts)
+    naive = naive_sweep(model, asked, direction, FEW, parts)
     assert torch.allclose(together.matching, naive.matching, atol=1e-4)
 
 
@@ -143,7 +173,7 @@ def test_another_default_dtype_changes_nothing(model):
         ready = steering.read_once(model, asked)
         return [
             steering.sweep(model, ready, direction, FEW, ways(model)[-1]).matching,
-            steering.naive_sweep(model, asked, direction, FEW, ways(model)[-1], depths=[2]).matching,
+            naive_sweep(model, asked, direction, FEW, ways(model)[-1], depths=[2]).matching,
         ]
 
     once = steered()
@@ -189,7 +219,7 @@ def test_a_response_at_an_early_word_is_that_of_whole_runs(model):
     read = steering.read_word(model, several, 3)
     matching, _ = steering.respond(model, read, k, {"residual": direction.residual[k].expand(2, -1)})
     for question, found in zip(several, matching, strict=True):
-        alone = steering.naive_sweep(model, [question], direction, (1.0,), depths=[k], word=3)
+        alone = naive_sweep(model, [question], direction, (1.0,), depths=[k], word=3)
         assert torch.allclose(found, alone.matching[0, 0, 0], atol=1e-4)
 
 
@@ -283,7 +313,7 @@ def test_texts_that_differ_in_their_last_word_have_no_direction_of_a_state(mamba
         push = Push(direction, 1.0, (1,), ("ssm",))
         for steer in (
             lambda v=direction: steering.sweep(mamba, ready, v, FEW, ("residual", "ssm")),
-            lambda v=direction: steering.naive_sweep(mamba, asked[:2], v, FEW, ("ssm", "conv")),
+            lambda v=direction: steering.sweep(mamba, ready, v, FEW, ("ssm", "conv")),
             lambda p=push: steering.continuations(mamba, asked[0].prompt, 3, p),
         ):
             with pytest.raises(ValueError, match="its texts differ in their last word alone"):

@@ -112,30 +112,10 @@ def spread(aurocs: Tensor) -> Estimate:
 
 
 def mean_auroc(tasks: Sequence[Scored], seed: int) -> Estimate:
-    """The AUROC's mean over seeds and tasks, with a 95 % interval over what the items are about."""
-    value, draws = _resampled(tasks, seed)
-    low, high = np.nanquantile(draws, (0.025, 0.975)).tolist()
-    return Estimate(value, sum(len(task.truth) for task in tasks), low, high)
+    """The AUROC's mean over seeds and tasks, with a 95 % interval over what the items are about.
 
-
-def auroc_difference(a: Sequence[Scored], b: Sequence[Scored], seed: int) -> Estimate:
-    """`mean_auroc` of a minus that of b, on the same items, which are drawn for both together."""
-    for one, other in zip(a, b, strict=True):
-        if not (torch.equal(one.truth, other.truth) and torch.equal(one.about, other.about)):
-            raise ValueError(
-                "expected the same items on both sides, found others; extract both models on the same "
-                "statements and take the same part"
-            )
-    (first, draws), (second, others) = (_resampled(each, seed) for each in (a, b))
-    low, high = np.nanquantile(draws - others, (0.025, 0.975)).tolist()
-    return Estimate(first - second, sum(len(task.truth) for task in a), low, high)
-
-
-def _resampled(tasks: Sequence[Scored], seed: int) -> tuple[float, np.ndarray]:
-    """The mean AUROC and its bootstrap draws [draw]: clusters are drawn within each task.
-
-    A draw weights items by how often their cluster came up; the AUROC is then a weighted mean over
-    pairs of a true and a false item.
+    Clusters are drawn within each task. A draw weights items by how often their cluster came up; the
+    AUROC is then a weighted mean over pairs of a true and a false item.
     """
     value, draws = 0.0, 0.0
     for task, (score, truth, about) in enumerate(tasks):
@@ -148,17 +128,5 @@ def _resampled(tasks: Sequence[Scored], seed: int) -> tuple[float, np.ndarray]:
         pairs = (true.sum(1) * false.sum(1)).astype(float)
         pairs[pairs == 0] = np.nan  # a draw without one of the labels has no AUROC: it does not count
         draws = draws + ((true @ wins) * false).sum(1) / pairs / len(tasks)
-    return float(value), draws
-
-
-def recovered_gap(probe: float, floor: float, ceiling: float) -> float:
-    """The performance gap recovered: how far a probe gets from the floor to the ceiling.
-
-    Errors: `ValueError` for a gap under 0.1: the ratio would be noise.
-    """
-    if ceiling - floor < 0.1:
-        raise ValueError(
-            f"expected a ceiling at least 0.1 above the floor, found {ceiling:.3f} and {floor:.3f}: "
-            "there is no gap to recover; compare the AUROCs themselves"
-        )
-    return (probe - floor) / (ceiling - floor)
+    low, high = np.nanquantile(draws, (0.025, 0.975)).tolist()
+    return Estimate(float(value), sum(len(task.truth) for task in tasks), low, high)

@@ -111,7 +111,8 @@ def sweep(
         changes = {part: _times(multipliers, v, ready.residual)[None] for part, v in vectors.items()}
         cells.append(_letters(_steered(model, ready, k, changes), ready.letters))
     unsteered, _ = _letters(model.to_logits(ready.residual[-1][:, None]), ready.letters)
-    return _swept(model, depths, multipliers, cells, unsteered, ready.asks)
+    answers = (torch.stack(values).transpose(1, 2) for values in zip(*cells, strict=True))
+    return Sweep(model.n_layers, tuple(depths), tuple(multipliers), *answers, unsteered[:, 0], ready.asks)
 
 
 @dataclass(frozen=True)
@@ -173,44 +174,6 @@ def _steered(model, ready: Ready, k: int, changes: Mapping[str, Tensor]) -> Tens
     for layer in range(k, model.n_layers):
         x = model.block(layer, x, past=ready.past[layer])
     return model.to_logits(x[:, :, 0])
-
-
-@torch.no_grad()
-def naive_sweep(
-    model,
-    asked: Sequence[Question],
-    direction: Direction,
-    multipliers: Sequence[float] = MULTIPLIERS,
-    parts: Sequence[str] = (RESIDUAL,),
-    depths: Sequence[int] | None = None,
-    word: int = -1,
-) -> Sweep:
-    """The same by runs of the whole prompts at each depth, at any word.
-
-    word: the steered word's position, counted from the prompt's end if negative. Prompts of several
-    lengths: only from the end.
-    """
-    _, depths = _checked(model, direction, parts, depths)
-    prompts = [q.prompt for q in asked]
-    ids, mask = reading.tokens(model, prompts, side="left") if word < 0 else _even(model, prompts)
-    letters = letter_tokens(model, asked)
-
-    def answers(push: Push | None, times: int) -> list[Tensor]:  # [prompt time], as of `_letters`
-        words, seen, at = ids.repeat(times, 1), mask.repeat(times, 1), word % ids.shape[1]
-        cache = carried(model, words[:, :at], seen[:, :at]) if at else None
-        with _pushed(model, cache, push, once=True):
-            _, logits = reading.run(model, words[:, at:], seen, cache)
-        return [x.view(times, -1).T for x in _letters(logits[:, None], letters.repeat(times, 1))]
-
-    m = torch.tensor(multipliers).repeat_interleave(len(asked))
-    cells = [answers(Push(direction, m, (k,), tuple(parts)), len(multipliers)) for k in depths]
-    return _swept(model, depths, multipliers, cells, answers(None, 1)[0], tuple(q.asks for q in asked))
-
-
-def _swept(model, depths, multipliers, cells, unsteered: Tensor, asks: tuple[str, ...]) -> Sweep:
-    """cells: of each depth what `_letters` gives; unsteered [prompt 1]."""
-    answers = (torch.stack(values).transpose(1, 2) for values in zip(*cells, strict=True))
-    return Sweep(model.n_layers, tuple(depths), tuple(multipliers), *answers, unsteered[:, 0], asks)
 
 
 def _checked(model, direction: Direction, parts, depths) -> tuple[set[str], Sequence[int]]:
@@ -288,9 +251,8 @@ class Push:
 
 
 @contextmanager
-def _pushed(model, cache, push: Push | None, once: bool = False) -> Iterator[None]:
-    """Changes a cache's states; within, adds to the residual stream of every word that is read, or
-    `once`: of the first word of a pass."""
+def _pushed(model, cache, push: Push | None) -> Iterator[None]:
+    """Changes a cache's states; within, adds to the residual stream of every word that is read."""
     with ExitStack() as stack:
         if push:
             states, _ = _checked(model, push.direction, push.parts, push.depths)
@@ -301,9 +263,7 @@ def _pushed(model, cache, push: Push | None, once: bool = False) -> Iterator[Non
             if RESIDUAL in push.parts:
 
                 def add(_, stream: Tensor, vector: Tensor = push.direction.residual[k]) -> Tensor:
-                    stream, end = stream.clone(), 1 if once else None
-                    stream[:, :end] += _times(push.multiplier, vector[None], stream)
-                    return stream
+                    return stream + _times(push.multiplier, vector[None], stream)
 
                 stack.enter_context(reading.hooked(reading.depths(model)[k], add))
         yield
