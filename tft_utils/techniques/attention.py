@@ -12,7 +12,7 @@ Maps, [batch query source] or [batch unit query source], zero where source > que
                       mixer's output at t: one map per layer, and the default for figures
     rollout           product over layers of (map + I) / 2           (Abnar & Zuidema 2020)
 
-Cuts, `ablate` and `block`, return the next-word logits of the model so changed.
+A cut, `block`, returns the next-word logits of the model so changed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
