@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-fast real bench notebooks scoreboard organisms clean
+.PHONY: help lab test test-fast real bench notebooks scoreboard kit organisms clean
 
 # A backend chosen outside would replace the inline figures of kernels; claims are asserted in all that is committed.
 unexport MPLBACKEND TFT_CLAIMS
@@ -60,6 +60,9 @@ notebooks: $(STAMP) ## execute every notebook; write its outputs and the registr
 
 scoreboard: $(STAMP) ## run every lesson on every organism of every seed (hours; resumes), write data/scoreboard.json
 	$(PY) -m tft_utils.course.scoreboard run $(MODELS) --scale $(SCALE)
+
+kit: $(STAMP) ## make build/kit for a teacher: notebooks to hand out and to teach from, slides, plans
+	$(PY) -m tft_utils.course.kit
 
 organisms: $(STAMP) ## train the bundled models again (takes hours; resumes when interrupted)
 	$(PY) -m tft_utils.organisms train transformer --seed 0 --ship

@@ -45,7 +45,7 @@ def test_a_missing_package_has_a_remedy(monkeypatch, capsys):
     at = next(i for i, line in enumerate(lines) if "no-such-package" in line)
     assert lines[at].startswith("FIX")
     assert "not installed" in lines[at]
-    assert lines[at + 1].strip() == '-> run `pip install "no-such-package>=1"`'
+    assert lines[at + 1].strip() == '-> run `pip install "no-such-package>=1"` and restart the kernel'
 
 
 @pytest.mark.parametrize(

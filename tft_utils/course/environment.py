@@ -1,11 +1,13 @@
 """Is this machine ready for the course? One line per thing checked, with the remedy when it is not.
 
-Introduced in lesson 00; its setup cell is every lesson's setup cell.
+Introduced in lesson 00; its setup cell is every lesson's setup cell. On Colab that cell also runs
+`python -m tft_utils.course.environment`, which prints what is not well, and nothing else.
 """
 
 import importlib.metadata
 import importlib.util
 import json
+import os
 import sys
 from typing import NamedTuple
 
@@ -21,12 +23,13 @@ NEEDS = (  # the packages a lesson imports; pyproject.toml holds the same ranges
     "nnsight>=0.8.1,<0.9",
     "numpy>=2.0,<3",
     "matplotlib>=3.10,<4",
-    "ipywidgets>=8.1,<9",
+    "ipywidgets>=7.7,<9",
     "safetensors>=0.8,<1",
     "scipy>=1.13,<2",
     "peft>=0.18,<0.22",
     "concept-erasure>=0.2.4,<0.3",
 )
+ON_COLAB = "COLAB_RELEASE_TAG" in os.environ
 MEMORY_GIB = 2.0  # free memory the lessons need at scale `tiny`
 
 
@@ -53,14 +56,16 @@ def _python() -> Check:
 
 
 def _package(need: str) -> Check:
-    requirement = Requirement(need)
+    requirement, remedy = Requirement(need), f'run `pip install "{need}"` and restart the kernel'
+    if ON_COLAB:
+        remedy = f'run `%pip install "{need}"` in a cell, then Runtime > Restart session, then all cells'
     try:
         found = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
-        return Check(need, "not installed", False, f'run `pip install "{need}"`')
+        return Check(need, "not installed", False, remedy)
     # A local build such as 2.13.0+cpu counts as its public version.
     ok = requirement.specifier.contains(found.split("+")[0], prereleases=True)
-    return Check(need, found, ok, f'run `pip install "{need}"` and restart the kernel')
+    return Check(need, found, ok, remedy)
 
 
 def _organisms() -> Check:
@@ -97,13 +102,20 @@ def checks() -> list[Check]:
     return [_python(), *map(_package, NEEDS), _organisms(), _memory(), _kernels()]
 
 
-def report() -> bool:
-    """Prints one line per check; True when every needed thing is there."""
+def report(problems_only: bool = False) -> bool:
+    """Prints one line per check; True when every needed thing is there. With `problems_only`, prints
+    what is not well alone."""
     found = checks()
     for check in found:
-        print(f"{'ok ' if check.ok else 'FIX'}  {check.what:42s} {check.found}")
+        if not (check.ok and problems_only):
+            print(f"{'ok ' if check.ok else 'FIX'}  {check.what:42s} {check.found}")
         if not check.ok:
             print(f"     -> {check.remedy}")
     ready = all(check.ok for check in found)
-    print("Ready." if ready else "Not ready: repair the lines marked FIX, from the top.")
+    if not (ready and problems_only):
+        print("Ready." if ready else "Not ready: repair the lines marked FIX, from the top.")
     return ready
+
+
+if __name__ == "__main__":
+    report(problems_only=True)

@@ -1,7 +1,8 @@
-"""Which exercises are right: in your own notebooks, or in those of a class.
+"""Which exercises are right in the notebooks of a class:
 
-    python -m tft_utils.course.grading                   # your notebooks, exercise by exercise
     python -m tft_utils.course.grading SUBMISSIONS       # a folder for each learner: a table
+
+Your own notebooks: `progress`.
 
 Of a submitted notebook only the exercises' functions are taken, found by their names. They run in the
 committed lesson, of which only what names things is left (`names_only`), each notebook in a process of
@@ -165,7 +166,7 @@ def grade(path: Path, seconds: float = SECONDS, gib: float = GIB) -> list[Graded
         lines = out.read_text(encoding="utf-8").splitlines()
     judged = [Graded(*json.loads(line)) for line in lines]
     left = exercises(lesson)[len(judged) :]
-    return judged + [Graded(name, reason or "the notebook cannot be read") for name in left]
+    return judged + [Graded(name, reason or "the process broke off") for name in left]
 
 
 def _watch(process: subprocess.Popen, seconds: float, gib: float) -> str:
@@ -187,7 +188,7 @@ def _watch(process: subprocess.Popen, seconds: float, gib: float) -> str:
     with suppress(ProcessLookupError, PermissionError):  # also what it started and left behind
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return reason or ("the process broke off" if process.returncode else "")
+    return reason
 
 
 class Row(NamedTuple):
@@ -229,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", nargs="?", type=Path, help="default: your own notebooks")
+    parser.add_argument("folder", nargs="?", type=Path, help="submissions, a folder for each learner")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for each notebook")
     parser.add_argument("--gib", type=float, default=GIB, help="memory of each notebook")
     parser.add_argument("--judge", nargs=2, type=Path, help=argparse.SUPPRESS)
@@ -239,16 +240,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with out.open("a", encoding="utf-8") as file:
             for graded in judge(path, lesson_of(path)):
                 print(json.dumps(graded), file=file, flush=True)
-    elif options.folder:
-        if not options.folder.is_dir():
-            parser.exit(1, f"expected a folder of submissions, found {options.folder}; check the path\n")
+    elif options.folder and options.folder.is_dir():
         print(table(grade_class(options.folder, options.seconds, options.gib)), end="")
     else:
-        for path in notebooks.all_notebooks():
-            graded = grade(path, options.seconds, options.gib)
-            print(f"{path.stem}: {sum(g.state == RIGHT for g in graded)} of {len(graded)} right")
-            for g in graded:
-                print(f"    {g.exercise}: {g.state}" + f". {g.hint}" * bool(g.hint))
+        found = options.folder or "none"
+        parser.exit(1, f"expected a folder of submissions, found {found}; your own notebooks: progress\n")
 
 
 if __name__ == "__main__":
