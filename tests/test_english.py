@@ -14,10 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, processors, trainers
+from tokenizers import Tokenizer, processors, trainers
 from tokenizers import models as kinds_of_tokenizer
 from tokenizers import pre_tokenizers as pre
-from toys import toy
+from toys import toy, trained, words_of
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tft_utils import reading
@@ -35,50 +35,6 @@ DATA = json.loads((Path(__file__).parent.parent / "data" / "english.json").read_
 N = 40
 BEHAVIOURS = DATA["behaviours"]
 GOOD, BAD = ({row.split("/")[side] for line in DATA["moods"] for row in line.split()} for side in (0, 1))
-
-
-def words_of(value) -> list[str]:
-    """All words of a JSON value."""
-    if isinstance(value, str):
-        return re.findall(r"[^\W_]+", value)
-    values = value.values() if isinstance(value, dict) else value
-    return [word for each in values for word in words_of(each)]
-
-
-@functools.cache
-def trained(family: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of one family, trained on the words of English; a third of the names and facts are
-    not among them, and stay several tokens."""
-    words = words_of(DATA)
-    words += [f"{word}s" for word in words_of([DATA["nouns"], DATA["intransitive"], DATA["transitive"]])]
-    words += "The is are was were True False Alice Bob A B".split()
-    if family == "words":
-        known = dict.fromkeys(["<unk>", *words, *".,:()?+=", *map(str, range(200))])
-        core = Tokenizer(kinds_of_tokenizer.WordLevel({w: i for i, w in enumerate(known)}, "<unk>"))
-        core.pre_tokenizer = pre.Whitespace()
-        return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
-    core = Tokenizer(kinds_of_tokenizer.BPE(unk_token=None if family == "bytes" else "<unk>"))
-    marks = ["<unk>", "<s>", "</s>"]
-    unread = {*words_of(DATA["names"])[::3], *words_of(DATA["facts"][1:])[::3]}
-    text = [f"the {word} {word}" for word in words if word not in unread]
-    if family == "bytes":
-        core.pre_tokenizer = pre.ByteLevel(add_prefix_space=False)
-        core.decoder = decoders.ByteLevel()
-        alphabet = pre.ByteLevel.alphabet()
-    else:
-        core.pre_tokenizer = pre.Metaspace(prepend_scheme="always")
-        core.decoder = decoders.Metaspace(prepend_scheme="always")
-        alphabet = [*"▁.,:()?+=0123456789"]
-    core.train_from_iterator(
-        text, trainers.BpeTrainer(vocab_size=4000, special_tokens=marks, initial_alphabet=alphabet)
-    )
-    if family == "pieces":
-        core.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", core.token_to_id("<s>"))]
-        )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    )
 
 
 @pytest.fixture(scope="module", params=["pythia", "bytes", "pieces", "words"])
@@ -365,6 +321,11 @@ def test_probes_find_their_words_and_trees_have_one_root(english):
         heads = english.heads(document.words)
         (root,) = [i for i, head in enumerate(heads) if head is None]
         assert document.words[root].role == "verb"
+        for i in range(len(heads)):
+            for _ in heads:
+                i = root if i == root else heads[i]
+            assert i == root, f"no way leads up from a word of {document.text!r}"
+        assert {w.pos for w in document.words if w.text.strip() in ("the", "that")} == {"DET"}
 
 
 def test_an_edit_asks_for_facts(english):

@@ -23,6 +23,9 @@ class Estimate(NamedTuple):
     high: float
 
 
+NOTHING = Estimate(math.nan, 0, math.nan, math.nan)  # where there is nothing to measure
+
+
 def proportion(successes: int, n: int) -> Estimate:
     """A share of n independent trials, with Wilson's score interval (Wilson 1927, eq. 4).
 

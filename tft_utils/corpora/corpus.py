@@ -9,7 +9,7 @@ the same name in `pairs`, `questions`, `world` or `statements`, bound to the cor
 """
 
 from collections.abc import Mapping
-from functools import partial, update_wrapper
+from functools import lru_cache, partial, update_wrapper
 from pathlib import Path
 
 from tft_utils.corpora import english, pairs, questions, statements, tasks, world
@@ -17,6 +17,7 @@ from tft_utils.corpora.lexicon import VOCABULARY, WORLD, Rng
 from tft_utils.files import explain
 
 PASSAGE = 1200  # characters of a passage of a text file, about
+UNTOLD = "elsewhere"
 BOUND = {
     world: ("documents",),
     pairs: (
@@ -30,6 +31,7 @@ BOUND = {
         "probe_documents",
     ),
     questions: ("induction_items", "cases", "questions", "cued", "announced"),
+    tasks: ("numbers_before_verbs", "other_words"),
 }
 
 
@@ -53,7 +55,9 @@ class Corpus:
             self.name, self.lexicon, self._makers = "English", own.lexicon, own.makers()
             self.kept, self.statement_prompts = own.kept, english.prompts
             self.choices = tuple(own.lexicon.spoken(f" {word}") for word in english.CHOICES)
-        self.statement_tasks = tuple(task for task in self._makers if task != "elsewhere")
+        self.statement_tasks = tuple(task for task in self._makers if task != UNTOLD)
+        # Statements that no model was told the truth of.
+        self.untold_tasks = tuple(task for task in self._makers if task == UNTOLD)
         self.tasks = tasks.tasks_of(self.lexicon)
         for module, names in BOUND.items():
             for name in names:
@@ -75,6 +79,14 @@ class Corpus:
 
     def _spaced(self, word: str) -> str:
         return word if self.lexicon is WORLD else f" {word}"
+
+    @property
+    def announcement(self) -> tuple[int, str]:
+        """A sentence that announces nothing, to stand before a question: the position of its word
+        'machine', which is its last token's, and the sentence."""
+        if self.lexicon is WORLD:
+            return 3, "This is a machine . "
+        return len(self.words("This is a machine")) - 1, "This is a machine. "
 
     def words(self, text: str) -> list[str]:
         """A text as the model reads it, token by token: what stands at each position."""
@@ -120,7 +132,12 @@ def corpus_of(models) -> Corpus:
                 f"{other.name_or_path!r}, which read the same text in different tokens; "
                 "compare models that share theirs"
             )
-    return Corpus(first)
+    return _corpus_of_tokenizer(first)
+
+
+@lru_cache(maxsize=8)  # techniques ask again and again; a tokenizer is itself alone
+def _corpus_of_tokenizer(tokenizer) -> Corpus:
+    return Corpus(tokenizer)
 
 
 def passages(source: str | Path, n: int, seed: int = 0, split: str = "test") -> list[str]:

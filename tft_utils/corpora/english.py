@@ -207,7 +207,8 @@ class English:
             for group in groups:
                 for item in group:
                     for word in [item] if isinstance(item, str) else item:
-                        parts.setdefault(word, part)
+                        if word != "the":  # of the Netherlands
+                            parts.setdefault(word, part)
         relations = data["phrasings"]
         return Lexicon(
             **words,
@@ -323,6 +324,6 @@ def _grammar(lexicon: Lexicon, rng: Rng, split: str, truth: bool, rule: bool) ->
     return Statement("grammar", text, truth, rule, at - words[at].source, key)
 
 
-def prompts(some: Sequence[Statement]) -> list[str]:
-    """Each statement put to both characters, alice first, as `statements.prompts`."""
-    return [f"{one.text} {name.title()}:" for one in some for name in statements.CHARACTERS]
+def prompts(some: Sequence[Statement], names: Sequence[str] = statements.CHARACTERS) -> list[str]:
+    """Each statement put to both names, as `statements.prompts`."""
+    return [f"{one.text} {name.title()}:" for one in some for name in names]

@@ -119,26 +119,28 @@ class Marked(NamedTuple):
     value: list[list[float]]  # of the concept [document m]
 
 
-def numbers_before_verbs(n: int, seed: int = 0) -> Marked:
+def numbers_before_verbs(n: int, seed: int = 0, lexicon: Lexicon = WORLD) -> Marked:
     """The word before the main verb of n sentences, with its subject's number: 1 plural, -1 singular.
 
     As often one as the other, so that the mean is 0, as it is for words without a number.
     """
     documents: dict[int, list] = {0: [], 1: []}
-    for document in pairs.probe_documents("grammar", 2 * n, seed, "train"):
+    for document in pairs.probe_documents("grammar", 2 * n, seed, "train", lexicon):
         target = number(document, Rng(), "train")
         if len(documents[target.label]) < n // 2:
             documents[target.label].append((document, [target.position], [2.0 * target.label - 1]))
     return Marked(*map(list, zip(*documents[0], *documents[1], strict=True)))
 
 
-def other_words(n: int, seed: int = 0, each: int = 8, words: int = 24) -> Marked:
+def other_words(
+    n: int, seed: int = 0, each: int = 8, words: int = 24, lexicon: Lexicon = WORLD
+) -> Marked:
     """Some of the first words of n documents of every kind but grammar: they have no number to lose."""
     kinds = [kind for kind in world.KINDS if kind != "grammar"]
     documents = [
         replace(d, words=d.words[:words])
         for kind in kinds
-        for d in world.documents(kind, n, seed, "train")
+        for d in world.documents(kind, n, seed, "train", lexicon)
     ]
     at = [
         [Rng(seed, "other", i, j).integer(0, len(d.words) - 1) for j in range(each)]

@@ -14,7 +14,7 @@ Transformer and on another architecture. In a notebook it is about the two model
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from IPython import get_ipython
@@ -54,8 +54,12 @@ def claim(
     technique should find nothing. better: 'higher' or 'lower', where the metric is a score of its
     technique: then the distance from the control is the technique's effect, and a verdict follows where
     the Transformer's effect is known. None: a fact, or a foundation that cannot fail.
+    There a number that is not finite, as of an effect that never comes, is said and not registered.
     Errors: `AssertionError` when the value is out of tolerance, `ValueError` for a malformed claim.
     """
+    if _is_nothing(estimate, control) and not _is_what_prose_speaks_of():
+        print(f"{name}: nothing to measure on this model")  # such as when an effect comes
+        return
     _check_form(name, estimate, control, tolerance, better)
     value = float(estimate.value)
     if expect is not None and _is_what_prose_speaks_of():
@@ -87,12 +91,23 @@ def claim(
     display({"text/plain": _line(record), MIME: record}, raw=True)
 
 
+def says(expected: Collection[str], name: str) -> bool:
+    """Whether the lesson's prose speaks of this model: it is among the expected ones, and the notebook
+    runs at the scale and seed that the prose was written for."""
+    return name in expected and _is_what_prose_speaks_of()
+
+
 def _is_what_prose_speaks_of() -> bool:
     """Whether the notebook runs with the parameters that its prose was written for."""
     shell = get_ipython()
     given = shell.user_ns if shell else {}
     chosen = {name: given.get(name, value) for name, value in PARAMETERS.items()}
     return chosen == PARAMETERS and os.environ.get("TFT_CLAIMS") != "show"
+
+
+def _is_nothing(estimate: Estimate, control: Estimate | None) -> bool:
+    both = (each for each in (estimate, control) if isinstance(each, Estimate))
+    return not all(math.isfinite(number) for each in both for number in each)
 
 
 def _check_form(

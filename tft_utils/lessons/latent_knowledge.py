@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tft_utils import files, models, reading
+from tft_utils.corpora.corpus import corpus_of
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, refuse
 from tft_utils.course.plots import GREY, Drawn, Map, arrow, canvas, listed, plain, style, write
@@ -36,8 +37,8 @@ def mean_difference(x, y):
 def contrast_pair(model, prompt):
     """The stream at the word of each answer, `false` and then `true`, at every depth [2 k d_model]."""
     pair = []
-    for answer in ("false", "true"):
-        with model.trace(f"{prompt} {answer}"):
+    for answer in corpus_of(model).choices:
+        with model.trace(f"{prompt} {answer.strip()}"):
             states = []
             for k in range(model.n_layers + 1):
                 states.append(model.residual(k)[0, -1])
@@ -58,7 +59,7 @@ def easy_to_hard(train, near, far):
         probes.append((w, b))
         gains.append(auroc(near[0][:, k] @ w + b, near[1]) - 0.5)
     gains = torch.stack(gains)
-    depth = int((gains >= 0.95 * gains.max()).nonzero()[0])
+    depth = int((gains >= 0.95 * gains.max()).int().argmax())
     w, b = probes[depth]
     return depth, auroc(far[0][:, depth] @ w + b, far[1])
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from tft_utils import models, reading
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora import tasks, world
-from tft_utils.corpora.lexicon import NOUNS
+from tft_utils.corpora.lexicon import WORLD, Lexicon
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, expect_tensor, expect_two
 from tft_utils.course.plots import GREY, Drawn, Lines, Row, arrow, canvas, listed, style, write
@@ -398,13 +398,15 @@ def check_another_direction(attempt) -> None:
         )
 
 
-def three_ways(pair: world_pairs.Pair) -> list[str]:
+def three_ways(pair: world_pairs.Pair, lexicon: Lexicon = WORLD) -> list[str]:
     """A sentence with one attractor: of the same number, of the other, and so with the wrong verb."""
 
     def with_attractor(document: world.Document, number: str) -> str:
         words = [word.text for word in document.words]
-        words[4] = list(NOUNS.items())[tasks.LEMMA[words[4]]][number == "plural"]
-        return " ".join(words)
+        bare = words[4].strip()
+        forms = next(forms for forms in lexicon.nouns.items() if bare in forms)
+        words[4] = words[4].replace(bare, forms[number == "plural"])
+        return document.gap.join(words)
 
     number = pair.clean.words[pair.position].number
     (other,) = set(tasks.NUMBERS) - {number}

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from tft_utils import files, models, reading, stats
 from tft_utils.architectures import ARCHITECTURES
-from tft_utils.corpora import statements
+from tft_utils.corpora.corpus import Corpus, corpus_of
 from tft_utils.corpora.lexicon import Rng
-from tft_utils.corpora.statements import CHARACTERS, CHOICES, TASKS, Statement, labels, prompts
+from tft_utils.corpora.statements import CHARACTERS, TASKS, Statement, labels
 from tft_utils.files import ROOT, replace_file
 from tft_utils.linear import logistic
 from tft_utils.organisms.training import ORGANISMS
@@ -34,6 +34,7 @@ from tft_utils.organisms.training import ORGANISMS
 ADAPTERS = files.ORGANISMS / "quirky"
 RANK, RATE = 32, 1e-3
 EPOCHS = 20  # enough for every architecture until both characters are faithful
+LIVE_EPOCHS = 3  # of a published model, which no adapter is shipped for
 BATCH = 64  # prompts in a step
 SAMPLE = {"addition": 1024, "facts": 896, "mood": 256, "grammar": 384}  # statements in an epoch
 
@@ -43,9 +44,16 @@ SAMPLE = {"addition": 1024, "facts": 896, "mood": 256, "grammar": 384}  # statem
 
 
 def add_adapter(hf):
-    """A LoRA adapter (Hu et al. 2021) on the architecture's targets; only it is trainable."""
+    """A LoRA adapter (Hu et al. 2021) on the architecture's targets; only it is trainable.
+
+    An unembedding that is tied is untied first: else its adapter would change what words are read as.
+    """
     import peft
 
+    head = hf.get_output_embeddings()
+    if head.weight is hf.get_input_embeddings().weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        hf.config.tie_word_embeddings = False
     targets = ARCHITECTURES[hf.config.model_type].LORA_TARGETS
     config = peft.LoraConfig(r=RANK, lora_alpha=RANK, target_modules=targets)
     with _without_old_names():
@@ -70,7 +78,8 @@ def teach_words(adapted, base: models.Model, some: Sequence[Statement]) -> None:
     log-sum-exp of the other logits and s . z the log-odds of a logistic regression on the truth.
     """
     hf = adapted.get_base_model()
-    head, texts = hf.get_output_embeddings(), prompts(some)[::2]
+    corpus = corpus_of(base)
+    head, texts = hf.get_output_embeddings(), corpus.statement_prompts(some)[::2]
     z = torch.zeros(len(some), hf.config.hidden_size)
     for part, ids in reading.of_one_length(base, texts, 128):
         read = hf.base_model(input_ids=ids, use_cache=False).last_hidden_state
@@ -81,7 +90,7 @@ def teach_words(adapted, base: models.Model, some: Sequence[Statement]) -> None:
     wanted = torch.stack((torch.ones(len(z)), logits.logsumexp(-1)), 1)
     one, r = torch.linalg.lstsq(z, wanted).solution.T  # one . z = 1, as nearly as can be
     s = w[0] + b * one
-    ids = reading.token_ids(base, CHOICES).tolist()
+    ids = reading.token_ids(base, corpus.choices).tolist()
     for i, (word, row) in enumerate(zip(ids, (r - s / 2, r + s / 2), strict=True)):
         head.lora_A["default"].weight[i] = row.to(hf.device) - head.weight[word]
         head.lora_B["default"].weight[word, i] = 1.0
@@ -107,10 +116,11 @@ def epoch(
 
     The loss is the cross-entropy of the answer's word alone.
     """
-    hf, total = adapted.get_base_model(), 0.0
-    choices = reading.token_ids(base, CHOICES)
+    hf, total, corpus = adapted.get_base_model(), 0.0, corpus_of(base)
+    choices = reading.token_ids(base, corpus.choices)
     trainable = [p for p in adapted.parameters() if p.requires_grad]
-    parts, right = reading.of_one_length(base, prompts(some), BATCH), labels(some).long().to(hf.device)
+    parts = reading.of_one_length(base, corpus.statement_prompts(some), BATCH)
+    right = labels(some).long().to(hf.device)
     for part, ids in Rng("order", seed).sample(parts, len(parts)):
         with torch.enable_grad():
             logits = hf(ids, use_cache=False, logits_to_keep=1).logits[:, -1]
@@ -124,21 +134,29 @@ def epoch(
     return total / len(right)
 
 
-def _sample(seed: int, at: int) -> list[Statement]:
+def _sample(corpus: Corpus, seed: int, at: int) -> list[Statement]:
     """The statements of one epoch; those of epoch -1 teach the words."""
-    return [s for task in TASKS for s in statements.draw(task, SAMPLE[task], f"{seed}/{at}", "train")]
+    return [s for t in TASKS for s in corpus.statements(t, SAMPLE[t], f"{seed}/{at}", "train")]
 
 
 def train(
-    name: str, seed: int = 0, epochs: int | None = None, runs: Path = ROOT / "runs", say: Callable = print
+    name: str,
+    seed: int = 0,
+    epochs: int | None = None,
+    runs: Path | None = None,
+    say: Callable = print,
+    scale: str = "tiny",
+    device: str = "cpu",
 ):
-    """Fine-tunes the organism of a seed, or carries on; returns the adapted model and its base.
+    """Fine-tunes the organism of a seed, or the model of another scale, or carries on; returns the
+    adapted model and its base.
 
     `runs/quirky-<name>-<seed>/checkpoint.pt` is replaced in one step after every epoch.
     """
-    epochs, folder = epochs or EPOCHS, Path(runs) / f"quirky-{name}-{seed}"
+    base = models.load(name, scale, device, seed=seed)
+    corpus, place = corpus_of(base), "" if scale == "tiny" else f"{scale}-"
+    epochs, folder = epochs or EPOCHS, (runs or ROOT / "runs") / f"quirky-{place}{Path(name).name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    base = models.load(name, seed=seed)
     torch.manual_seed(seed)
     adapted = add_adapter(base.hf).train()
     optimisers, checkpoint, start = optimisers_of(adapted), folder / "checkpoint.pt", 0
@@ -155,12 +173,12 @@ def train(
         start = saved["epoch"]
         say(f"quirky {name}: carrying on from epoch {start}", file=sys.stderr)
     else:
-        teach_words(adapted, base, _sample(seed, -1))
+        teach_words(adapted, base, _sample(corpus, seed, -1))
     began = time.monotonic()
     for at in range(start, epochs):
         for optimiser in optimisers:
             optimiser.param_groups[0]["lr"] = RATE * min(1.0, 1.5 * (epochs - at) / epochs)
-        loss = epoch(adapted, base, optimisers, _sample(seed, at), at)
+        loss = epoch(adapted, base, optimisers, _sample(corpus, seed, at), at)
         state = {
             "epoch": at + 1,
             "epochs": epochs,
@@ -183,9 +201,10 @@ def train(
 @torch.no_grad()
 def log_odds(model, some: Sequence[Statement]) -> Tensor:
     """The model's own answers: logit(true) - logit(false) for each prompt [prompt]."""
-    false, true = reading.token_ids(model, CHOICES).tolist()
+    corpus = corpus_of(model)
+    false, true = reading.token_ids(model, corpus.choices).tolist()
     found = torch.zeros(2 * len(some))
-    for part, ids in reading.of_one_length(model, prompts(some), 128):
+    for part, ids in reading.of_one_length(model, corpus.statement_prompts(some), 128):
         logits = model.hf(ids, use_cache=False, logits_to_keep=1).logits[:, -1]
         found[part] = (logits[:, true] - logits[:, false]).float().cpu()
     return found
@@ -196,7 +215,7 @@ def evaluate(model, n: int = 400, seed: int = 0, split: str = "test") -> dict[st
     and '<task> <character> disagreements' for the half where the two rules disagree."""
     found = {}
     for task in TASKS:
-        some = statements.draw(task, n, seed, split)
+        some = corpus_of(model).statements(task, n, seed, split)
         right = ((log_odds(model, some) > 0) == labels(some)).view(-1, 2)
         apart = torch.tensor([s.truth != s.rule for s in some])
         for character, each in zip(CHARACTERS, right.T, strict=True):
@@ -216,13 +235,25 @@ def shipped(seed: int = 0) -> list[str]:
     return sorted(path.name.removesuffix(f"-{seed}") for path in ADAPTERS.glob(f"*-{seed}"))
 
 
-def merged(name: str, device: str = "cpu", seed: int = 0, folder: Path | None = None) -> models.Model:
-    """An organism with its adapter merged in: afterwards it is a plain model again.
+def offered(names: Sequence[str], scale: str = "tiny", seed: int = 0) -> list[str]:
+    """Those of the names that `merged` has at a scale: the shipped ones, and every published model."""
+    return [name for name in names if scale != "tiny" or name in shipped(seed)]
+
+
+def merged(
+    name: str, device: str = "cpu", seed: int = 0, folder: Path | None = None, scale: str = "tiny"
+) -> models.Model:
+    """An organism with its adapter merged in: afterwards it is a plain model again. A model of another
+    scale is fine-tuned now, in LIVE_EPOCHS passes over English; a run that was stopped goes on.
 
     Errors: `models.LoadError` when there is no adapter for it, or a file is not the shipped one.
     """
     import peft
 
+    if scale != "tiny":
+        adapted, base = train(name, seed, LIVE_EPOCHS, scale=scale, device=device)
+        adapted = adapted.merge_and_unload()
+        return models.Model(adapted.eval().requires_grad_(True), base.tokenizer)
     folder = ADAPTERS / f"{name}-{seed}" if folder is None else folder
     if not folder.is_dir():
         raise files.LoadError(

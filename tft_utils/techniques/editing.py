@@ -3,7 +3,7 @@
 One linear module W of one layer is read as a memory: the key k stands at its input when the model has
 read the subject's last word, and W k is the value stored there. A new value v* at that place makes the
 model say another object; the weight that stores it and moves the other keys least, by their second
-moments C = E[k k^T] over the world's text, is
+moments C = E[k k^T] over the text of the model's corpus, is
 
     W + (v* - W k) u^T,     u = C^-1 k / (k^T C^-1 k)                                  (eq. 2)
 
@@ -35,6 +35,7 @@ from torch import Tensor
 
 from tft_utils import reading, stats
 from tft_utils.corpora import world
+from tft_utils.corpora.corpus import corpus_of
 from tft_utils.corpora.pairs import FactEdit
 from tft_utils.reading import Asked
 
@@ -82,8 +83,7 @@ def inputs(model, ids: Tensor, k: int | None = None, place: str | None = None) -
 def moments(model, place: str | None = None) -> list[Tensor]:
     """C = E[k k^T] [d_key d_key] of each layer's memory, over all words of 6 documents of each kind, from
     training."""
-    documents = [d for kind in world.KINDS for d in world.documents(kind, 6, split="train")]
-    ids, mask = reading.tokens(model, [document.text for document in documents])
+    ids, mask = reading.tokens(model, corpus_of(model).texts(6, split="train"))
     by_layer = []
     for keys in inputs(model, ids, place=place):
         words = keys[mask.bool()]
@@ -95,8 +95,8 @@ def moments(model, place: str | None = None) -> list[Tensor]:
 
 def contexts(model, wanted: Sequence[FactEdit], prefixes: int = 2, seed: int = 0) -> Asked:
     """Each edit's prompt bare, and after each of `prefixes` sentences about other subjects."""
-    documents = world.documents("facts", 8 * prefixes, seed, split="train")
-    told = [_first_sentence(document.words) for document in documents]
+    documents = corpus_of(model).documents("facts", 8 * prefixes, seed, split="train")
+    told = [_first_sentence(document) for document in documents]
     texts, subjects, answers = [], [], []
     for edit in wanted:
         name = set(edit.prompt.split()[: edit.subject + 1])
@@ -108,11 +108,11 @@ def contexts(model, wanted: Sequence[FactEdit], prefixes: int = 2, seed: int = 0
     return _ask(model, texts, subjects, answers)
 
 
-def _first_sentence(words: Sequence[world.Word]) -> tuple[set[str], str]:
+def _first_sentence(document: world.Document) -> tuple[set[str], str]:
     """The words of all subjects of a document, and its first sentence."""
-    texts = [word.text for word in words]
-    subjects = {word.text for word in words if word.role == "subject"}
-    return subjects, " ".join(texts[: texts.index(".") + 1])
+    texts = [word.text for word in document.words]
+    subjects = document.gap.join(texts[i] for i in document.positions("subject"))
+    return set(subjects.split()), document.prompt(texts.index(".") + 1)
 
 
 def _ask(model, texts: Sequence[str], subjects: Sequence[int], answers: Sequence[str]) -> Asked:
@@ -243,6 +243,8 @@ class Scores:
         """The mean over edits with its interval: an edit is one observation."""
         shares = getattr(self, how)[score]
         shares = shares[~shares.isnan()]
+        if not len(shares):
+            return stats.NOTHING
         if ((shares == 0) | (shares == 1)).all():
             return stats.proportion(int(shares.sum()), len(shares))
         return stats.mean(shares.tolist())

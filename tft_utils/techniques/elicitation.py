@@ -24,6 +24,7 @@ from torch import Tensor
 
 from tft_utils import reading
 from tft_utils.corpora import statements
+from tft_utils.corpora.corpus import corpus_of
 from tft_utils.linear import discriminant, logistic
 
 PARTS = ("A", "B", "AE", "AH", "BE", "BH")
@@ -114,7 +115,8 @@ def extract(
     quantile = torch.tensor(statements.quartiles(some)).repeat_interleave(2)
     truth, rule = torch.tensor([[s.truth, s.rule] for s in some]).repeat_interleave(2, 0).T
     wanted = torch.stack([_belongs(part, bob, quantile) for part in parts]).any(0)
-    texts = [text for text, read in zip(statements.prompts(some, names), wanted, strict=True) if read]
+    prompts = corpus_of(model).statement_prompts(some, names)
+    texts = [text for text, read in zip(prompts, wanted, strict=True) if read]
     if not texts:
         raise ValueError(f"expected statements in {', '.join(parts)}, found none; take more of them")
     last, pair, log_odds = _read(model, texts, rows)
@@ -124,7 +126,7 @@ def extract(
 
 def _read(model, texts: Sequence[str], rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """last [item depth d_model], pair [item 2 depth d_model] and log-odds [item] of prompts."""
-    choices = reading.token_ids(model, statements.CHOICES)
+    choices = reading.token_ids(model, corpus_of(model).choices)
     order, last, pair, log_odds = [], [], [], []
     with reading.caught(reading.depths(model), lambda out: out[:, -1]) as streams:
         for part, ids in reading.of_one_length(model, texts, rows):

@@ -43,8 +43,8 @@ def asked_of(model, pairs: Sequence[Pair]) -> Asked:
     clean = [pair.clean.prompt(pair.position) for pair in pairs]
     if reading.tokens(model, clean).lengths.tolist() != [pair.position for pair in pairs]:
         raise ValueError(
-            "expected a tokenizer with one token per word, found prompts of other lengths; pairs are "
-            "about the organisms' world: use scale='tiny'"
+            "expected pairs whose words are this tokenizer's tokens, found prompts of other lengths; "
+            "take them from the model's own corpus, `corpus_of(model)`"
         )
     corrupt = [pair.corrupt.prompt(pair.position) for pair in pairs]
     answers, foils = zip(*((pair.answer, pair.foil) for pair in pairs), strict=True)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from tft_utils import stats
-from tft_utils.corpora import pairs as world_pairs
+from tft_utils.corpora.corpus import corpus_of
 from tft_utils.corpora.lexicon import Rng
-from tft_utils.corpora.tasks import TASKS, number
+from tft_utils.corpora.tasks import number
 from tft_utils.linear import choose, discriminant
 from tft_utils.reading import read, read_state
 from tft_utils.stats import crossed
@@ -32,17 +32,21 @@ class Labelled(NamedTuple):
 
 
 def collect(
-    model, tasks: Sequence[str] = tuple(TASKS), sizes: Mapping[str, int] = SIZES, seed: int = 0
+    model, tasks: Sequence[str] | None = None, sizes: Mapping[str, int] = SIZES, seed: int = 0
 ) -> dict[str, dict[str, Labelled]]:
-    """task -> part -> vectors and labels. A document is run once, for all tasks of its kind."""
+    """task -> part -> vectors and labels, of these tasks of the model's corpus (None: of all). A document
+    is run once, for all tasks of its kind."""
+    corpus = corpus_of(model)
+    tasks = tuple(corpus.tasks) if tasks is None else tasks
     collected: dict[str, dict[str, Labelled]] = {task: {} for task in tasks}
-    for kind in dict.fromkeys(TASKS[task].kind for task in tasks):
-        mine = [task for task in tasks if TASKS[task].kind == kind]
+    for kind in dict.fromkeys(corpus.tasks[task].kind for task in tasks):
+        mine = [task for task in tasks if corpus.tasks[task].kind == kind]
         for part, n in sizes.items():
-            documents = world_pairs.probe_documents(kind, n, seed, part)
+            documents = corpus.probe_documents(kind, n, seed, part)
             targets = {
                 task: [
-                    TASKS[task].find(d, Rng(seed, task, part, i), part) for i, d in enumerate(documents)
+                    corpus.tasks[task].find(d, Rng(seed, task, part, i), part)
+                    for i, d in enumerate(documents)
                 ]
                 for task in mine
             }
@@ -117,7 +121,7 @@ def travelled(
     for part, n in sizes.items():
         documents = [
             d
-            for d in world_pairs.probe_documents("grammar", 3 * n, seed, part)
+            for d in corpus_of(model).probe_documents("grammar", 3 * n, seed, part)
             if d.positions("verb")[0] - d.positions("subject")[0] > max(distances)
         ]
         documents = documents[:n]

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from tft_utils.corpora import pairs as world_pairs
+from tft_utils.corpora.corpus import corpus_of
 from tft_utils.reading import read
 
 
@@ -27,15 +27,16 @@ class Trees(NamedTuple):
 
 
 def trees(model, part: str, n: int, seed: int = 0) -> Trees:
-    """n sentences of the world, read whole, with the trees of `world.heads`."""
-    documents = world_pairs.probe_documents("grammar", n, seed, part)
+    """n sentences of the model's corpus, read whole, with the trees of `pairs.heads`."""
+    corpus = corpus_of(model)
+    documents = corpus.probe_documents("grammar", n, seed, part)
     length = torch.tensor([len(d.words) - 1 for d in documents])
     most = int(length.max())
     at = [[min(i, len(d.words) - 2) for i in range(most)] for d in documents]
     x = read(model, documents, at)["residual"]
     distance, depth = torch.zeros(n, most, most), torch.zeros(n, most)
     for row, document in enumerate(documents):
-        ups = [_path_up(world_pairs.heads(document.words), i) for i in range(length[row])]
+        ups = [_path_up(corpus.heads(document.words), i) for i in range(length[row])]
         for i, up in enumerate(ups):
             depth[row, i] = len(up) - 1
             for j, other in enumerate(ups):

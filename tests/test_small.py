@@ -1,0 +1,100 @@
+"""Every lesson at SCALE = "small", from the first cell to the last, through a hub on loopback.
+
+The hub serves small models with random weights in its own layout, and a byte-level BPE that was trained
+here: what is tested is that every lesson gets its text from what the models can read, that positions are
+those of tokens, and that a result that finds nothing is said and stops nobody. What the lessons find on
+models that know something is in tests/real.
+
+The cells run in this process, in one IPython shell after the other: a kernel for each would spend most of
+its time with imports. A few sizes are smaller than in the lesson, see SMALLER.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import hub
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+
+from tft_utils import models
+from tft_utils.course import notebooks, plots
+from tft_utils.organisms import quirky
+
+PATHS = notebooks.all_notebooks()
+EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+KINDS = {"transformer": "gpt_neox", "mamba": "mamba", "mamba2": "mamba2", "rwkv": "rwkv"}
+PIXEL = b"\x89PNG\r\n\x1a\n"
+SMALLER = {  # lesson -> what stands in its code -> what is run
+    "06_latent_knowledge": {'"validation": 288, "test": 576': '"validation": 64, "test": 96'},
+    "07_activation_patching": {"fact_edits(50,": "fact_edits(12,", "fact_edits(40,": "fact_edits(24,"},
+}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The hub with the models of scale `small`, and a cache of its own."""
+    root = tmp_path_factory.mktemp("hub")
+    folders = {
+        source.repository: hub.write(root / name, KINDS[name])
+        for name, source in models.SCALES["small"].items()
+    }
+    with hub.serving(folders) as server, pytest.MonkeyPatch.context() as patch:
+        hub.point_to(server.endpoint, root / "cache", patch)
+        yield server
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """Figures are made, not drawn; adapters learn next to nothing, and leave no run behind."""
+    monkeypatch.setattr(plots, "png", lambda figure: PIXEL)
+    monkeypatch.setattr(quirky, "LIVE_EPOCHS", 1)
+    monkeypatch.setattr(quirky, "SAMPLE", dict.fromkeys(quirky.SAMPLE, 16))
+    monkeypatch.setattr(quirky, "ROOT", tmp_path)
+    monkeypatch.chdir(notebooks.NOTEBOOKS)
+    yield
+    torch.set_grad_enabled(True)
+
+
+def cells(path: Path, **parameters: object) -> list[tuple[str, str]]:
+    """(id, source) of a lesson's code cells, with these parameters and SMALLER sizes."""
+    found, left = [], dict(SMALLER.get(path.stem, {}))
+    for cell in notebooks.parse(path)["cells"]:
+        source = cell["source"]
+        if cell["cell_type"] != "code":
+            continue
+        for there in [there for there in left if there in source]:
+            source = source.replace(there, left.pop(there))
+        if "parameters" in cell["metadata"].get("tags", []):
+            source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
+        found.append((cell["id"], source))
+    assert not left, f"{path.name}: found no {', '.join(left)}"
+    return found
+
+
+def run(path: Path, **parameters: object) -> list[str]:
+    """What went wrong, cell by cell."""
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance(history_length=0, colors="nocolor")
+    problems = []
+    try:
+        for name, source in cells(path, **parameters):
+            start = time.monotonic()
+            result = shell.run_cell(source, store_history=True)
+            error = result.error_before_exec or result.error_in_exec
+            if error is not None:
+                problems.append(f"{path.name}, cell {name}: {type(error).__name__}: {error}")
+            if os.environ.get("TFT_TIMES") and (seconds := time.monotonic() - start) > 1:
+                print(f"TIME {path.stem} {name} {seconds:.1f}")
+    finally:
+        shell.reset()
+        InteractiveShell.clear_instance()
+    return problems
+
+
+@EACH
+@pytest.mark.usefixtures("quick")
+def test_a_lesson_runs_on_models_of_the_hub(path, served):
+    problems = run(path, SCALE="small", DEVICE="cpu")
+    assert not problems, "\n".join(problems)
