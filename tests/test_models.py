@@ -1,18 +1,16 @@
 """The verbs read what plain PyTorch reads, and every load that fails says why in one sentence."""
 
 import ast
-import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import hub
 import nnsight
 import psutil
 import pytest
@@ -640,6 +638,13 @@ def test_an_unsupported_architecture_is_refused(copy, kind):
     assert f"found {kind!r}" in sentence
 
 
+@pytest.mark.parametrize("head", ["BertForMaskedLM", "T5ForConditionalGeneration"])
+def test_a_model_that_predicts_no_next_word_is_refused(copy, head):
+    edit_json(copy / "config.json", model_type="bert", architectures=[head])
+    sentence = refused(copy)
+    assert f"found {head} in {copy}; take one whose class ends in ForCausalLM" in sentence
+
+
 @pytest.mark.parametrize(
     ("change", "instead"),
     [
@@ -850,66 +855,14 @@ def test_no_network_is_one_sentence_at_once(name, tmp_path, monkeypatch):
         assert "scale='tiny'" in sentence
 
 
-LOGIN = b"<!DOCTYPE html><title>Welcome to our hotel</title><form>Room number <input></form>"
-
-
-class Loopback(BaseHTTPRequestHandler):
-    """A model hub with one repository; behind a captive portal, everything is its login page."""
-
-    def do_GET(self, body: bool = True) -> None:
-        hub = self.server
-        hub.asked.append(self.path)
-        tree = f"/api/models/{hub.source.repository}/tree/{hub.source.revision}"
-        contents = {path.name: path.read_bytes() for path in hub.folder.iterdir()}
-        name = self.path.rpartition("/")[2]
-        if hub.is_portal:
-            answer, kind = LOGIN, "text/html"
-        elif self.path.startswith(tree):
-            listed = [
-                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for name, data in contents.items()
-            ]
-            answer, kind = json.dumps(listed).encode(), "application/json"
-        else:
-            answer, kind = contents.get(name, b""), "application/octet-stream"
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(answer)))
-        if not hub.is_portal:
-            self.send_header("ETag", f'"{hashlib.sha1(answer).hexdigest()}"')
-            self.send_header("X-Repo-Commit", hub.source.revision)
-        self.end_headers()
-        if body:
-            self.wfile.write(answer)
-
-    def do_HEAD(self) -> None:
-        self.do_GET(body=False)
-
-    def log_message(self, *args) -> None:
-        pass
-
-
 @pytest.fixture
 def loopback(folder, tmp_path, monkeypatch):
-    import huggingface_hub.constants as constants
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Loopback) as server:
-        server.folder, server.source, server.asked = folder, models.SCALES["small"][folder.name], []
-        server.is_portal = False
-        endpoint = f"http://127.0.0.1:{server.server_port}"
-        for name, value in {
-            "ENDPOINT": endpoint,
-            "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-        }.items():
-            monkeypatch.setattr(constants, name, value)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    """A model hub with one repository; behind a captive portal, everything is its login page."""
+    source = models.SCALES["small"][folder.name]
+    with hub.serving({source.repository: folder}) as server:
+        server.source = source
+        hub.point_to(server.endpoint, tmp_path / "cache", monkeypatch)
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_complete_cache_asks_nobody(loopback, folder):

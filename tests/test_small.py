@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 
 import hub
+import huggingface_hub
 import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 
-from tft_utils import models
+from tft_utils import models, reading
+from tft_utils.corpora.corpus import corpus_of
 from tft_utils.course import notebooks, plots
 from tft_utils.organisms import quirky
 
@@ -98,3 +100,36 @@ def run(path: Path, **parameters: object) -> list[str]:
 def test_a_lesson_runs_on_models_of_the_hub(path, served):
     problems = run(path, SCALE="small", DEVICE="cpu")
     assert not problems, "\n".join(problems)
+
+
+def test_a_lesson_runs_on_every_model_of_the_scale(served, quick):
+    path = PATHS[0]
+    problems = run(path, SCALE="small", DEVICE="cpu", MODELS=tuple(models.SCALES["small"]))
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("network", ["a captive portal", "no network"])
+def test_a_lesson_runs_on_what_is_cached(network, served, quick, monkeypatch):
+    models.load_models(scale="small")
+    served.asked.clear()
+    if network == "no network":
+        hub.point_to("http://127.0.0.1:9", Path(huggingface_hub.constants.HF_HUB_CACHE), monkeypatch)
+    monkeypatch.setattr(served, "is_portal", True)
+    problems = run(PATHS[0], SCALE="small", DEVICE="cpu")
+    assert not problems, "\n".join(problems)
+    assert not served.asked
+
+
+def test_the_tokenizer_is_as_wild_as_a_published_one(served):
+    """What the lessons stand here is what they must stand there."""
+    pair = models.load_models(scale="small")
+    corpus = corpus_of(pair)
+    assert corpus.name == "English"
+    sizes = {corpus.lexicon.size(entity) for entity in corpus.lexicon.entities}
+    assert len(sizes) > 2, "names of several tokens"
+    assert "🙂" not in "".join(corpus.words("a 🙂")), "an emoji is several tokens"
+    for model in pair.values():
+        assert model.config.vocab_size > len(model.tokenizer), "rows without a token"
+        (row,) = reading.tokens(model, "A lamp 🙂").ids.tolist()
+        assert model.tokenizer.decode(row) == "A lamp 🙂"
+        assert model.tokenizer.convert_ids_to_tokens(row)[1].startswith("Ġ"), "a space of its own"

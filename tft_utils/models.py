@@ -50,6 +50,8 @@ SCALES: dict[str, dict[str, Path | Source]] = {
     "small": {
         "transformer": Source("EleutherAI/pythia-160m", "50f5173d932e8e61f858120bcb800b97af589f46"),
         "mamba": Source("state-spaces/mamba-130m-hf", "1e76775f628fbf1350fbe4dbb3d971ba64af25a1"),
+        # state-spaces' own Mamba-2 is in the authors' format; this is a conversion of it.
+        "mamba2": Source("AntonV/mamba2-130m-hf", "05e8773fc4ac1cd067e8a18a5c45372ce5178405"),
     },
     "paper": {
         "transformer": Source("EleutherAI/pythia-2.8b", "2a259cdd96a4beb1cdf467512e3904197345f6a9"),
@@ -378,6 +380,7 @@ def download(
             raise
 
 
+OTHER_HEADS = ("MaskedLM", "ConditionalGeneration", "Classification", "Answering")  # no next word
 ORIGINAL_SIZES = {  # state-spaces/mamba-* on the hub: d_model x n_layer
     "768 x 24": "130m",
     "1024 x 48": "370m",
@@ -406,6 +409,12 @@ def _read_config(folder: Path):
         raise LoadError(
             f"expected a checkpoint in Hugging Face format, found one in the authors' own in {folder}; "
             f"take {instead} instead"
+        )
+    (head,) = [*map(str, found.get("architectures") or ()), ""][:1]
+    if head.endswith(OTHER_HEADS):
+        raise LoadError(
+            f"expected a model that predicts the next word from those before it, found {head} in "
+            f"{folder}; take one whose class ends in ForCausalLM"
         )
     if found.get("model_type") not in ARCHITECTURES:
         raise LoadError(
