@@ -15,6 +15,7 @@ from pathlib import Path
 
 import hub
 import huggingface_hub
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
@@ -50,7 +51,7 @@ def served(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     """Figures are made, not drawn; adapters learn next to nothing, and leave no run behind."""
-    monkeypatch.setattr(plots, "png", lambda figure: PIXEL)
+    monkeypatch.setattr(plots, "png", lambda figure: plt.close(figure) or PIXEL)
     monkeypatch.setattr(quirky, "LIVE_EPOCHS", 1)
     monkeypatch.setattr(quirky, "SAMPLE", dict.fromkeys(quirky.SAMPLE, 16))
     monkeypatch.setattr(quirky, "ROOT", tmp_path)
@@ -127,7 +128,7 @@ def test_the_tokenizer_is_as_wild_as_a_published_one(served):
     assert corpus.name == "English"
     sizes = {corpus.lexicon.size(entity) for entity in corpus.lexicon.entities}
     assert len(sizes) > 2, "names of several tokens"
-    assert "🙂" not in "".join(corpus.words("a 🙂")), "an emoji is several tokens"
+    assert len(corpus.words("a 🙂")) > 3, "an emoji is several tokens"
     for model in pair.values():
         assert model.config.vocab_size > len(model.tokenizer), "rows without a token"
         (row,) = reading.tokens(model, "A lamp 🙂").ids.tolist()
