@@ -204,7 +204,11 @@ def navigation(path: Path, notebook: dict) -> Problems:
                 yield cell["id"], f"link text '{text}' says nothing; name what it leads to"
             if f"![{text}]({target})" in cell["source"] and re.match(r"\w+:", target):
                 yield cell["id"], f"image {target} comes from another host; keep a file of ours in docs"
-            if not re.match(r"\w+:", target) and not to_come(target) and (lacks := unresolved(path, target)):
+            if (
+                not re.match(r"\w+:", target)
+                and not to_come(target)
+                and (lacks := unresolved(path, target))
+            ):
                 yield cell["id"], f"link '{target}' leads nowhere: no {lacks}; correct it"
 
 

@@ -151,8 +151,7 @@ def check_conclude(attempt) -> None:
                 f"scores {score.value} and {basis.value} alone would give {found!r}; subtract each "
                 "model's control first: `effect_of` does"
             )
-        if found == verdict([effect_of(basis, basis_control, better)],
-                            [effect_of(score, own_control, better)]).word:  # fmt: skip
+        if found == conclude(basis, basis_control, score, own_control, better):
             raise Wrong("the two models are exchanged: the Transformer's effect is what one divides by")
         raise Wrong(
             f"a score of {score.value} with control {own_control.value}, against {basis.value} with "

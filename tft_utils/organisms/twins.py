@@ -1,13 +1,13 @@
 """Twins of a published character model, small enough to train in a minute: two layers and a pool.
 
-    python -m tft_utils.organisms.twins       trains all of them, writes data/twins.safetensors and its card
+    python -m tft_utils.organisms.twins     trains them all, writes data/twins.safetensors and its card
 
 `Cells` is the published shape: an embedding, two LSTMs, and an attention pool over the embedding and both
 layers' outputs of all characters so far, which predicts the next one (textgenrnn 2.0.0, Woolf 2020).
-`Looks` has two blocks of a Transformer instead. Both read the same titles, and both say what each of their
-numbers is at every character: `put` sees and may replace them.
+`Looks` has two blocks of a Transformer instead. Both read the same titles, and both say what each of
+their numbers is at every character: `put` sees and may replace them.
 
-The weights of an LSTM lie as in the published file, in the layout of CuDNN (`unpacked` reads it).
+The weights of an LSTM lie as in the published file, in the layout of CuDNN (`lstm_tensors` reads it).
 """
 
 import json
@@ -24,8 +24,9 @@ from tft_utils.corpora import titles
 from tft_utils.files import DATA, LoadError, explain, read_json, replace_file, sha256
 
 FILE, CARD = DATA / "twins.safetensors", DATA / "twins.json"
-SEEDS = range(8)
-STEPS, BATCH, RATE = 800, 64, 4e-3
+SEEDS = {"transformer": range(4), "lstm": range(8)}
+STEPS = {"transformer": 2000, "lstm": 800}  # a Transformer learns late which mark to look for
+BATCH, RATE = 64, 4e-3
 REPAIR = "restore it with `git checkout -- data`, or train again: python -m tft_utils.organisms.twins"
 
 Put = Callable[[int, int, Tensor], Tensor]  # (layer, position, numbers [text number]) -> numbers
@@ -71,7 +72,7 @@ class Looks(nn.Module):
     def __init__(self, vocab: int = len(titles.CHARACTERS), width: int = 32, heads: int = 4) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab, width)
-        self.places = nn.Embedding(titles.LONGEST + 1, width)
+        self.places = nn.Parameter(0.1 * torch.randn(titles.LONGEST + 1, width))
         self.heads = heads
         self.blocks = nn.ModuleList(
             nn.ModuleDict(
@@ -90,7 +91,7 @@ class Looks(nn.Module):
 
     def forward(self, ids: Tensor, put: Put | None = None) -> Tensor:
         """Log-probabilities of the next character [text pos vocab] after ids [text pos]."""
-        x = self.embedding(ids) + self.places.weight[: ids.shape[1]]
+        x = self.embedding(ids) + self.places[: ids.shape[1]]
         for at, block in enumerate(self.blocks):
             parts = block["queries"](block["before"](x)).unflatten(-1, (3, self.heads, -1))
             q, k, v = parts.permute(2, 0, 3, 1, 4)  # [text head pos d]
@@ -115,15 +116,17 @@ def trained(kind: str, seed: int) -> nn.Module:
     """A twin; its seed draws weights and titles. No title of a seed of 1000 or more is among them."""
     torch.manual_seed(seed)
     model = KINDS[kind]()
-    ids = titles.encode(titles.titles(STEPS * BATCH // 4, seed))
+    steps = STEPS[kind]
+    ids = titles.encode(titles.titles(steps * BATCH // 4, seed))
     optimizer = torch.optim.Adam(model.parameters(), RATE)
     fade = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, step / 50) * (0.02 + 0.98 * math.cos(math.pi * step / STEPS / 2) ** 2)
+        optimizer,
+        lambda step: min(1, step / 50) * (0.02 + 0.98 * math.cos(math.pi * step / steps / 2) ** 2),
     )
-    for step in range(STEPS):
-        if step % (STEPS // 4) == 0:  # four rounds, each in another order
+    for step in range(steps):
+        if step % (steps // 4) == 0:  # four rounds, each in another order
             order = torch.randperm(len(ids)).view(-1, BATCH)
-        loss = loss_of(model, ids[order[step % (STEPS // 4)]])
+        loss = loss_of(model, ids[order[step % (steps // 4)]])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -162,18 +165,18 @@ def stored(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.half().contiguous() for name, value in found.items()}
 
 
-def restored(tables: dict[str, Tensor], unpack: Callable[[Tensor], Tensor] = unpacked) -> dict[str, Tensor]:
-    """What `stored` wrote, as a model of ours takes it; unpack: how a table becomes a matrix."""
-    found = {}
-    for name, value in tables.items():
-        layer, _, part = name.rpartition(".")
-        if part in ("kernel", "recurrent_kernel"):
-            side = "hh" if part.startswith("recurrent") else "ih"
-            found[f"{layer}.weight_{side}_l0"] = unpack(value.float())
-        elif f"{layer}.kernel" in tables:
-            found[f"{layer}.bias_ih_l0"], found[f"{layer}.bias_hh_l0"] = value.float().chunk(2)
-        else:
-            found[name] = value.float()
+def lstm_tensors(kernel: Tensor, recurrent_kernel: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """PyTorch's weight_ih, weight_hh, bias_ih and bias_hh from three tables in CuDNN's layout."""
+    return unpacked(kernel), unpacked(recurrent_kernel), *bias.chunk(2)
+
+
+def restored(tables: dict[str, Tensor], read_layer: Callable = lstm_tensors) -> dict[str, Tensor]:
+    """What `stored` wrote, as a model of ours takes it; read_layer: see `lstm_tensors`."""
+    found = {name: value.float() for name, value in tables.items()}
+    for layer in [name.removesuffix(".kernel") for name in tables if name.endswith(".kernel")]:
+        three = [found.pop(f"{layer}.{part}") for part in ("kernel", "recurrent_kernel", "bias")]
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        found |= {f"{layer}.{name}": x for name, x in zip(names, read_layer(*three), strict=True)}
     return found
 
 
@@ -196,25 +199,15 @@ def tables(kind: str, seed: int) -> dict[str, Tensor]:
     return mine
 
 
-def twin(kind: str, seed: int, unpack: Callable[[Tensor], Tensor] = unpacked) -> nn.Module:
-    """A stored twin: 'lstm' or 'transformer', of a seed of `SEEDS`."""
+def twin(kind: str, seed: int, read_layer: Callable = lstm_tensors) -> nn.Module:
+    """A stored twin: 'lstm' or 'transformer', of a seed of its `SEEDS`; read_layer: as in `restored`."""
     model = KINDS[kind]()
-    model.load_state_dict(restored(tables(kind, seed), unpack))
+    model.load_state_dict(restored(tables(kind, seed), read_layer))
     return model.eval().requires_grad_(False)
 
 
-def main() -> None:
-    whole, losses = {}, {}
-    held = titles.encode(titles.titles(500, 1000))
-    for kind in KINDS:
-        for seed in SEEDS:
-            start = time.monotonic()
-            model = trained(kind, seed)
-            with torch.no_grad():
-                losses[f"{kind}/{seed}"] = round(loss_of(model, held).item(), 4)
-            whole |= {f"{kind}/{seed}/{name}": value for name, value in stored(model).items()}
-            said = f"{losses[f'{kind}/{seed}']:.3f} nats in {time.monotonic() - start:.0f} s"
-            print(f"{kind}/{seed}: {said}", file=sys.stderr)
+def write(whole: dict[str, Tensor], losses: dict[str, float]) -> None:
+    """All twins into one file, and its card."""
     replace_file(FILE, lambda part: save_file(whole, part))
     card = {
         "what": "twins of a published character model, trained on titles of our own",
@@ -226,6 +219,21 @@ def main() -> None:
         "held-out nats per character": losses,
     }
     replace_file(CARD, lambda part: part.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8"))
+
+
+def main() -> None:
+    whole, losses = {}, {}
+    held = titles.encode(titles.titles(500, 1000))
+    for kind in KINDS:
+        for seed in SEEDS[kind]:
+            start = time.monotonic()
+            model = trained(kind, seed)
+            with torch.no_grad():
+                losses[f"{kind}/{seed}"] = round(loss_of(model, held).item(), 4)
+            whole |= {f"{kind}/{seed}/{name}": value for name, value in stored(model).items()}
+            said = f"{losses[f'{kind}/{seed}']:.3f} nats in {time.monotonic() - start:.0f} s"
+            print(f"{kind}/{seed}: {said}", file=sys.stderr)
+    write(whole, losses)
 
 
 if __name__ == "__main__":
