@@ -74,7 +74,7 @@ def test_a_put_that_keeps_changes_nothing_and_sees_every_number(kind):
 
 
 def test_an_lstms_numbers_are_its_cells():
-    """h of PyTorch's LSTM is o tanh(c), so |h| is never above |tanh(c)|, and c alone makes what follows."""
+    """h of the LSTM is o tanh(c), so |h| is never above |tanh(c)|."""
     model, ids = twins.twin("lstm", 2), titles.encode(["the dog (my cats from"])
     (c,) = a_real_rnn.numbers(model, ids)[:1]
     layer, x = model.layers[0], model.embedding(ids)
@@ -119,7 +119,7 @@ def test_twins_are_as_good_as_their_card_says(kind):
 
 
 def test_training_learns(monkeypatch):
-    monkeypatch.setitem(twins.STEPS, "lstm", 12)
+    monkeypatch.setitem(twins.STEPS, "lstm", 40)
     held = titles.encode(titles.titles(20, 1000))
     with torch.enable_grad():
         model = twins.trained("lstm", 0)

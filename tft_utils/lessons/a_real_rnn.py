@@ -402,7 +402,7 @@ def effects(rows: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> 
                 names.append(f"{kind}, {what}")
             mean = {what: sum(values) / len(values) for what, values in both.items()}
             said.append(f"{measure}, {kind}: {mean['found']:.2f}, control {mean['control']:.2f}")
-        axis.set_yticks(range(len(names)), names if axis is axes[0] else [""] * len(names))
+        axis.set_yticks(range(len(names)), names)
         axis.set_ylim(len(names) - 0.5, -0.5)
     return figure, f"Effects of one number in each twin, means: {'; '.join(said)}."
 
