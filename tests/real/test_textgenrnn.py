@@ -1,0 +1,210 @@
+"""Lesson 11 on the published model that it is about. `make real` installs the package textgenrnn 2.0.0.
+
+What is measured here stands in data/published/textgenrnn.json, which the lesson shows beside its twins:
+
+    python -m tests.real.test_textgenrnn       measures again and writes that file
+"""
+
+import json
+
+import pytest
+import torch
+
+from tft_utils import stats
+from tft_utils.corpora import titles
+from tft_utils.files import replace_file
+from tft_utils.lessons import a_real_rnn as lesson
+from tft_utils.organisms import textgenrnn, twins
+
+# Starts and asides of prompts: those that choose a cell, and those that score it.
+STARTS = {
+    "choose": ("My new {}", "The last {}", "A picture of my {}", "This old {}", "Some of the best {}"),
+    "score": ("My little {}", "The first {}", "A photo of a {}", "That strange {}", "One more good {}"),
+}
+NOUNS = {
+    "choose": ("phone", "cat", "dog", "house", "book", "game"),
+    "score": ("song", "dress", "car", "letter", "picture", "movie"),
+}
+ASIDES = {
+    "choose": (
+        "from the movie",
+        "and how to use it",
+        "with the new update",
+        "in the middle of it",
+        "not the real one",
+        "for the first time",
+    ),
+    "score": (
+        "from my childhood",
+        "and why it is good",
+        "with some friends",
+        "at the end of the day",
+        "not a bad thing",
+        "for a small city",
+    ),
+}
+LONG = "and all of the people who live with their dog and the other cat near the end of a long river"
+ENDS = (" in the house", " from the movie", " with my friends")  # of every aside, however long
+LETTERS = (20, 25, 31, 34, 40, 45, 55)  # inside a bracket, at most
+RANDOM = 24
+
+
+def skip_without_it() -> None:
+    if textgenrnn.folder() is None:
+        pytest.skip("skipped loudly: no textgenrnn on this machine; `make real` installs it")
+
+
+def prompts(split: str, mark: str) -> list[titles.Pair]:
+    """Pairs as `titles.pairs` makes them, of English words, that fit into the model's window."""
+    found = []
+    for i, start in enumerate(STARTS[split]):
+        for j, aside in enumerate(ASIDES[split]):
+            clean = f"{start.format(NOUNS[split][(i + j) % 6])} {mark}{aside}"
+            if len(clean) < textgenrnn.WINDOW:
+                found.append(titles.Pair(clean, clean.replace(f" {mark}", "s "), titles.ASIDES[mark]))
+    return found
+
+
+def listed(estimate: stats.Estimate) -> list[float]:
+    return [round(float(x), 4) for x in estimate]
+
+
+def of_mark(model, mark: str) -> dict:
+    """The cell that tells best whether such an aside is open, and what a patch of it restores."""
+    known = textgenrnn.vocabulary()
+    told = [pair.clean + pair.answer + " is here" for pair in prompts("choose", mark)]
+    values, is_inside = lesson.labelled(model, told, textgenrnn.encode, mark)
+    layer, cell = lesson.best_number(values, is_inside)
+    closes, at = known[titles.ASIDES[mark]], textgenrnn.WINDOW - 1 - lesson.BACK
+    pairs = prompts("score", mark)
+    clean, corrupt = (textgenrnn.encode([pair[side] for pair in pairs]) for side in (0, 1))
+    high, low = (lesson.says(model, ids, closes) for ids in (clean, corrupt))
+    donor = lesson.numbers(model, clean)
+
+    def back(put) -> stats.Estimate:
+        return lesson.restored(high, low, lesson.says(model, corrupt, closes, put))
+
+    def whole(here, t, numbers):
+        return donor[here, :, t] if (here, t) == (layer, at) else numbers
+
+    def held(here, t, numbers):
+        return lesson.patch_number(donor, layer, cell, t)(here, t, numbers) if t >= at else numbers
+
+    quiet = values[layer, ~is_inside, cell].mean()
+    without = lesson.says(model, clean, closes, lesson.hold_number(layer, cell, quiet))
+    blind = [
+        back(lesson.patch_number(donor, layer, j, at)).value
+        for j in lesson.others(cell, donor.shape[-1], RANDOM, seed=0)
+    ]
+    inside, outside = (x[layer, :, -lesson.BACK :, cell] for x in (donor, lesson.numbers(model, corrupt)))
+    return {
+        "layer": layer + 1,
+        "cell": cell,
+        "prompts": len(pairs),
+        "p inside": listed(stats.mean(high.exp().tolist())),
+        "p outside": listed(stats.mean(low.exp().tolist())),
+        "cell inside": [round(inside.mean().item(), 3), round(inside.std().item(), 3)],
+        "cell outside": [round(outside.mean().item(), 3), round(outside.std().item(), 3)],
+        "one number": listed(back(lesson.patch_number(donor, layer, cell, at))),
+        "the number held": listed(back(held)),
+        "the whole layer": listed(back(whole)),
+        f"{RANDOM} random cells, mean": listed(stats.mean(blind)),
+        f"{RANDOM} random cells, most": round(max(blind), 4),
+        "ablated: gap that goes": listed(stats.ratio(high - without, high - low)),
+    }
+
+
+def by_letters(model) -> dict[str, list[float]]:
+    """Letters inside an open bracket -> the mean p(')') over the starts of `score`."""
+    closes, found = textgenrnn.vocabulary()[")"], {}
+    for n in LETTERS:
+        texts = [
+            f"{start.format('song')} ({LONG[: LONG.rfind(' ', 0, n + 1 - len(end))]}{end}"
+            for start in STARTS["score"]
+            for end in ENDS
+        ]
+        p = lesson.says(model, textgenrnn.encode(texts), closes).exp()
+        length = round(sum(len(text) - text.index("(") - 1 for text in texts) / len(texts))
+        found[str(length)] = listed(stats.mean(p.tolist()))
+    return found
+
+
+def measure() -> dict:
+    model = textgenrnn.model()
+    return {
+        "source": "textgenrnn 2.0.0 (PyPI, MIT); made by tests/real/test_textgenrnn.py",
+        "sha256": textgenrnn.SHA256["textgenrnn_weights.hdf5"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "marks": {mark: of_mark(model, mark) for mark in titles.ASIDES},
+        "p of ) by letters inside": by_letters(model),
+    }
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict:
+    skip_without_it()
+    with torch.no_grad():
+        return measure()
+
+
+def nats(model) -> float:
+    """Per character of a sentence that is no prompt here."""
+    text = "What is the best way to learn a new language?"
+    steps = range(5, len(text))
+    ids, known = textgenrnn.encode([text[:i] for i in steps]), textgenrnn.vocabulary()
+    said = model(ids)[torch.arange(len(ids)), -1, torch.tensor([known[text[i]] for i in steps])]
+    return -said.mean().item()
+
+
+def test_the_mapping_reads_english_and_others_do_not():
+    skip_without_it()
+    assert nats(textgenrnn.model()) < 1.6
+
+    def transposed(kernel, recurrent_kernel, bias):
+        return kernel.T, recurrent_kernel.T, *bias.chunk(2)
+
+    def blocks_transposed(kernel, recurrent_kernel, bias):
+        tables = [torch.cat([b.T for b in table.chunk(4, 1)]) for table in (kernel, recurrent_kernel)]
+        return *tables, *bias.chunk(2)
+
+    for other in (transposed, blocks_transposed):
+        assert nats(textgenrnn.model(other)) > 3
+
+
+def test_weights_go_back_into_the_file_as_they_came():
+    skip_without_it()
+    model, file = textgenrnn.model(), textgenrnn.tables()
+    again = twins.stored(model)
+    assert again.keys() == file.keys()
+    assert all(torch.equal(again[name], file[name].half()) for name in file)
+    assert sum(p.numel() for p in model.parameters()) == 462_717
+
+
+def test_committed_figures_are_what_is_measured(measured):
+    committed = json.loads(lesson.FIGURES.read_text(encoding="utf-8"))
+
+    def compare(a, b, where: str) -> None:
+        if isinstance(b, dict):
+            assert a.keys() == b.keys(), where
+            for key in b:
+                compare(a[key], b[key], f"{where}/{key}")
+        elif isinstance(b, str):
+            assert a == b, where
+        else:
+            assert a == pytest.approx(b, abs=2e-3), where
+
+    compare(committed, measured, "")
+
+
+def test_one_cell_is_for_brackets_and_one_for_quotation_marks(measured):
+    bracket, quote = measured["marks"]["("], measured["marks"]['"']
+    assert (bracket["layer"], bracket["cell"]) == (1, 14)
+    assert (quote["layer"], quote["cell"]) == (1, 43)
+    for found in (bracket, quote):
+        assert found["one number"][2] > 10 * found[f"{RANDOM} random cells, most"]
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        text = json.dumps(measure(), indent=1, ensure_ascii=False) + "\n"
+    replace_file(lesson.FIGURES, lambda part: part.write_text(text, encoding="utf-8"))
