@@ -23,7 +23,9 @@ def fetch() -> None:
     try:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        sys.exit(f"expected npm to fetch axe-core {VERSION}, found {error}: install Node.js, or go online")
+        sys.exit(
+            f"expected npm to fetch axe-core {VERSION}, found {error}: install Node.js, or go online"
+        )
     package = BUILD / f"axe-core-{VERSION}.tgz"
     found = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
     if found != INTEGRITY:

@@ -2,6 +2,7 @@
 
 import os
 
+from docutils.nodes import SkipNode
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.errors import ExtensionError
@@ -30,10 +31,7 @@ html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
 html_domain_indices = False
-html_theme_options = {
-    "source_repository": os.environ["TFT_REPOSITORY"],
-    "footer_icons": [],
-}
+html_theme_options = {"source_repository": os.environ["TFT_REPOSITORY"], "footer_icons": []}
 add_module_names = False
 toc_object_entries = False
 
@@ -43,9 +41,8 @@ def _math(translator, node, block: bool):
     try:
         translator.body.append(tex2mathml(node.astext(), as_block=block))
     except MathError as error:
-        raise ExtensionError(f"expected a formula that docutils reads, found {node.astext()!r}: {error}")
-    from docutils.nodes import SkipNode
-
+        said = f"expected a formula that docutils reads, found {node.astext()!r}: {error}"
+        raise ExtensionError(said) from error
     raise SkipNode
 
 

@@ -216,8 +216,8 @@ def bibliography(paths: list[Path]) -> str:
 
 BIBLIOGRAPHY_PAGE = """# Bibliography
 
-Every paper that a lesson or the package cites, with the lessons that cite it. The file for your own reference manager is
-[references.bib](REPOSITORY/blob/main/docs/site/references.bib).
+Every paper that a lesson or the package cites, with the lessons that cite it. For your own reference
+manager there is [references.bib](REPOSITORY/blob/main/docs/site/references.bib).
 
 ```{bibliography}
 :all:
@@ -298,8 +298,8 @@ def _escaped(text: str) -> str:
 
 API = """# The package
 
-`tft_utils` has rooms, and imports run down only. What a page shows is read from the source: signatures, shapes,
-units, errors. [How to contribute](../CONTRIBUTING.md) shows the way through it.
+`tft_utils` has rooms, and imports run down only. What a page shows is read from the source: signatures,
+shapes, units, errors. [How to contribute](../CONTRIBUTING.md) shows the way through it.
 
 ```{toctree}
 :maxdepth: 2
@@ -316,7 +316,9 @@ def stage(folder: Path) -> None:
     lessons = [path for path in notebooks.NOTEBOOKS.glob("*.ipynb") if path.name[:2].isdigit()]
     lessons.sort()
     made = {"glossary.md": glossary_page(lessons)} | api_pages()
-    made["api/index.md"] = API.replace("PAGES", "\n".join(Path(name).stem for name in made if "/" in name))
+    made["api/index.md"] = API.replace(
+        "PAGES", "\n".join(Path(name).stem for name in made if "/" in name)
+    )
     made["bibliography.md"] = BIBLIOGRAPHY_PAGE.replace(
         "REPOSITORY", f"{address.GITHUB}{address.current()}"
     )
@@ -341,18 +343,19 @@ def stage(folder: Path) -> None:
 
 
 def make(folder: Path = SITE) -> None:
-    """Writes the site into a folder, which is emptied first. Errors: `CalledProcessError` when Sphinx has
-    anything to complain about."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Writes the site into a folder, in place of what was there.
+
+    Errors: `CalledProcessError` when Sphinx has anything to complain about.
+    """
     own = address.current()
-    environment = {"TFT_SITE": f"https://{address.pages(own)}/", "TFT_REPOSITORY": address.GITHUB + own}
+    told = {"TFT_SITE": f"https://{address.pages(own)}/", "TFT_REPOSITORY": address.GITHUB + own}
     with tempfile.TemporaryDirectory() as temporary:
-        source, trees = Path(temporary, "source"), Path(temporary, "trees")
+        source, trees, pages = (Path(temporary, name) for name in ("source", "trees", "pages"))
         stage(source)
         command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
-        subprocess.run(
-            [*command, "-d", str(trees), str(source), str(folder)], check=True, env=os.environ | environment
-        )
+        subprocess.run([*command, "-d", trees, source, pages], check=True, env=os.environ | told)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(pages, folder)
 
 
 if __name__ == "__main__":
