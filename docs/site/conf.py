@@ -46,7 +46,15 @@ def _math(translator, node, block: bool):
     raise SkipNode
 
 
+def _repaired(app, page, template, context, doctree):
+    """Roles that Sphinx and docutils leave half said, which axe-core calls serious."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+    context["body"] = context.get("body", "").replace('<div role="list" ', "<div ")
+
+
 def setup(app):
+    app.connect("html-page-context", _repaired, priority=900)  # after the theme has said its own
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(lambda self, node: _math(self, node, block=False), None),
