@@ -236,7 +236,7 @@ def api_pages() -> dict[str, str]:
     rooms: dict[str, list[Path]] = defaultdict(list)
     for path in files:
         room = path.relative_to(PACKAGE).parts[0]
-        rooms["tft_utils" if room.endswith(".py") else f"tft_utils.{room}"].append(path)
+        rooms[PACKAGE.name if room.endswith(".py") else f"{PACKAGE.name}.{room}"].append(path)
     return {
         f"api/{room}.md": "\n\n".join([f"# {room}", *map(module_page, paths)]) + "\n"
         for room, paths in rooms.items()
