@@ -55,7 +55,7 @@ def site(tmp_path_factory) -> Path:
 
 
 class Page(HTMLParser):
-    """The tags of a page, each with its attributes; and where its text is headed and folded."""
+    """The tags of a page, each with its attributes, and its text."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -247,6 +247,22 @@ def test_the_bibliography_holds_every_paper_of_the_lessons_and_the_package(pages
     for number in listed:
         assert f"https://arxiv.org/abs/{number}" in links
     assert page.text.count("Lessons: ") >= len({n for p in LESSONS for n in tool.cited(p.read_text())})
+
+
+WORK = re.compile(r"(\w[\w-]+)(?:, [A-Z][\w-]+)*(?: & \w+| et al\.)? \((\d{4})\)")
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_the_bibliography_holds_every_reference_by_author_and_year(path):
+    """Those too that have no arXiv number."""
+    bib = tool.BIBLIOGRAPHY.read_text(encoding="utf-8")
+    entries = [re.search(r"author = \{(.+)\}", entry)[1] + entry for entry in bib.split("\n@")[1:]]
+    (text,) = (cell.source for cell in read(path, as_version=4).cells if cell.id == "references")
+    works = WORK.findall(text)
+    assert len(works) >= text.count("\n* ")
+    for author, year in works:
+        found = any(e.startswith(author) and f"year = {{{year}}}" in e for e in entries)
+        assert found, f"{path.stem} cites {author} ({year}): add it to docs/site/references.bib"
 
 
 def test_the_api_holds_every_public_name(pages):
