@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-fast real bench notebooks scoreboard kit organisms clean
+.PHONY: help lab test test-fast real bench notebooks scoreboard kit site axe organisms clean
 
 # A backend chosen outside would replace the inline figures of kernels; claims are asserted in all that is committed.
 unexport MPLBACKEND TFT_CLAIMS
@@ -64,6 +64,12 @@ scoreboard: $(STAMP) ## run every lesson on every organism of every seed (hours;
 
 kit: $(STAMP) ## make build/kit for a teacher: notebooks to hand out and to teach from, slides, plans
 	$(PY) -m tft_utils.course.kit
+
+site: $(STAMP) ## make build/site, the course as a website; runs no notebook, needs no network
+	$(PY) -m tft_utils.course.site
+
+axe: $(STAMP) ## fetch axe-core with npm, with which `make test` checks that everyone can use the site
+	$(PY) tests/axe.py
 
 organisms: $(STAMP) ## train the bundled models again (takes hours; resumes when interrupted)
 	$(PY) -m tft_utils.organisms train transformer --seed 0 --ship

@@ -11,7 +11,7 @@ from tft_utils import models
 
 TESTS = Path(__file__).parent
 SHARED = TESTS.parent.parent / "shared"
-LACKING = ("../shared", "CUDA", "Chromium", "SmolLM2", "textgenrnn")
+LACKING = ("../shared", "CUDA", "Chromium", "SmolLM2", "textgenrnn", "axe-core")
 
 # pytest-socket (pyproject.toml) guards this process; these two guard every process it starts.
 os.environ["TFT_BLOCK_NETWORK"] = "1"

@@ -40,6 +40,8 @@ def requirements(lines: list[str]) -> dict[str, Requirement]:
 
 RUNTIME = requirements(PROJECT["dependencies"])
 EXTRAS = {extra: requirements(lines) for extra, lines in PROJECT["optional-dependencies"].items()}
+assert EXTRAS["dev"].pop(PROJECT["name"]).extras == {"site"}  # whoever runs the tests builds the site
+EXTRAS["dev"] |= EXTRAS["site"]
 
 
 # --- versions ----------------------------------------------------------------------------------
@@ -425,7 +427,7 @@ def test_continuous_integration_runs_make_test():
 def test_makefile_has_its_targets():
     makefile = read("Makefile")
     found = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
-    wanted = {"lab", "test", "test-fast", "bench", "notebooks", "organisms", "clean", "help"}
+    wanted = {"lab", "test", "test-fast", "bench", "notebooks", "site", "organisms", "clean", "help"}
     assert wanted <= found, (
         f"expected the targets {sorted(wanted)}, found {sorted(found)}: restore the missing ones"
     )
