@@ -42,6 +42,7 @@ SECTIONS = {  # cell id -> its heading, in the order of a lesson
     "teach": "## Teach this",
     "references": "## References",
 }
+PAGE_SECTIONS = ("title", "setup")  # of a page that is no lesson
 GLANCE = ("Time", "Run time", "You need", "Verdict")
 CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 80, 4500, 25, 8, 400
 SHOWN = {"text/plain", "text/markdown", "image/png", claims.MIME}
@@ -157,17 +158,25 @@ def sections(path: Path, notebook: dict) -> Problems:
             level = depth
 
 
+def one_cell(notebook: dict, tag: str) -> Problems:
+    if [cell["id"] for cell in cells(notebook, "code", tag)] != [tag]:
+        yield tag, f"expected one code cell with this id and the tag '{tag}'; write it so"
+
+
 def setup(path: Path, notebook: dict) -> Problems:
-    """One setup cell, the same in every lesson; one parameters cell with the four names."""
-    for tag in ("setup", "parameters"):
-        if [cell["id"] for cell in cells(notebook, "code", tag)] != [tag]:
-            yield tag, f"expected one code cell with this id and the tag '{tag}'; write it so"
+    """One setup cell, the same in every notebook."""
+    yield from one_cell(notebook, "setup")
     first = notebooks.all_notebooks()[0]
     text = source(notebook, "setup")
     if text != source(notebooks.parse(first), "setup"):
         yield "setup", f"it differs from that of {first.name}; copy it from there"
     if len(text.splitlines()) > SETUP_LINES:
         yield "setup", f"expected at most {SETUP_LINES} lines; shorten it"
+
+
+def parameters(path: Path, notebook: dict) -> Problems:
+    """One parameters cell with the four names."""
+    yield from one_cell(notebook, "parameters")
     if list(set_by(source(notebook, "parameters")).items()) != list(PARAMETERS.items()):
         form = ", ".join(f"{name} ({kind.__name__})" for name, kind in PARAMETERS.items())
         yield "parameters", f"expected {form} and nothing else; write them so"
@@ -188,13 +197,17 @@ def set_by(code: str) -> dict[str, type]:
 
 
 def navigation(path: Path, notebook: dict) -> Problems:
-    """The badge opens this very file; previous, map and next are linked; every link resolves."""
+    """The badge opens this very file; map, and of a lesson previous and next, are linked; every link
+    resolves."""
     title, known = source(notebook, "title"), [p.name for p in notebooks.all_notebooks()]
     github = REPOSITORY.removeprefix("https://github.com/")
     badge = f"https://colab.research.google.com/github/{github}/blob/main/notebooks/{path.name}"
     if f"]({badge})" not in title:
         yield "title", f"expected a Colab badge that opens {badge}; correct it"
-    neighbours = [name for name in known if abs(int(name[:2]) - int(path.name[:2])) == 1]
+    neighbours = []
+    if path.name in known:
+        here = known.index(path.name)
+        neighbours = [*known[max(0, here - 1) : here], *known[here + 1 : here + 2]]
     for target in ("../README.md#the-lessons", *neighbours):
         if f"]({target})" not in title:
             yield "title", f"expected a link to {target}; add it to the badge row"
@@ -487,7 +500,10 @@ def claimed(path: Path, notebook: dict) -> Problems:
                 "glance",
                 f"its verdict is {word}, the claims say {', '.join(sorted(computed))}; correct it",
             )
-    known = percents(notebook, records)
+    yield from bound_percents(notebook, percents(notebook, records))
+
+
+def bound_percents(notebook: dict, known: set[float]) -> Problems:
     for cell in cells(notebook, "markdown"):
         for number in re.findall(r"(\d+(?:\.\d+)?) ?%", prose(cell["source"])):
             half = 0.5 * 10.0 ** -len(number.partition(".")[2]) + 1e-9
@@ -513,10 +529,24 @@ def percents(notebook: dict, records: list[dict]) -> set[float]:
     return LITERAL_PERCENTS | {100 * number for number in claimed + settings}
 
 
+def unclaimed(path: Path, notebook: dict) -> Problems:
+    """A page that is no lesson teaches no exercise and claims nothing: what it shows is computed."""
+    for name in PAGE_SECTIONS:
+        if not source(notebook, name):
+            yield name, "it is missing; add a cell with this id"
+    if not source(notebook, "title").startswith("# "):
+        yield "title", "expected the heading '# '; correct it"
+    for cell in notebook["cells"]:
+        if others := set(tags(cell)) - {"setup", "optional"}:
+            yield cell["id"], f"tags of a lesson, {sorted(others)}, on a page that is none; remove them"
+    yield from bound_percents(notebook, percents(notebook, []))
+
+
 RULES: tuple[Callable[[Path, dict], Problems], ...] = (
     form,
     sections,
     setup,
+    parameters,
     navigation,
     outputs,
     figures,
@@ -526,6 +556,13 @@ RULES: tuple[Callable[[Path, dict], Problems], ...] = (
     exercises,
     claimed,
 )
+
+
+PAGE_RULES = (form, setup, navigation, outputs, figures, budgets, language, code, unclaimed)
+
+
+def rules_of(path: Path) -> tuple[Callable[[Path, dict], Problems], ...]:
+    return RULES if path in notebooks.all_notebooks() else PAGE_RULES
 
 
 def problems(path: Path, notebook: dict, rules=RULES) -> list[str]:

@@ -132,7 +132,8 @@ def test_the_setup_cell_fetches_the_course_enters_it_and_checks(colab):
 
 
 def test_each_lesson_pulls_the_same_setup():
-    first, *others = (contract.source(notebooks.parse(p), "setup") for p in notebooks.all_notebooks())
+    paths = [*notebooks.all_notebooks(), *notebooks.pages()]
+    first, *others = (contract.source(notebooks.parse(path), "setup") for path in paths)
     assert all(other == first for other in others)
 
 

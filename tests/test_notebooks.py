@@ -18,13 +18,16 @@ import pytest
 from tft_utils.course import claims, notebooks
 from tft_utils.files import ROOT, replace_file
 
-PATHS = notebooks.all_notebooks()
-EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+PATHS, PAGES = notebooks.all_notebooks(), notebooks.pages()
+EACH = pytest.mark.parametrize("path", [*PATHS, *PAGES], ids=lambda path: path.stem)
 START = notebooks.NOTEBOOKS / "00_start_here.ipynb"
 
 
-@EACH
-@pytest.mark.parametrize("rule", contract.RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [(path, rule) for path in [*PATHS, *PAGES] for rule in contract.rules_of(path)],
+    ids=lambda x: getattr(x, "__name__", getattr(x, "stem", "")),
+)
 def test_committed_notebook_keeps_the_contract(path: Path, rule: Callable):
     found = contract.problems(path, notebooks.parse(path), [rule])
     assert not found, "\n".join(found)
@@ -193,6 +196,24 @@ def test_a_breach_is_named(breach: str):
         raise AssertionError("\n".join(contract.problems(START, notebook)))
 
 
+PAGE_BREACHES = {
+    "no title": (lambda n: cell(n, "title").update(id="top"), "cell title: it is missing"),
+    "a claim": (tagged("setup", "setup", "claim"), r"tags of a lesson, \['claim'\]"),
+    "a percentage": (added("how", "In 37 % it holds."), "cell how: no claim says 37 %"),
+    "badge": (replaced("title", "scoreboard.ipynb", "x.ipynb"), "cell title: .*badge"),
+}
+
+
+@pytest.mark.parametrize("breach", PAGE_BREACHES)
+def test_a_breach_of_a_page_is_named(breach: str):
+    break_it, message = PAGE_BREACHES[breach]
+    (page,) = PAGES
+    notebook = notebooks.parse(page)
+    break_it(notebook)
+    with pytest.raises(AssertionError, match=rf"(?s){page.name}.*{message}"):
+        raise AssertionError("\n".join(contract.problems(page, notebook, contract.PAGE_RULES)))
+
+
 CONDITIONS = {
     "if name == 'mamba':\n    pass": "mamba",
     "x = 1 if model is transformer else 2": "transformer",
@@ -300,6 +321,13 @@ def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
     notebook["cells"][0]["source"] = "2"
     seen.append(notebooks.digest(notebook))
     assert len(set(seen)) == len(seen)
+    reads = {"standings.read_board()": claims.SCOREBOARD, "claims.REGISTRY": claims.REGISTRY}
+    for code, result in reads.items():  # the lessons' own results, where a notebook stands on them
+        notebook["cells"][0]["source"] = code
+        before = notebooks.digest(notebook)
+        result.write_text("y", encoding="utf-8")
+        assert notebooks.digest(notebook) != before
+    notebook["cells"][0]["source"] = "2"
     for file in (  # what no output depends on
         claims.REGISTRY,
         claims.SCOREBOARD,

@@ -343,9 +343,9 @@ def test_lesson_table_lists_every_notebook():
             assert verdict in row, (
                 f"expected the verdict of {target}, '{verdict}', in its row, found '{row}': copy it"
             )
-    missing = {f"notebooks/{path.name}" for path in NOTEBOOKS} - linked
+    missing = {f"notebooks/{path.name}" for path in contract.notebooks.all_notebooks()} - linked
     assert not missing, (
-        f"expected every notebook in the lesson table of README.md, found no row for "
+        f"expected every lesson in the lesson table of README.md, found no row for "
         f"{sorted(missing)}: add one each"
     )
 

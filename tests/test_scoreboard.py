@@ -1,12 +1,15 @@
 """The scoreboard: lessons run on any model, runs are kept and not repeated, rows join the seeds."""
 
+import datetime
 import json
+import math
 
 import nbformat
 import pytest
 
 from tft_utils import files
-from tft_utils.course import claims, notebooks, scoreboard, verdicts
+from tft_utils.course import claims, notebooks, scoreboard, standings, verdicts
+from tft_utils.models import PAIR
 from tft_utils.stats import Estimate
 
 PARAMETERS = 'SCALE = "tiny"\nMODELS = ("transformer", "mamba")\nSEED = 0'
@@ -69,7 +72,7 @@ def test_a_run_of_another_seed_is_another_run(lesson, tmp_path):
     assert (tmp_path / "log").read_text(encoding="utf-8").split() == ["ran", "ran"]
     notebook = notebooks.parse(lesson)
     known = [("transformer", 0), ("transformer", 1), ("mamba", 0), ("no_organism", 0)]
-    assert len({scoreboard.digest(notebook, *draw) for draw in known}) == len(known)
+    assert len({scoreboard.digest(notebook, *draw)["organism"] for draw in known}) == len(known)
 
 
 def test_without_names_every_trained_organism_runs():
@@ -105,7 +108,7 @@ def test_parameters_are_set_behind_their_cell(lesson):
         scoreboard.with_parameters(notebooks.parse(lesson), MODEL="rwkv")
 
 
-@pytest.mark.parametrize("path", notebooks.all_notebooks(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", scoreboard.lessons(), ids=lambda path: path.stem)
 def test_every_lesson_is_a_function_of_its_parameters(path):
     values: dict = {}
     notebook = scoreboard.with_parameters(notebooks.parse(path), SCALE="small", MODELS=("rwkv",))
@@ -198,13 +201,181 @@ def test_the_table_shows_means_over_seeds():
     assert lines[3].startswith("| lens | share | mamba | 1 | 0.5 | 0.1 | ")
 
 
-def test_the_readme_counts_the_verdicts_that_a_second_seed_changes():
-    rows = json.loads(claims.SCOREBOARD.read_text(encoding="utf-8"))["rows"]
-    registry = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
-    keys = ("technique", "metric", "architecture")
-    one = {tuple(r[k] for k in keys): r["verdict"] for r in registry if r["better"]}
-    both = {tuple(r[k] for k in keys): r["verdict"] for r in rows if r["verdict"]}
-    assert {len(row["seeds"]) for row in rows} == {2}
-    changed = [key for key, word in both.items() if word != one[key]]
-    said = " ".join((files.ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"of {len(both)} verdicts, {len(changed)} change" in said
+# ---- what a run depends on ---------------------------------------------------------------------------
+
+
+def coded(*sources: str) -> dict:
+    return {"cells": [{"cell_type": "code", "source": source} for source in sources]}
+
+
+def test_a_digest_sees_code_and_neither_comments_nor_prose():
+    found = scoreboard.digest(coded("x = 1  # one"), "mamba", 0)
+    assert found == scoreboard.digest(coded("x  =  1  # another"), "mamba", 0)
+    prose = {"cells": [*coded("x = 1")["cells"], {"cell_type": "markdown", "source": "A sentence."}]}
+    assert found == scoreboard.digest(prose, "mamba", 0)
+    other = scoreboard.digest(coded("x = 2"), "mamba", 0)
+    assert other["lesson"] != found["lesson"]
+    assert (other["organism"], other["package"]) == (found["organism"], found["package"])
+
+
+def test_a_digest_sees_what_the_lesson_imports_and_nothing_else(tmp_path, monkeypatch):
+    package = tmp_path / "tft_utils"
+    for name in ("techniques", "course"):
+        (package / name).mkdir(parents=True)
+    near, far = package / "techniques" / "a.py", package / "stats.py"
+    others = package / "course" / "drawn.py", package / "techniques" / "idle.py"
+    near.write_text("from tft_utils import stats\n", encoding="utf-8")
+    far.write_text("def f():\n    'One.'\n    return 1\n", encoding="utf-8")
+    for path in others:
+        path.write_text("y = 1\n", encoding="utf-8")
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    monkeypatch.setattr(scoreboard, "PAIR", ())
+    notebook = coded("from tft_utils.techniques import a\nfrom tft_utils.course import drawn")
+    monkeypatch.setattr(scoreboard, "_imported", scoreboard._imported.__wrapped__)
+
+    def package_part() -> str:
+        return scoreboard.digest(notebook, "no_organism", 0)["package"]
+
+    before = package_part()
+    far.write_text("def f():\n    'Another.'\n    return 1  # one\n", encoding="utf-8")
+    for path in others:
+        path.write_text("y = 2\n", encoding="utf-8")
+    assert package_part() == before
+    far.write_text("def f():\n    return 2\n", encoding="utf-8")
+    assert package_part() != before
+
+
+def test_an_architecture_of_another_model_is_not_reached():
+    reached = scoreboard._reached(["from tft_utils import models"], [("mamba", 0)])
+    names = {path.name for path in reached}
+    assert {"models.py", "mamba.py", "mamba_scan.py", "files.py"} <= names
+    assert not names & {"gpt_neox.py", "rwkv.py", "scoreboard.py"}
+
+
+def test_a_stale_run_is_named_with_what_to_run():
+    path = scoreboard.lessons()[0]
+    fresh = scoreboard.digest(notebooks.parse(path), "mamba", 0)
+    run = {"lesson": path.stem, "model": "mamba", "seed": 0, "digest": fresh}
+    assert scoreboard.stale({"runs": [run]}) == []
+    assert scoreboard.stale({"runs": [run | {"digest": fresh | {"package": "0"}}]}) == []
+    assert scoreboard.stale({"runs": [run | {"digest": fresh | {"organism": "0"}}]}) == [
+        f"{path.stem} on mamba, seed 0: its organism changed since; run "
+        f"`python -m tft_utils.course.scoreboard run mamba --seeds 0 --lessons {path.name[:2]}`"
+    ]
+    gone = scoreboard.stale({"runs": [run | {"lesson": "99_gone"}]})
+    assert gone == ["99_gone on mamba, seed 0: there is no such lesson; run `make scoreboard`"]
+
+
+def test_what_stands_on_the_board_is_not_part_of_it(lesson, monkeypatch):
+    monkeypatch.setattr(notebooks, "all_notebooks", lambda: [lesson])
+    assert scoreboard.lessons() == [lesson]
+    notebook = notebooks.parse(lesson)
+    notebook["cells"][1]["source"] += "\nfrom tft_utils.course import standings"
+    nbformat.write(notebook, lesson)
+    assert scoreboard.lessons() == []
+
+
+# ---- the committed board -----------------------------------------------------------------------------
+
+BOARD = standings.read_board()
+REGISTRY = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
+
+
+def same(found: float, known: float, n: int) -> bool:
+    """Within 1 %, .01, or one item of a share: another machine rounds otherwise, and may tip an item."""
+    return math.isclose(found, known, rel_tol=0.01, abs_tol=max(0.01, 1.01 / n))
+
+
+def test_no_run_of_the_board_is_stale():
+    if "runs" not in BOARD:
+        pytest.skip("the board's file is older than its digests: run `make scoreboard`")
+    found = scoreboard.stale(BOARD)
+    assert not found, "\n".join(found)
+
+
+def test_the_board_has_the_numbers_that_the_lessons_claim():
+    """The lessons run at every change, on seed 0 of the pair: an edit of the package that moves a number
+    shows here at once."""
+    rows = {(r["technique"], r["metric"], r["architecture"]): r for r in BOARD["rows"]}
+    compared = 0
+    for record in REGISTRY:
+        row = rows.get((record["technique"], record["metric"], record["architecture"]), {"seeds": {}})
+        if record["better"] and (score := row["seeds"].get("0")):
+            compared += 1
+            for found, known in ((score, record), (score["control"], record["control"])):
+                assert same(found["value"], known["value"], known["n"]), (
+                    f"{record['name']}: the lesson says {known['value']:.4g}, the board "
+                    f"{found['value']:.4g}; run `make scoreboard`"
+                )
+    assert compared >= 40
+
+
+def todays_run() -> tuple[str, str, int]:
+    """A lesson on a model that the lessons' own pair has not: another one each day."""
+    pair = {(name, claims.PARAMETERS["SEED"]) for name in PAIR}
+    listed = {
+        (row["lesson"], row["architecture"], int(seed)) for row in BOARD["rows"] for seed in row["seeds"]
+    }
+    slow = {(r["lesson"], r["model"], r["seed"]) for r in BOARD.get("runs", ()) if r["seconds"] > 60}
+    others = [run for run in sorted(listed) if run[1:] not in pair]
+    quick = [run for run in others if run not in slow] or others
+    return quick[datetime.date.today().toordinal() % len(quick)]
+
+
+def test_one_run_a_day_gives_the_boards_numbers_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(scoreboard, "RUNS", tmp_path)
+    monkeypatch.setenv("TFT_CLAIMS", "show")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    lesson, model, seed = todays_run()
+    done = scoreboard.run_lesson(notebooks.NOTEBOOKS / f"{lesson}.ipynb", model, seed)
+    scored = {
+        (c["technique"], c["metric"]): c
+        for c in done["claims"]
+        if c["better"] and c["architecture"] == model
+    }
+    again = scoreboard.again({"lesson": lesson, "model": model, "seed": seed})
+    rows = [r for r in BOARD["rows"] if (r["lesson"], r["architecture"]) == (lesson, model)]
+    rows = [row for row in rows if str(seed) in row["seeds"]]
+    assert {(row["technique"], row["metric"]) for row in rows} == scored.keys(), f"run `{again}`"
+    for row in rows:
+        known, found = row["seeds"][str(seed)], scored[row["technique"], row["metric"]]
+        for one, other in ((found, known), (found["control"], known["control"])):
+            assert same(one["value"], other["value"], other["n"]), (
+                f"{row['technique']}, {row['metric']} on {model}, seed {seed}: the board says "
+                f"{other['value']:.4g}, a run today {one['value']:.4g}; run `{again}`"
+            )
+
+
+def test_the_readme_has_the_boards_section():
+    text = (files.ROOT / "README.md").read_text(encoding="utf-8")
+    assert standings.readme(BOARD, REGISTRY) in text, (
+        "run `python -m tft_utils.course.scoreboard readme`: the section is not of today's file"
+    )
+
+
+def test_the_page_shows_the_boards_tables():
+    (page,) = notebooks.pages()
+    outputs = [o for c in notebooks.parse(page)["cells"] for o in c.get("outputs", ())]
+    shown = [output.get("data", {}).get("text/markdown", "") for output in outputs]
+    cells = standings.cells(BOARD)
+    for text in (
+        standings.sentence(BOARD, REGISTRY),
+        standings.table(cells),
+        standings.open_table(cells),
+        standings.old_table(cells, REGISTRY),
+        standings.how_far_seeds_differ(cells),
+        standings.beside_published(BOARD),
+    ):
+        assert text in shown, f"run `python -m tft_utils.course.notebooks execute notebooks/{page.name}`"
+
+
+def test_the_command_writes_the_readmes_section(tmp_path, monkeypatch):
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{standings.BEGIN}\nold\n{standings.END}\nafter\n", encoding="utf-8")
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    scoreboard.main(["readme"])
+    text = page.read_text(encoding="utf-8")
+    assert text == f"before\n{standings.readme(BOARD, REGISTRY)}\nafter\n"
+    page.write_text("no markers\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="in the page, found none; add both lines"):
+        scoreboard.main(["readme"])

@@ -8,7 +8,7 @@ import pytest
 
 from tft_utils import stats
 from tft_utils.course import verdicts
-from tft_utils.course.verdicts import effect_of, verdict, word_for
+from tft_utils.course.verdicts import Plan, effect_of, verdict, what_would_decide, word_for
 from tft_utils.stats import Estimate
 
 DRAWS = 2000
@@ -91,6 +91,82 @@ def test_a_bootstrap_over_three_seeds_would_break_its_promise():
         again = [x[rng.integers(3, size=(1000, 3))] + rng.normal(0, 0.02, (1000, 3)) for x in pair]
         wrong += np.quantile(again[0].mean(1) / again[1].mean(1), 0.025) > 0.75
     assert wrong / DRAWS == pytest.approx(0.09, abs=0.015)
+
+
+# ---- what would decide -------------------------------------------------------------------------------
+
+
+def seen(value: float, seeds: int, spread: float, items: float = 0.02) -> list[Estimate]:
+    """Effects whose mean and spread are exactly these."""
+    steps = np.linspace(-1, 1, seeds)
+    return [effect(x, stats.Z * items) for x in value + spread * steps / steps.std(ddof=1)]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "spread", "word"),
+    [
+        (1.0, 0.1, "transfers"),
+        (1.0, 0.2, "transfers"),
+        (0.9, 0.05, "transfers"),
+        (0.5, 0.1, "partly"),
+        (0.4, 0.2, "partly"),
+        (0.1, 0.1, "no"),
+        (0.0, 0.2, "no"),
+    ],
+)
+def test_the_planned_seeds_decide_planted_effects_and_fewer_do_not(ratio, spread, word):
+    """Four of five is promised; `partly`, with two borders, gets a little more. Of half the seeds too few
+    draws are decided."""
+    (plan,) = what_would_decide(seen(ratio * EFFECT, 2, spread), seen(EFFECT, 2, spread))
+    assert (plan.word, plan.seeds) == (word, plan.basis)
+    planned, half = (
+        words(ratio, (n, n), (spread, spread))[word] for n in (2 + plan.seeds, 1 + plan.seeds // 2)
+    )
+    assert verdicts.SURE - 0.03 < planned < 0.96
+    assert half < verdicts.SURE - 0.05
+
+
+def test_an_architecture_with_fewer_seeds_is_brought_to_as_many():
+    plan = what_would_decide(seen(0.8, 2, 0.05), seen(EFFECT, 3, 0.05))[0]
+    assert (plan.word, plan.seeds, plan.basis) == ("transfers", 1, 0)
+    (alone,) = what_would_decide([effect(0.8)], seen(EFFECT, 2, 0.2))
+    assert alone.seeds == alone.basis + 1
+
+
+def test_items_decide_where_they_are_what_leaves_it_open():
+    own, theirs = seen(0.72, 3, 0.01, items=0.1), seen(EFFECT, 3, 0.01, items=0.1)
+    assert verdict(own, theirs).word == "at least partly"
+    (plan,) = what_would_decide(own, theirs)
+    assert (plan.seeds, plan.basis) == (0, 0)
+    for times, decided in ((plan.times, True), (plan.times / 2, False)):
+        rng, error = np.random.default_rng(1), 0.1 / math.sqrt(times)
+        said = [
+            verdict(
+                [effect(x + rng.normal(0, 0.01), stats.Z * error) for x in [a] * 3],
+                [effect(x + rng.normal(0, 0.01), stats.Z * error) for x in [b] * 3],
+            ).word
+            for a, b in rng.normal((0.72, EFFECT), error, (DRAWS, 2))
+        ]
+        assert (said.count(plan.word) / DRAWS > verdicts.SURE - 0.03) == decided
+
+
+def test_where_neither_seeds_nor_items_suffice_both_are_planned():
+    own, theirs = seen(0.68, 2, 0.03, items=0.05), seen(EFFECT, 2, 0.03, items=0.05)
+    (plan,) = what_would_decide(own, theirs)
+    assert plan.word == "transfers"
+    assert plan.seeds > 0
+    assert plan.times > 1
+
+
+def test_what_nothing_in_reach_decides_is_said():
+    assert what_would_decide(seen(0.75 * EFFECT, 2, 0.1), seen(EFFECT, 2, 0.1)) == []
+    assert what_would_decide(seen(0.5, 2, 0.1), seen(-0.1, 2, 0.1)) == []
+
+
+def test_one_seed_on_each_side_asks_for_a_second_of_both():
+    second, items = what_would_decide([effect(0.5)], [effect(EFFECT, 0.3)])
+    assert second == Plan(None, 1, 1, 1)
+    assert (items.word, items.seeds, items.basis) == ("partly", 0, 0)
 
 
 # ---- the interval ------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def move(new: str) -> list[Path]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*/[\w.-]+", new):
         raise ValueError(f"expected OWNER/NAME, as in {current()}, found {new!r}")
     forms = {current(): new, pages(current()): pages(new)}
-    fresh = [path for path in notebooks.all_notebooks() if is_fresh(path)]
+    fresh = [p for p in [*notebooks.all_notebooks(), *notebooks.pages()] if is_fresh(p)]
     changed = []
     for path in texts():
         text = moved = path.read_bytes().decode("utf-8")

@@ -26,16 +26,31 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def all_notebooks() -> list[Path]:
-    """The lessons, in their order."""
-    return sorted(NOTEBOOKS.glob("*.ipynb"))
+    """The lessons, in their order: their names begin with a number."""
+    return sorted(path for path in NOTEBOOKS.glob("*.ipynb") if path.name[:2].isdigit())
+
+
+def pages() -> list[Path]:
+    """The notebooks that are no lesson: nothing is to be learned by doing, nothing is claimed."""
+    return sorted(set(NOTEBOOKS.glob("*.ipynb")) - set(all_notebooks()))
+
+
+def results_read(notebook: dict) -> list[Path]:
+    """Which of the lessons' own results it stands on, by what its code names."""
+    code = "\n".join(cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    names = {"standings": claims.SCOREBOARD, "claims.REGISTRY": claims.REGISTRY}
+    return [path for name, path in names.items() if name in code]
 
 
 def digest(notebook: dict) -> str:
     """What the outputs depend on: the code cells, what they import of `tft_utils`, themselves or through
-    one another, and the data that lessons read."""
+    one another, and the data that lessons read; the lessons' own results for a notebook that stands on
+    them."""
     code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
     found = hashlib.sha256(json.dumps(code).encode())
-    for path in sorted(_imported(code)) + sorted(filter(_is_read, DATA.rglob("*"))):
+    data = sorted(filter(_is_read, DATA.rglob("*")))
+    data += [path for path in results_read(notebook) if path.is_file()]
+    for path in sorted(_imported(code)) + data:
         found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
 
@@ -161,19 +176,26 @@ def registry_problems(paths: list[Path], registry: Path) -> list[str]:
 def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] not in ("execute", "verify"):
         sys.exit("expected `execute` or `verify`, then notebooks (default: all)")
-    paths = [Path(a).resolve() for a in arguments[1:]] or all_notebooks()
+    paths = [Path(a).resolve() for a in arguments[1:]] or [*all_notebooks(), *pages()]
     if arguments[0] == "verify":
         found = [problem for path in paths for problem in problems(path)]
         sys.exit("\n".join(found + registry_problems(all_notebooks(), claims.REGISTRY)) or 0)
-    for path in paths:
-        print(f"executing {path.name} ...", file=sys.stderr)
-        start = time.monotonic()
-        execute(path)
-        seconds = time.monotonic() - start
-        over = f", over its budget of {SECONDS} s unless this machine is busy" * (seconds > SECONDS)
-        print(f"{path.name}: {seconds:.0f} s{over}", file=sys.stderr)
+    later = [path for path in paths if path in pages()]  # they may read what the lessons claim
+    for path in [path for path in paths if path not in later]:
+        _execute_in_time(path)
     registry = claims.registry_text(claims.collect(all_notebooks()))
     replace_file(claims.REGISTRY, lambda part: part.write_text(registry, encoding="utf-8"))
+    for path in later:
+        _execute_in_time(path)
+
+
+def _execute_in_time(path: Path) -> None:
+    print(f"executing {path.name} ...", file=sys.stderr)
+    start = time.monotonic()
+    execute(path)
+    seconds = time.monotonic() - start
+    over = f", over its budget of {SECONDS} s unless this machine is busy" * (seconds > SECONDS)
+    print(f"{path.name}: {seconds:.0f} s{over}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python -m tft_utils.course.scoreboard run [MODEL ...] [--seeds 0 1] [--lessons 02 04] [--scale tiny]
     python -m tft_utils.course.scoreboard table             what the committed notebooks claim, as a table
+    python -m tft_utils.course.scoreboard readme            write the README's section from that file
 
 A lesson is a function of its parameters cell. Each run gives it one model of one seed, shows its claims
 and asserts none, and leaves a file in build/scoreboard. Without names, all organisms of all seeds run. A
@@ -11,6 +12,8 @@ done again by the next call. At the end the runs that are not out of date become
 """
 
 import argparse
+import ast
+import functools
 import hashlib
 import itertools
 import json
@@ -22,7 +25,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tft_utils import files
-from tft_utils.course import claims, notebooks, verdicts
+from tft_utils.architectures import ARCHITECTURES
+from tft_utils.course import claims, notebooks, standings, verdicts
+from tft_utils.models import PAIR
 from tft_utils.stats import Estimate
 
 RUNS = files.ROOT / "build" / "scoreboard"
@@ -35,13 +40,108 @@ def run_file(lesson: Path, model: str, seed: int, scale: str) -> Path:
     return RUNS / scale / lesson.stem / f"{model}-{seed}.json"
 
 
-def digest(lesson: dict, model: str, seed: int) -> str:
-    """What a run depends on: the lesson with all that it reads, and the organism with its adapter."""
-    found = hashlib.sha256(notebooks.digest(lesson).encode())
-    for folder in (files.ORGANISMS, files.ORGANISMS / "quirky"):
-        listed = files.read_json(folder / "manifest.json", files.REPAIR)
-        found.update(json.dumps(listed.get(f"{model}-{seed}"), sort_keys=True).encode())
-    return found.hexdigest()
+def digest(lesson: dict, model: str, seed: int) -> dict[str, str]:
+    """What a run depends on, a checksum a part.
+
+    lesson: its code, without comments. organism: the checksums of its files and of its adapter.
+    package: the modules that the lesson reaches by imports, without comments and docstrings; of the
+    architectures those of this model and of the course's pair; not the room `course`, which draws and
+    judges but measures nothing.
+    """
+    cells = [cell["source"] for cell in lesson["cells"] if cell["cell_type"] == "code"]
+    listed = [
+        files.read_json(folder / "manifest.json", files.REPAIR).get(f"{model}-{seed}")
+        for folder in (files.ORGANISMS, files.ORGANISMS / "quirky")
+    ]
+    models = [(model, seed), *((name, 0) for name in PAIR)]
+    return {
+        "lesson": _checksum(*map(_plain, cells)),
+        "organism": _checksum(json.dumps(listed, sort_keys=True)),
+        "package": _checksum(*(_plain(p.read_text("utf-8")) for p in _reached(cells, models))),
+    }
+
+
+def _checksum(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _plain(source: str) -> str:
+    """Python without comments, layout and docstrings; a cell with magics as it is."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return source
+    for node in ast.walk(tree):
+        match getattr(node, "body", None):
+            case [ast.Expr(value=ast.Constant(value=str())), *rest]:
+                node.body = rest
+    return ast.dump(tree)
+
+
+def _reached(cells: Iterable[str], models: Iterable[tuple[str, int]]) -> list[Path]:
+    """The files of the package that code imports, and what those import, as `digest` says."""
+    package, found = files.ROOT / "tft_utils", set()
+    ahead = {path for cell in cells for path in _imported(cell)}
+    for name, seed in models:
+        config = files.ORGANISMS / f"{name}-{seed}" / "config.json"
+        if config.is_file():
+            kind = json.loads(config.read_text(encoding="utf-8"))["model_type"]
+            ahead.add(Path(ARCHITECTURES[kind].__file__))
+    while ahead:
+        path = ahead.pop()
+        if path not in found and (package / "course") not in path.parents:
+            found.add(path)
+            ahead |= _imported(path.read_text(encoding="utf-8"))
+    return sorted(found)
+
+
+@functools.cache
+def _imported(source: str) -> set[Path]:
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return set()
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tft_utils"):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    places = [files.ROOT.joinpath(*name.split(".")) for name in names]
+    known = {*(p.with_suffix(".py") for p in places), *(p / "__init__.py" for p in places)}
+    return {path for path in known if path.is_file()}
+
+
+def stale(board: dict) -> list[str]:
+    """A sentence for each run of the board whose lesson or organism has changed since.
+
+    A change of the package alone is none: most change no number, and a board of hours would be out of
+    date with every edit. What the package computes is checked by its numbers, in
+    tests/test_scoreboard.py: those of the pair against the lessons', which run at every change, and
+    those of one more model a day, measured anew.
+    """
+    notebook_of = {path.stem: notebooks.parse(path) for path in lessons()}
+    said = []
+    for run in board.get("runs", ()):
+        name = f"{run['lesson']} on {run['model']}, seed {run['seed']}"
+        lesson = notebook_of.get(run["lesson"])
+        if lesson is None:
+            said.append(f"{name}: there is no such lesson; run `make scoreboard`")
+            continue
+        now = digest(lesson, run["model"], run["seed"])
+        if changed := [part for part in ("lesson", "organism") if now[part] != run["digest"][part]]:
+            said.append(f"{name}: its {' and '.join(changed)} changed since; run `{again(run)}`")
+    return said
+
+
+def again(run: dict) -> str:
+    """The command that makes a run of the board anew."""
+    command = "python -m tft_utils.course.scoreboard run"
+    return f"{command} {run['model']} --seeds {run['seed']} --lessons {run['lesson'][:2]}"
+
+
+def lessons() -> list[Path]:
+    """Those that measure: what stands on the board itself is not part of it."""
+    return [p for p in notebooks.all_notebooks() if not notebooks.results_read(notebooks.parse(p))]
 
 
 def with_parameters(notebook: dict, **values) -> dict:
@@ -211,6 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("table", help="print the committed claims' verdicts")
+    verbs.add_parser("readme", help="write the README's section from data/scoreboard.json")
     command = verbs.add_parser("run", help="run lessons on models, and write the board")
     command.add_argument("models", nargs="*", metavar="MODEL", help="default: all organisms")
     command.add_argument("--seeds", nargs="*", type=int, help="default: all that are trained")
@@ -221,17 +322,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         registry = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
         print(table(board([{"lesson": "", "seed": 0, "claims": registry}])), end="")
         return
-    lessons = [
-        path
-        for path in notebooks.all_notebooks()
-        if not options.lessons or path.name[:2] in options.lessons
-    ]
+    if options.verb == "readme":
+        write_readme()
+        return
+    chosen = [path for path in lessons() if not options.lessons or path.name[:2] in options.lessons]
     os.environ |= {"TFT_CLAIMS": "show", "OMP_NUM_THREADS": "1"}
     try:
         drawn = draws(options.models, options.seeds, options.scale)
     except files.LoadError as error:
         parser.exit(1, f"{error}\n")
-    work = [(lesson, *draw) for lesson, draw in itertools.product(lessons, drawn)]
+    work = [(lesson, *draw) for lesson, draw in itertools.product(chosen, drawn)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         pending = [(job, pool.submit(run_lesson, *job, options.scale)) for job in work]
         for i, ((lesson, model, seed), future) in enumerate(pending):
@@ -240,16 +340,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
             said = f"{len(done['claims'])} claims in {done['seconds']:.0f} s{trouble}"
             print(f"{i + 1}/{len(work)} {lesson.stem} on {model}, seed {seed}: {said}", file=sys.stderr)
     runs = []
-    for lesson in notebooks.all_notebooks():
+    for lesson in lessons():
         notebook = notebooks.parse(lesson)
         for path in sorted((RUNS / options.scale / lesson.stem).glob("*.json")):
             done = files.read_json(path, "delete it")
             if done["digest"] == digest(notebook, done["model"], done["seed"]):
                 runs.append(done)
-    text = json.dumps({"scale": options.scale, "rows": board(runs)}, indent=1, ensure_ascii=False) + "\n"
+    kept = ("lesson", "model", "seed", "digest", "seconds", "failed")
+    made = [{key: run[key] for key in kept} for run in runs]
+    whole = {"scale": options.scale, "runs": made, "rows": board(runs)}
+    text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
     target = claims.SCOREBOARD if options.scale == "tiny" else RUNS / f"{options.scale}.json"
     files.replace_file(target, lambda part: part.write_text(text, encoding="utf-8"))
     print(target)
+
+
+def write_readme() -> None:
+    """Makes the README's section new."""
+    page = files.ROOT / "README.md"
+    registry = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
+    section = standings.readme(standings.read_board(), registry)
+    text = standings.with_section(page.read_text(encoding="utf-8"), section)
+    files.replace_file(page, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":

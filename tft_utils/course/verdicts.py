@@ -13,8 +13,10 @@ seeds differ as much in one architecture as in the other, 5 % where they differ 
 architecture with one seed borrows the spread of the other's: its verdict is as good as that loan.
 """
 
+import functools
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 from scipy.stats import t as students_t
@@ -23,6 +25,10 @@ from tft_utils.stats import Estimate, Z
 
 PARTLY, FULLY = 0.25, 0.75  # of the Transformer's effect
 WORDS = ("transfers", "at least partly", "partly", "at most partly", "no", "undecided", "no basis")
+DECIDED = ("transfers", "partly", "no")  # the others leave a border open
+MOST = 100  # seeds on a side, or times the items, beyond which nobody plans
+TIMES = 20  # the items, where seeds are added as well
+SURE = 0.8  # how often a plan must decide
 
 
 class Verdict(NamedTuple):
@@ -30,6 +36,15 @@ class Verdict(NamedTuple):
 
     word: str
     ratio: Estimate | None  # None without a basis
+
+
+class Plan(NamedTuple):
+    """What would decide an open verdict, if effects and spread are what was seen."""
+
+    word: str | None  # of `DECIDED`; None: one seed on each side says nothing about seeds
+    seeds: int  # more trainings of the architecture
+    basis: int  # and of the Transformer
+    times: int  # the items
 
 
 def effect_of(score: Estimate, control: Estimate, better: str) -> Estimate:
@@ -58,19 +73,74 @@ def verdict(effects: Sequence[Estimate], basis: Sequence[Estimate]) -> Verdict:
             f"expected effects of one trained model or more on both sides, found {len(effects)} and "
             f"{len(basis)} of the Transformer; measure both"
         )
-    own, theirs = (math.fsum(e.value for e in side) / len(side) for side in (effects, basis))
-    freedom = len(effects) + len(basis) - 2
-    q = float(students_t.ppf(0.975, freedom)) if freedom else Z
-    pooled = (_squares(effects) + _squares(basis)) / max(freedom, 1)
-    of_own, of_theirs = (_variance(side, pooled) for side in (effects, basis))
-    # Fieller: all ratios r whose contrast own - r theirs is within q standard errors of 0.
+    freedom, pooled = _pooled(effects, basis)
+    q = _quantile(freedom)
+    variances = [_variance(side, pooled) for side in (effects, basis)]
+    own, theirs = _means(effects, basis)
+    ends = _fieller(own, theirs, *variances, q)
+    if ends is None:
+        return Verdict("no basis", None)
+    return Verdict(word_for(*ends), Estimate(own / theirs, len(effects), *ends))
+
+
+def what_would_decide(effects: Sequence[Estimate], basis: Sequence[Estimate]) -> list[Plan]:
+    """The fewest seeds, and the fewest items, that decide an open verdict in four of five cases.
+
+    Seeds alone, items alone, or, where neither does, both. An empty list: nothing in reach (`MOST`).
+    The means, the spread of seeds and the error by items are taken for the truth, as they were seen;
+    from few seeds that is a rough guess. Both sides are brought to the same number of seeds. An interval
+    must clear each border that its word excludes with room for a new draw: as a noncentral t does
+    (Johnson & Welch 1940), once for a word with one border, more for `partly`, which has two. Where
+    both sides have one seed, nothing says how much seeds differ: the plan is a second of each, and its
+    word is None.
+    """
+    own, theirs = len(effects), len(basis)
+
+    def fewest(most_items: int, most_seeds: int = MOST) -> list[Plan]:
+        for m in range(min(own, theirs), most_seeds + 1):
+            of_own, of_basis = max(m, own), max(m, theirs)
+            if _planned(effects, basis, of_own, of_basis, most_items):
+                times = range(1, most_items + 1)
+                said = [(f, _planned(effects, basis, of_own, of_basis, f)) for f in times]
+                f, word = next(pair for pair in said if pair[1])
+                return [Plan(word, of_own - own, of_basis - theirs, f)]
+        return []
+
+    by_items = fewest(MOST, min(own, theirs))
+    if own == theirs == 1:
+        return [Plan(None, 1, 1, 1), *by_items]
+    return [*fewest(1), *by_items] or fewest(TIMES)
+
+
+def _planned(effects, basis, m_own: int, m_basis: int, times_items: float = 1) -> str | None:
+    """The word that so many seeds and items would give in four of five cases; None: none of `DECIDED`."""
+    freedom, pooled = _pooled(effects, basis)
+    df = m_own + m_basis - 2 if freedom else 0
+    q = _quantile(df)
+    variances = [
+        _variance(side, pooled, m, times_items) for side, m in ((effects, m_own), (basis, m_basis))
+    ]
+    for borders in (1, 2):
+        power = NormalDist().inv_cdf(1 - (1 - SURE) / borders)
+        room = power * math.sqrt(1 + q**2 / (2 * df)) if df else power
+        ends = _fieller(*_means(effects, basis), *variances, q + room)
+        word = word_for(*ends) if ends else "no basis"
+        if word in DECIDED and (word == "partly") == (borders == 2):
+            return word
+    return None
+
+
+def _fieller(
+    own: float, theirs: float, of_own: float, of_theirs: float, q: float
+) -> tuple[float, float] | None:
+    """All ratios r whose contrast own - r theirs is within q standard errors of 0, by their ends; the
+    last two numbers are the means' variances. None: 0 is among what `theirs` may be."""
     square = theirs**2 - q**2 * of_theirs
     if square <= 0 or theirs <= 0:
-        return Verdict("no basis", None)
+        return None
     cross = own * theirs
     root = math.sqrt(max(cross**2 - square * (own**2 - q**2 * of_own), 0.0))
-    low, high = (cross - root) / square, (cross + root) / square
-    return Verdict(word_for(low, high), Estimate(own / theirs, len(effects), low, high))
+    return (cross - root) / square, (cross + root) / square
 
 
 def word_for(low: float, high: float) -> str:
@@ -84,16 +154,35 @@ def word_for(low: float, high: float) -> str:
     return "at most partly" if high <= FULLY else "undecided"
 
 
+@functools.cache
+def _quantile(freedom: int) -> float:
+    """Student's t, two-sided at 95 %; the normal's where nothing is known of seeds."""
+    return float(students_t.ppf(0.975, freedom)) if freedom else Z
+
+
+def _means(*sides: Sequence[Estimate]) -> list[float]:
+    return [math.fsum(effect.value for effect in side) / len(side) for side in sides]
+
+
+def _pooled(effects: Sequence[Estimate], basis: Sequence[Estimate]) -> tuple[int, float]:
+    """Degrees of freedom, and what both architectures say together about the variance of seeds."""
+    freedom = len(effects) + len(basis) - 2
+    return freedom, (_squares(effects) + _squares(basis)) / max(freedom, 1)
+
+
 def _squares(effects: Sequence[Estimate]) -> float:
     """Squared distances of an architecture's effects from their mean, in sum."""
-    centre = math.fsum(effect.value for effect in effects) / len(effects)
+    (centre,) = _means(effects)
     return math.fsum((effect.value - centre) ** 2 for effect in effects)
 
 
-def _variance(effects: Sequence[Estimate], pooled: float) -> float:
-    """Of the mean of an architecture's effects. How much its seeds differ is estimated from two or
-    three: nothing below what both architectures say together is believed."""
+def _variance(
+    effects: Sequence[Estimate], pooled: float, seeds: int | None = None, times_items: float = 1
+) -> float:
+    """Of the mean of an architecture's effects, or of so many seeds of it with so many times the items.
+    How much its seeds differ is estimated from two or three: nothing below what both architectures say
+    together is believed."""
     n = len(effects)
     of_seeds = max(_squares(effects) / (n - 1), pooled) if n > 1 else pooled
     of_items = math.fsum(((effect.high - effect.low) / (2 * Z)) ** 2 for effect in effects) / n
-    return of_seeds / n + of_items
+    return of_seeds / (seeds or n) + of_items / times_items
