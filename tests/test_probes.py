@@ -373,6 +373,8 @@ def test_a_planted_tree_is_found_and_another_sentences_is_not():
         assert true > 0.97, what
         assert noise < 0.9, what
     assert not torch.equal(structure.another_tree(some).distance, distance)
+    # By hand: of the first tree's four edges one spans three words, all others join neighbours.
+    assert structure.chain_scores(some).tolist() == [0.75, 1, 1, 1] * 10
 
 
 @pytest.mark.parametrize("what", ["distance", "depth"])
@@ -513,6 +515,22 @@ def test_erasing_number_breaks_agreement_and_nothing_else(model, marked):
         facts = evaluation.evaluate(model.hf, 100, kinds=["facts"])["facts"]
     assert facts.value >= 0.9  # the eraser was fitted to few other words
     assert minimal_pairs.prefers(model, asked[:20]).all()  # outside, the model is whole again
+
+
+def test_each_depth_is_made_from_what_the_ones_below_leave(model, marked):
+    k, seen = model.n_layers // 2, {}
+
+    def make(depth, x):
+        seen[depth] = x.clone()
+        return lambda stream: 0.5 * stream
+
+    made = erasure.one_by_one(model, (k, k + 1), marked, make)
+    with erasure.erased(model, {k: made[k]}):
+        left = reading.read(model, marked[0].documents, marked[0].at)["residual"][:, 0, k + 1]
+    clean = reading.read(model, marked[0].documents, marked[0].at)["residual"][:, 0]
+    assert torch.allclose(seen[k][: len(left)], clean[:, k], atol=1e-4)
+    assert torch.allclose(seen[k + 1][: len(left)], left, atol=1e-4)
+    assert not torch.allclose(left, clean[:, k + 1], atol=1e-2)
 
 
 def test_a_control_moves_as_far_and_along_another_direction(model, marked):

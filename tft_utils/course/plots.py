@@ -42,6 +42,12 @@ LOOKS = {  # of the course's models: no two share a dash or a marker
 VARIANTS, OTHERS = "p+dx1", "h8234"  # markers of seeds and variants, and of other models
 GREY = "#5F5F5F"
 CONTROL = {"color": GREY, "linestyle": "-", "marker": "^"}  # what stands for no model
+SERIES = [  # conditions, tasks, parts: never in the colour of a model that every lesson compares
+    {"color": BLACK, "linestyle": "-", "marker": "o"},
+    {"color": GREEN, "linestyle": "--", "marker": "D"},
+    {"color": PURPLE, "linestyle": ":", "marker": "^"},
+    {"color": "#8A6D00", "linestyle": "-.", "marker": "s"},
+]
 THIN = {"color": GREY, "linewidth": 1, "markersize": 3}  # a model's control
 DEPTH = "depth k/L (blocks applied / all blocks)"
 RC = {

@@ -303,11 +303,6 @@ def check_rank_one(attempt) -> None:
         raise Wrong("v is stored, but another u moves the other keys less: solve C u = k")
 
 
-LINES = (  # of one panel, which its title names; a control is grey
-    {"color": plots.BLACK, "linestyle": "-", "marker": "o"},
-    {"color": plots.VERMILION, "linestyle": "--", "marker": "D"},
-    {"color": BLUE, "linestyle": ":", "marker": "^"},
-)
 CONTROL = {"color": GREY, "linestyle": "-.", "marker": "v"}
 BY_PATCH = "effect of the patch"
 
@@ -392,7 +387,7 @@ def estimates(clouds: Mapping[str, Mapping[str, Clouds]]) -> Drawn:
     grid = {f"{kind}, {name}": row for kind, of_kind in clouds.items() for name, row in of_kind.items()}
     columns = len(grid) // len(clouds)
     figure, axes = plots.titled(grid, "exact effect", "estimated effect", (4.5, 3.4), columns)
-    looks = {"color": plots.VERMILION, "marker": "^"}, {"color": BLUE, "marker": "o"}
+    looks = [{key: plots.SERIES[i][key] for key in ("color", "marker")} for i in (2, 1)]
     for axis, by_label in zip(axes, grid.values(), strict=True):
         axis.plot([0, 1], [0, 1], color="black", linewidth=1)
         for look, (label, (exact, estimate)) in zip(looks, by_label.items(), strict=True):
@@ -405,9 +400,10 @@ def estimates(clouds: Mapping[str, Mapping[str, Clouds]]) -> Drawn:
 
 def curves(lines: Lines, x: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) -> Drawn:
     """Lines with 95 % bands, a panel a model on the same axes; a label that begins 'control' is grey."""
+    labels = list(dict.fromkeys(label for row in lines.values() for label in row))
 
     def look(name: str, label: str, at: int) -> dict:
-        own = CONTROL if label.startswith("control") else LINES[at % len(LINES)]
+        own = CONTROL if label.startswith("control") else plots.SERIES[labels.index(label)]
         return {"markersize": 5} | own
 
     def ends(line: Sequence[Estimate]) -> str:

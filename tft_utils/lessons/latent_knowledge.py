@@ -340,8 +340,7 @@ def compared(where: str, far) -> list[Tensor]:
     return [mask for mask in masks[where] if far.truth[mask].any() and not far.truth[mask].all()]
 
 
-COLOURS_OF = "transformer", "mamba", "mamba-tied", "mamba2"
-LOOKS = [style(name) | {"marker": "", "linewidth": 2} for name in COLOURS_OF]  # of four tasks
+LOOKS = [look | {"marker": "", "linewidth": 2} for look in plots.SERIES]  # of four tasks
 
 
 def known_and_said() -> Drawn:

@@ -414,10 +414,9 @@ def three_ways(pair: world_pairs.Pair, lexicon: Lexicon = WORLD) -> list[str]:
     return [with_attractor(document, which) for document, which in asked]
 
 
-LOOKS = [style(name) for name in ("transformer", "mamba", "mamba-tied")]  # of three conditions
 ERASED = [  # nothing, number, other directions
     {"color": plots.BLACK, "marker": "o"},
-    {"color": plots.VERMILION, "marker": "s"},
+    {"color": plots.GREEN, "marker": "s"},
     {"color": GREY, "marker": "|", "markersize": 10, "alpha": 0.7},
 ]
 
@@ -464,6 +463,15 @@ def by_depth(
     return figure, f"{ylabel} and its control after the last block. {said}."
 
 
+def trees(curves: Mapping[str, tuple[Sequence[Estimate], Sequence[Estimate]]], chain: float) -> Drawn:
+    """Right edges by depth; `curves`: model -> (probe, its control); chain: a parse without a model."""
+    figure, said = by_depth({"syntactic tree": curves}, "share of right edges")
+    (axis,) = figure.axes
+    axis.axhline(chain, color=plots.BLACK, linestyle=":", linewidth=1.5)
+    axis.text(0, chain + 0.02, "each word linked to the next", color=plots.BLACK)
+    return figure, f"{said} Each word linked to the next: {chain:.2f}."
+
+
 def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> Drawn:
     """Accuracy against the number of words since the cause; `lines`: (model, place) -> distance."""
     labelled = {f"{name}, {place}": right for (name, place), right in lines.items()}
@@ -480,7 +488,7 @@ def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> Drawn
     figure, (axis,) = plots.curves({"": labelled}, xlabel, ylabel, look, ylim=(0.2, 1.03))
     axis.set_xticks(distances)
     axis.axhline(0.5, color=GREY, linestyle=":", linewidth=1.5)
-    axis.text(last, 0.52, "chance", color=GREY, ha="right")
+    axis.text(first, 0.52, "chance", color=GREY)
     ends = "; ".join(
         f"{label} from {right[first].value:.2f} to {right[last].value:.2f}"
         for label, right in labelled.items()
@@ -491,7 +499,7 @@ def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> Drawn
 def word_by_word(words: Sequence[str], bits: Lines) -> Drawn:
     """Surprisal of each word of a frame, a panel a model; `bits` maps model -> condition -> estimates."""
     names = "word of the sentence", "surprisal (bits)"
-    figure, axes = plots.curves(bits, *names, LOOKS, x=range(len(words)), bars=True)
+    figure, axes = plots.curves(bits, *names, plots.SERIES, x=range(len(words)), bars=True)
     for axis in axes:
         axis.set_xticks(range(len(words)), words, rotation=30, ha="right")
     said = listed(bits, lambda by_word: f"{by_word[-1].value:.1f}")

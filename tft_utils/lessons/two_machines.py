@@ -549,10 +549,10 @@ def along_sentence(words: Sequence[str], steps: Tensor, norms: Tensor, at: int |
     if at is not None:
         block = int(norms[:, at].argmax())
         return figure, f"At word {at + 1}, '{words[at]}', block {block} is closest to its longest state."
-    jump = (norms[:, 1:] - norms[:, :-1]).max(0).values.argmax() + 1
+    grown, at = (norms[:, 1:] - norms[:, :-1]).max(0).values.max(0)
     return figure, (
         f"The step size moves by at most {most:.2f} doublings within a block, while a "
-        f"state's length jumps at the word '{words[jump]}'."
+        f"state's length grows most, by {grown:.2f} of its largest, at the word '{words[at + 1]}'."
     )
 
 

@@ -3,7 +3,8 @@
     erasers = fit_erasers(model, depths, [tasks.numbers_before_verbs(300), tasks.other_words(8)])
     with erased(model, erasers):
         ...                                          # plain forward passes, without number
-    control = {k: along(mean, a.norm() * u, b) for k ...}    # as far, along another direction u
+    far = distances(model, erasers, words)           # {depth: mean square}, for controls that move as far
+    control = one_by_one(model, far, marked, make)   # make(depth, x): say, along(mean, length * u, b)
 
 LEACE (Belrose et al. 2023, arXiv 2306.03819) by its authors' package.
 """
@@ -22,11 +23,14 @@ Eraser = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def _one_by_one(
+def one_by_one(
     model, depths: Collection[int], marked: Sequence[Marked], make: Callable[..., Eraser]
 ) -> dict[int, Eraser]:
-    """make(depth, vectors of the marked words [n d]) -> what changes the stream there, in one run in
-    which what was made below is at work."""
+    """What `make` makes at each of these depths, from the stream that the ones below it leave.
+
+    make(depth, x) gets the marked words' vectors [n d] there, list by list, and returns what changes the
+    stream at that depth. One run makes all of them.
+    """
     documents = [document for some in marked for document in some.documents]
     tokens, ends = encode(model, documents)
     _, ids = next(batches(tokens, model.hf.device, size=len(tokens), ordered=False))
@@ -58,7 +62,7 @@ def fit_erasers(model, depths: Collection[int], marked: Sequence[Marked]) -> dic
         eraser = LeaceFitter.fit(x.double().cpu(), z).eraser
         return LeaceEraser(*(part.to(x) for part in (eraser.proj_left, eraser.proj_right, eraser.bias)))
 
-    return _one_by_one(model, depths, marked, leace)
+    return one_by_one(model, depths, marked, leace)
 
 
 def distances(model, erasers: Mapping[int, Eraser], words: Marked) -> dict[int, float]:
@@ -69,7 +73,7 @@ def distances(model, erasers: Mapping[int, Eraser], words: Marked) -> dict[int, 
         squares[depth] = (erasers[depth](x) - x).double().square().sum(-1).mean().item()
         return erasers[depth]
 
-    _one_by_one(model, erasers, [words], measure)
+    one_by_one(model, erasers, [words], measure)
     return squares
 
 

@@ -141,6 +141,14 @@ def tree_scores(some: Trees, B: Tensor, what: str) -> Tensor:
     return torch.tensor(scores, dtype=torch.float64)
 
 
+def chain_scores(some: Trees) -> Tensor:
+    """The share of edges that each sentence [sentence] gets right if every word is linked to the next.
+
+    It reads no vector: what word order alone gives away.
+    """
+    return (some.distance.diagonal(1, 1, 2) == 1).sum(1).double() / (some.length - 1)
+
+
 def _edges_found(measured: Tensor, some: Trees) -> Tensor:
     """How many edges of its tree each sentence's minimum spanning tree has [depth sentence].
 
