@@ -359,6 +359,9 @@ def test_lag_profiles_and_classes_find_planted_units(monkeypatch):
     ]
     assert classes[0].score > classes[1].score > classes[2].score > 0.5
     assert {c.kind for c in attention.classify(layer, floor=0.95)} == {"spread"}
+    for unit in (0, 1, 3):  # the lesson's, which knows no first position
+        taught = figures.follows(layer.profiles[:, unit], layer.periods)
+        assert taught == (classes[unit].kind, classes[unit].lag)
 
 
 def test_repeats_repeat_and_differ_in_nothing_else():

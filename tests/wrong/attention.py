@@ -43,6 +43,51 @@ WRONG = {
             r"a word also reads itself",
         ),
     ],
+    "follows": [
+        (
+            "def follows(profiles, periods, floor=0.25):  # a peak that stays follows the match\n"
+            "    heights, peaks = profiles.max(-1)\n"
+            "    if heights.min() < floor:\n"
+            '        return "spread", None\n'
+            '    kind = "match" if peaks[0] == peaks[1] else "fixed"\n'
+            "    return kind, int(peaks[0])\n",
+            r"stays at its lag in both texts",
+        ),
+        (
+            "def follows(profiles, periods, floor=0.25):  # any peak that moves\n"
+            "    heights, peaks = profiles.max(-1)\n"
+            "    if heights.min() < floor:\n"
+            '        return "spread", None\n'
+            "    if peaks[0] == peaks[1]:\n"
+            '        return "fixed", int(peaks[0])\n'
+            '    return "match", periods[0] - int(peaks[0])\n',
+            r"moved by 2 and the period by 4",
+        ),
+        (
+            "def follows(profiles, periods, floor=0.25):  # one text is enough\n"
+            "    heights, peaks = profiles.max(-1)\n"
+            "    if heights.max() < floor:\n"
+            '        return "spread", None\n'
+            "    if peaks[0] == peaks[1]:\n"
+            '        return "fixed", int(peaks[0])\n'
+            "    if peaks[1] - peaks[0] == periods[1] - periods[0]:\n"
+            '        return "match", periods[0] - int(peaks[0])\n'
+            '    return "spread", None\n',
+            r"the lower one of the two peaks",
+        ),
+        (
+            "def follows(profiles, periods, floor=0.25):  # words back, also for a match\n"
+            "    heights, peaks = profiles.max(-1)\n"
+            "    if heights.min() < floor:\n"
+            '        return "spread", None\n'
+            "    if peaks[0] == peaks[1]:\n"
+            '        return "fixed", int(peaks[0])\n'
+            "    if peaks[1] - peaks[0] == periods[1] - periods[0]:\n"
+            '        return "match", int(peaks[0])\n'
+            '    return "spread", None\n',
+            r"counts from the earlier copy",
+        ),
+    ],
     "resampled": [
         (
             "def resampled(model, ids, units, donors):  # assigns into a copy\n"

@@ -50,6 +50,23 @@ def unroll(delta, A, B, C):
     return torch.einsum("tn,ctsn,csn->cts", C, kept, written).tril()
 
 
+def follows(profiles, periods, floor=0.25):
+    """What a head follows: "fixed" or "match", and its lag; or "spread", and None.
+
+    profiles: its mean weight on the word k back [period lag], in texts of two periods. The lag counts
+    words back, for a match words after the earlier copy. floor: the lowest peak that counts.
+    """
+    heights, peaks = profiles.max(-1)
+    near, far = peaks.tolist()
+    if heights.min() < floor:
+        return "spread", None
+    if near == far:
+        return "fixed", near
+    if far - near == periods[1] - periods[0]:
+        return "match", periods[0] - near
+    return "spread", None
+
+
 def resampled(model, ids, units, donors):
     """Logits [batch pos vocab] when units (layer -> its units) say at each word what they say at another.
 
@@ -191,6 +208,37 @@ def check_unroll(attempt) -> None:
         "delta_s B_s; try one channel with one entry on paper"
     )
     refuse(weights, mistakes, otherwise)
+
+
+def check_follows(attempt) -> None:
+    def seen(*peaks: tuple[int, float], **options):
+        """What the attempt says of peaks (lag, height), one in each text."""
+        profiles = torch.full((2, 16), 0.01)
+        for row, (lag, height) in zip(profiles, peaks, strict=True):
+            row[lag] = height
+        answer = attempt(profiles, (10, 14), **options)
+        if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], str)):
+            raise Wrong(f'expected two things like "fixed", 3; found {answer!r}; return both')
+        return answer
+
+    low, both = ((9, 0.8), (13, 0.2)), ((3, 0.2), (3, 0.2))
+    cases = (
+        (((3, 0.8), (3, 0.7)), "fixed", 3, "a peak that stays at its lag in both texts is a fixed lag"),
+        (((9, 0.8), (13, 0.7)), "match", 1, "a peak that moves with the period follows the match"),
+        (both, "spread", None, "no peak here reaches `floor`; that is spread"),
+        (low, "spread", None, "the lower one of the two peaks must reach `floor`, too"),
+        (((9, 0.8), (11, 0.7)), "spread", None, "it moved by 2 and the period by 4: it follows neither"),
+    )
+    for peaks, kind, lag, hint in cases:
+        found = seen(*peaks)
+        if found[0] != kind:
+            raise Wrong(f"for peaks at lags {peaks[0][0]} and {peaks[1][0]} you say {found[0]}: {hint}")
+        if found == ("match", 9):
+            raise Wrong("a match's lag counts from the earlier copy, which stands one period back")
+        if lag is not None and found[1] != lag:
+            raise Wrong(f"for peaks at lags {peaks[0][0]} and {peaks[1][0]} expected lag {lag}")
+    if seen(*both, floor=0.1)[0] != "fixed":
+        raise Wrong("use `floor`, and not a number of your own")
 
 
 @functools.cache
@@ -401,10 +449,28 @@ def check_to_words(attempt) -> None:
     refuse(weights, mistakes, otherwise)
 
 
+def rows(mixing, asked, view):
+    """The row of each item's query in a map, its numbers without sign and with the sum 1."""
+    for i, query in enumerate(asked.last.tolist()):
+        yield attention.row_normalised(view(mixing.row(i, query + 1), asked.last[i : i + 1]))[0, 0]
+
+
 def on_u(mixing):
     """The mixing as if its convolution were not there: its sources are u, and not words."""
     plain = {"sigma": torch.ones_like(mixing.sigma), "taps": torch.ones_like(mixing.taps[:1])}
     return replace(mixing, x=mixing.u, **plain)
+
+
+def of_u(mixing, queries):
+    """Contributions whose sources are u, which the scan reads, and not words."""
+    return attention.contributions(on_u(mixing), queries)
+
+
+def mixed_and_given(model, prompt):
+    """For each block of a prompt: what its mixer mixes with, and what it gives [pos d_model]."""
+    with model.trace(prompt):
+        given = [model.mixer_output(i)[0] for i in range(model.n_layers)].save()
+    return zip(attention.mixings(model, reading.tokens(model, prompt).ids), given, strict=True)
 
 
 def two_ways_to_read() -> Drawn:
@@ -489,6 +555,17 @@ def by_block(models: Mapping[str, Line], controls: Mapping[str, Line], ylabel: s
     )
     top = max(map(max, controls.values()))
     return figure, f"{ylabel} peaks for {peaks}; the control stays at or below {top:.0%}."
+
+
+def one_map(mixing, unit: int, level: str, words: Sequence[str], title: str) -> Drawn:
+    """A block's contributions, or one unit's weights at a level; for a level it lacks, its last one."""
+    if level == "contributions":
+        weights, label = attention.contributions(mixing)[0], f"all {mixing.unit}s"
+    else:
+        level = level if level in mixing.levels else mixing.levels[-1]
+        unit = min(unit, len(mixing.projection) - 1)
+        weights, label = mixing.weights(level, units=[unit])[0, 0], f"{mixing.unit} {unit}"
+    return word_maps(words, {f"{title}, {label}": weights.cpu()}, level)
 
 
 def word_maps(words: Sequence[str], maps: Mapping[str, Tensor], label: str) -> Drawn:
