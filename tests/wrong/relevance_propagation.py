@@ -214,39 +214,97 @@ WRONG = {
             r"score reads \[variant pos d_model\]",
         ),
     ],
-    "remove_most": [
+    "removal_curves": [
         (
-            "def remove_most(embeddings, relevance, k, baseline):  # the last word goes too\n"
-            "    changed = embeddings.clone()\n"
-            "    changed[relevance.argsort(descending=True)[:k]] = baseline\n"
-            "    return changed\n",
+            "def removal_curves(embeddings, relevance, score, baseline):  # the last word goes too\n"
+            "    curves = []\n"
+            "    for sign in (1, -1):\n"
+            "        rows = [embeddings]\n"
+            "        for at in (sign * relevance).argsort(descending=True):\n"
+            "            rows.append(rows[-1].clone())\n"
+            "            rows[-1][at] = baseline\n"
+            "        curves.append(score(torch.stack(rows)))\n"
+            "    most, least = curves\n"
+            "    return most, least, (least - most).mean()\n",
             r"you remove the last word",
         ),
         (
-            "def remove_most(embeddings, relevance, k, baseline):  # ascending\n"
-            "    changed = embeddings.clone()\n"
-            "    changed[relevance[:-1].argsort()[:k]] = baseline\n"
-            "    return changed\n",
-            r"the least relevant words first",
+            "def removal_curves(embeddings, relevance, score, baseline):  # least relevant first\n"
+            "    curves = []\n"
+            "    for sign in (-1, 1):\n"
+            "        rows = [embeddings]\n"
+            "        for at in (sign * relevance[:-1]).argsort(descending=True):\n"
+            "            rows.append(rows[-1].clone())\n"
+            "            rows[-1][at] = baseline\n"
+            "        curves.append(score(torch.stack(rows)))\n"
+            "    most, least = curves\n"
+            "    return most, least, (least - most).mean()\n",
+            r"the curves are exchanged",
         ),
         (
-            "def remove_most(embeddings, relevance, k, baseline):  # by size\n"
-            "    changed = embeddings.clone()\n"
-            "    changed[relevance[:-1].abs().argsort(descending=True)[:k]] = baseline\n"
-            "    return changed\n",
+            "def removal_curves(embeddings, relevance, score, baseline):  # one order twice\n"
+            "    curves = []\n"
+            "    for sign in (1, 1):\n"
+            "        rows = [embeddings]\n"
+            "        for at in (sign * relevance[:-1]).argsort(descending=True):\n"
+            "            rows.append(rows[-1].clone())\n"
+            "            rows[-1][at] = baseline\n"
+            "        curves.append(score(torch.stack(rows)))\n"
+            "    most, least = curves\n"
+            "    return most, least, (least - most).mean()\n",
+            r"both curves remove the most relevant",
+        ),
+        (
+            "def removal_curves(embeddings, relevance, score, baseline):  # by size\n"
+            "    curves = []\n"
+            "    for sign in (1, -1):\n"
+            "        rows = [embeddings]\n"
+            "        for at in (sign * relevance[:-1].abs()).argsort(descending=True):\n"
+            "            rows.append(rows[-1].clone())\n"
+            "            rows[-1][at] = baseline\n"
+            "        curves.append(score(torch.stack(rows)))\n"
+            "    most, least = curves\n"
+            "    return most, least, (least - most).mean()\n",
             r"you go by the size of the relevance",
         ),
         (
-            "def remove_most(embeddings, relevance, k, baseline):  # in place\n"
-            "    embeddings[relevance[:-1].argsort(descending=True)[:k]] = baseline\n"
-            "    return embeddings\n",
+            "def removal_curves(embeddings, relevance, score, baseline):  # every word comes back\n"
+            "    curves = []\n"
+            "    for sign in (1, -1):\n"
+            "        rows = [embeddings]\n"
+            "        for at in (sign * relevance[:-1]).argsort(descending=True):\n"
+            "            rows.append(embeddings.clone())\n"
+            "            rows[-1][at] = baseline\n"
+            "        curves.append(score(torch.stack(rows)))\n"
+            "    most, least = curves\n"
+            "    return most, least, (least - most).mean()\n",
+            r"words that are removed stay removed",
+        ),
+        (
+            "def removal_curves(embeddings, relevance, score, baseline):  # in place\n"
+            "    curves = []\n"
+            "    for sign in (1, -1):\n"
+            "        rows = [embeddings]\n"
+            "        for at in (sign * relevance[:-1]).argsort(descending=True):\n"
+            "            rows.append(rows[-1])\n"
+            "            rows[-1][at] = baseline\n"
+            "        curves.append(score(torch.stack(rows)))\n"
+            "    most, least = curves\n"
+            "    return most, least, (least - most).mean()\n",
             r"work on a clone",
         ),
         (
-            "def remove_most(embeddings, relevance, k, baseline):  # deletes, so that the rest moves\n"
-            "    kept = relevance[:-1].argsort(descending=True)[k:].sort().values\n"
-            "    return torch.cat([embeddings[kept], embeddings[-1:]])\n",
-            r"expected the prompt of shape \(5, 3\), found \(3, 3\)",
+            "def removal_curves(embeddings, relevance, score, baseline):  # the gap turned round\n"
+            "    curves = []\n"
+            "    for sign in (1, -1):\n"
+            "        rows = [embeddings]\n"
+            "        for at in (sign * relevance[:-1]).argsort(descending=True):\n"
+            "            rows.append(rows[-1].clone())\n"
+            "            rows[-1][at] = baseline\n"
+            "        curves.append(score(torch.stack(rows)))\n"
+            "    most, least = curves\n"
+            "    return most, least, (most - least).mean()\n",
+            r"the gap is turned",
         ),
     ],
 }

@@ -121,15 +121,24 @@ def explain_by_detaches(model, case, detach):
     return found
 
 
-def remove_most(embeddings, relevance, k, baseline):
-    """A copy of embeddings [pos d_model] with `baseline` [d_model] at the k most relevant words.
+def removal_curves(embeddings, relevance, score, baseline):
+    """Two curves of the score while one word after another becomes `baseline` [d_model], and their gap.
 
-    relevance: [pos]. The last word always stays, because it asks the question.
+    embeddings: of one prompt [pos d_model]; relevance: [pos]; score: [variant pos d_model] -> [variant].
+    First curve [removed]: the most relevant word goes first; second: the least relevant. Then the mean
+    of second minus first. The last word always stays, because it asks the question.
     """
-    gone = relevance[:-1].argsort(descending=True)[:k]
-    changed = embeddings.clone()
-    changed[gone] = baseline
-    return changed
+    curves = []
+    for ranked in (relevance[:-1], -relevance[:-1]):
+        order = ranked.argsort(descending=True)
+        rows = [embeddings]
+        for at in order:
+            changed = rows[-1].clone()
+            changed[at] = baseline
+            rows.append(changed)
+        curves.append(score(torch.stack(rows)))
+    most, least = curves
+    return most, least, (least - most).mean()
 
 
 def leave_one_out(embeddings, score, baseline):
@@ -325,32 +334,50 @@ def check_leave_one_out(attempt) -> None:
         refuse(found, mistakes, "expected the score of the whole minus the score without the word")
 
 
-def check_remove_most(attempt) -> None:
-    embeddings = torch.arange(15.0).reshape(5, 3)
-    relevance, baseline = torch.tensor([0.5, -3.0, 2.0, 1.0, 9.0]), torch.tensor([-1.0, -2.0, -3.0])
+def check_removal_curves(attempt) -> None:
+    embeddings, baseline = torch.arange(15.0).reshape(5, 3), torch.tensor([-1.0, -2.0, -3.0])
+    relevance = torch.tensor([0.5, -3.0, 2.0, 1.0, 9.0])
+    weights = torch.tensor([3.0, -1.0, 4.0, 0.5, 2.0])[:, None]
 
-    def without(*rows: int) -> Tensor:
-        changed = embeddings.clone()
-        changed[list(rows)] = baseline
-        return changed
+    def score(x: Tensor) -> Tensor:
+        if x.dim() != 3 or x.shape[1:] != embeddings.shape:
+            raise Wrong(f"score reads [variant pos d_model], here [n, 5, 3]; found {list(x.shape)}")
+        return (x * weights).sum((1, 2)) ** 2 / 100
 
-    before = embeddings.clone()
-    found = expect_tensor(attempt(embeddings, relevance, 2, baseline), embeddings.shape, "the prompt")
+    def curve(ranked: Tensor, fresh: bool = False, baseline: Tensor = baseline) -> Tensor:
+        rows = [embeddings]
+        for at in ranked.argsort(descending=True):
+            rows.append((embeddings if fresh else rows[-1]).clone())
+            rows[-1][at] = baseline
+        return score(torch.stack(rows))
+
+    before, ranked = embeddings.clone(), relevance[:-1]
+    answer = attempt(embeddings, relevance, score, baseline)
     if not torch.equal(embeddings, before):
         raise Wrong("you write into the embeddings that you were given; work on a clone")
-    if torch.equal(found, without(2, 3)):
-        if not torch.equal(attempt(embeddings, relevance, 0, baseline), embeddings):
-            raise Wrong("with k = 0 nothing is removed")
-        return
+    if not (isinstance(answer, tuple) and len(answer) == 3):
+        raise Wrong("expected three things, two curves and the mean gap between them; return all three")
+    if torch.is_tensor(answer[0]) and answer[0].shape == (6,):
+        raise Wrong("you remove the last word; it asks the question and always stays")
+    if torch.is_tensor(answer[0]) and answer[0].shape == (4,):
+        raise Wrong("a curve begins with the whole prompt, where nothing is removed")
     mistakes = {
-        "you remove the last word; it asks the question and always stays": without(4, 2),
-        "you remove the least relevant words first": without(1, 0),
+        "the curves are exchanged: in the first one the most relevant word goes first": curve(-ranked),
         "you go by the size of the relevance; its sign counts too: a word against the answer must not "
-        "go first": without(1, 2),
-        "you put zeros there; put `baseline`": without(2, 3).masked_fill(without(2, 3) < 0, 0),
-        "you remove one word, whatever k is": without(2),
+        "go first": curve(ranked.abs()),
+        "words that are removed stay removed; start each step from the one before": curve(ranked, True),
+        "you put zeros there; put `baseline`": curve(ranked, baseline=torch.zeros(3)),
     }
-    refuse(found, mistakes, "replace exactly the k words with the largest relevance, the last one aside")
+    most, least, gap = answer
+    otherwise = "remove one word more each time, by relevance, and score every step"
+    expect_equal(most, curve(ranked), "the first curve [removed]", mistakes, otherwise)
+    mistakes = {"both curves remove the most relevant word first; turn one around": curve(ranked)}
+    expect_equal(least, curve(-ranked), "the second curve [removed]", mistakes, otherwise)
+    truth = (least - most).mean()
+    if abs(float(gap) + float(truth)) < 1e-3:
+        raise Wrong("the gap is turned: the second curve minus the first is large for a good order")
+    if abs(float(gap) - float(truth)) > 1e-3:
+        raise Wrong("the gap is the mean over all steps of second minus first")
 
 
 def handed_back() -> Drawn:
