@@ -60,7 +60,7 @@ def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
     assert scoreboard.run_lesson(lesson, "mamba") == first
     assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 1
     notebook = notebooks.parse(lesson)
-    notebook["cells"][1]["source"] += "  # a change"
+    notebook["cells"][1]["source"] += "\nchanged = 1"
     nbformat.write(notebook, lesson)
     scoreboard.run_lesson(lesson, "mamba")
     assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 2
@@ -176,7 +176,7 @@ def test_a_run_that_is_out_of_date_is_left_out(lesson, tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "SCOREBOARD", tmp_path / "scoreboard.json")
     scoreboard.run_lesson(lesson, "transformer")
     notebook = notebooks.parse(lesson)
-    notebook["cells"][1]["source"] += "  # a change"
+    notebook["cells"][1]["source"] += "\nchanged = 1"
     nbformat.write(notebook, lesson)
     scoreboard.main(["run", "mamba", "--seeds", "0"])
     rows = json.loads((tmp_path / "scoreboard.json").read_text(encoding="utf-8"))["rows"]

@@ -36,10 +36,12 @@ def pages() -> list[Path]:
 
 
 def results_read(notebook: dict) -> list[Path]:
-    """Which of the lessons' own results it stands on, by what its code names."""
+    """Which of the lessons' own results, and of all organisms' cards, it stands on, by what its code
+    names."""
     code = "\n".join(cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code")
     names = {"standings": claims.SCOREBOARD, "claims.REGISTRY": claims.REGISTRY}
-    return [path for name, path in names.items() if name in code]
+    found = [path for name, path in names.items() if name in code]
+    return found + (sorted(ORGANISMS.glob("*/card.json")) if "standings.cards" in code else [])
 
 
 def digest(notebook: dict) -> str:

@@ -18,7 +18,7 @@ from tft_utils import stats
 from tft_utils.course import claims, verdicts
 from tft_utils.course.plots import Drawn, titled, write
 from tft_utils.course.verdicts import Plan
-from tft_utils.files import DATA
+from tft_utils.files import DATA, ORGANISMS, ROOT, seeds
 from tft_utils.stats import Estimate
 
 NONE, MISSING, ALONE = "n/a", "not run", "no pair"
@@ -74,6 +74,23 @@ def read_board(path: Path = claims.SCOREBOARD) -> dict:
     if not board.get("rows"):
         raise ValueError(f"expected rows in {path.name}, found none; run `make scoreboard`")
     return board
+
+
+def board_file(scale: str) -> Path:
+    """The board of a scale; where nobody has run that scale here, the committed one."""
+    made = ROOT / "build" / "scoreboard" / f"{scale}.json"
+    return made if scale != claims.PARAMETERS["SCALE"] and made.is_file() else claims.SCOREBOARD
+
+
+def cards() -> dict[str, dict[int, dict]]:
+    """The card of every trained organism, by name and seed."""
+    return {
+        name: {
+            seed: json.loads((ORGANISMS / f"{name}-{seed}" / "card.json").read_text(encoding="utf-8"))
+            for seed in known
+        }
+        for name, known in seeds().items()
+    }
 
 
 def cells(board: Mapping) -> list[Cell]:
