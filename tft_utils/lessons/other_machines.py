@@ -165,7 +165,7 @@ def _draws(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
 def check_remember(attempt) -> None:
     decay, write, read = _draws((4, 2, 3, 3), (4, 2, 3, 5), (4, 2, 3))
     y = expect_tensor(attempt(decay, write, read), (4, 2, 5), "what is read [pos head value]")
-    late = remember(decay, write, read) - torch.einsum("thk,thkv->thv", read, write)
+    late = _shifted(remember(decay, write, read.roll(-1, 0)))
     mistakes = {
         "you read before you write: y_t reads S_t, which holds the word itself": late,
         "you let the new word decay as well: only S_before is multiplied": remember(
