@@ -1,0 +1,361 @@
+"""Wrong answers to lesson 09: the source that replaces the stub, and the hint it must get."""
+
+WRONG = {
+    "remember": [
+        (
+            "def remember(decay, write, read):\n"
+            "    S, outputs = torch.zeros_like(write[0]), []\n"
+            "    for t in range(len(write)):\n"
+            "        y = read[t][:, None, :] @ S\n"
+            "        S = decay[t] @ S + write[t]\n"
+            "        pass\n"
+            "        outputs.append(y[:, 0])\n"
+            "    return torch.stack(outputs)\n",
+            r"you read before you write",
+        ),
+        (
+            "def remember(decay, write, read):\n"
+            "    S, outputs = torch.zeros_like(write[0]), []\n"
+            "    for t in range(len(write)):\n"
+            "        S = decay[t] @ (S + write[t])\n"
+            "        y = read[t][:, None, :] @ S\n"
+            "        outputs.append(y[:, 0])\n"
+            "    return torch.stack(outputs)\n",
+            r"only S_before is multiplied",
+        ),
+        (
+            "def remember(decay, write, read):\n"
+            "    S, outputs = torch.zeros_like(write[0]), []\n"
+            "    for t in range(len(write)):\n"
+            "        S = write[t]\n"
+            "        y = read[t][:, None, :] @ S\n"
+            "        outputs.append(y[:, 0])\n"
+            "    return torch.stack(outputs)\n",
+            r"hand S on",
+        ),
+        (
+            "def remember(decay, write, read):\n"
+            "    S, outputs = torch.zeros_like(write[0]), []\n"
+            "    for t in range(len(write)):\n"
+            "        S = decay[t].mT @ S + write[t]\n"
+            "        y = read[t][:, None, :] @ S\n"
+            "        outputs.append(y[:, 0])\n"
+            "    return torch.stack(outputs)\n",
+            r"the transpose of the decay",
+        ),
+    ],
+    "mamba2": [
+        (
+            "def mamba2(u, step, rate, B, C):\n"
+            "    kept = torch.exp(step * rate)\n"
+            "    decay = kept[..., None, None] * torch.eye(B.shape[-1])\n"
+            "    write = B[..., :, None] * u[..., None, :]\n"
+            "    return remember(decay, write, C)\n",
+            r"missing from what is written",
+        ),
+        (
+            "def mamba2(u, step, rate, B, C):\n"
+            "    kept = torch.exp(rate).expand_as(step)\n"
+            "    decay = kept[..., None, None] * torch.eye(B.shape[-1])\n"
+            "    write = step[..., None, None] * B[..., :, None] * u[..., None, :]\n"
+            "    return remember(decay, write, C)\n",
+            r"missing from the decay",
+        ),
+        (
+            "def mamba2(u, step, rate, B, C):\n"
+            "    kept = torch.exp(step * rate)\n"
+            "    decay = kept[..., None, None] * torch.eye(B.shape[-1])\n"
+            "    write = step[..., None, None] * C[..., :, None] * u[..., None, :]\n"
+            "    return remember(decay, write, B)\n",
+            r"B and C are exchanged",
+        ),
+        (
+            "def mamba2(u, step, rate, B, C):\n"
+            "    kept = torch.exp(-step * rate)\n"
+            "    decay = kept[..., None, None] * torch.eye(B.shape[-1])\n"
+            "    write = step[..., None, None] * B[..., :, None] * u[..., None, :]\n"
+            "    return remember(decay, write, C)\n",
+            r"old memories grow",
+        ),
+    ],
+    "rg_lru": [
+        (
+            "def rg_lru(u, r, i, L):\n"
+            "    a = torch.exp(-8 * F.softplus(L) * r)\n"
+            "    share = torch.sqrt(1 - a**2)\n"
+            "    write = (share * i * u)[..., None, None]\n"
+            "    return remember(a[..., None, None], write, torch.ones_like(u)[..., None])[..., 0]\n",
+            r"the first word is written whole",
+        ),
+        (
+            "def rg_lru(u, r, i, L):\n"
+            "    a = torch.exp(-8 * F.softplus(L) * r)\n"
+            "    share = torch.ones_like(a)\n"
+            "    share[0] = 1\n"
+            "    write = (share * i * u)[..., None, None]\n"
+            "    return remember(a[..., None, None], write, torch.ones_like(u)[..., None])[..., 0]\n",
+            r"must make room",
+        ),
+        (
+            "def rg_lru(u, r, i, L):\n"
+            "    a = torch.exp(-8 * F.softplus(L) * r)\n"
+            "    share = 1 - a\n"
+            "    share[0] = 1\n"
+            "    write = (share * i * u)[..., None, None]\n"
+            "    return remember(a[..., None, None], write, torch.ones_like(u)[..., None])[..., 0]\n",
+            r"and yours is 1 - a",
+        ),
+        (
+            "def rg_lru(u, r, i, L):\n"
+            "    a = torch.exp(-F.softplus(L) * r)\n"
+            "    share = torch.sqrt(1 - a**2)\n"
+            "    share[0] = 1\n"
+            "    write = (share * i * u)[..., None, None]\n"
+            "    return remember(a[..., None, None], write, torch.ones_like(u)[..., None])[..., 0]\n",
+            r"the 8 is missing",
+        ),
+    ],
+    "mlstm": [
+        (
+            "def mlstm(q, k, v, i, f):\n"
+            "    decay = f[..., None, None] * torch.eye(k.shape[-1])\n"
+            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)"
+            "  # the last value is always 1\n"
+            "    write = i[..., None, None] * k[..., :, None] * counted[..., None, :]\n"
+            "    y = remember(decay, write, q)\n"
+            "    return y[..., :-1]\n",
+            r"the normaliser is missing",
+        ),
+        (
+            "def mlstm(q, k, v, i, f):\n"
+            "    decay = f[..., None, None] * torch.eye(k.shape[-1])\n"
+            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)"
+            "  # the last value is always 1\n"
+            "    write = i[..., None, None] * k[..., :, None] * counted[..., None, :]\n"
+            "    y = remember(decay, write, q)\n"
+            "    return y[..., :-1] / y[..., -1:].abs()\n",
+            r"may not be smaller than 1",
+        ),
+        (
+            "def mlstm(q, k, v, i, f):\n"
+            "    decay = f[..., None, None] * torch.eye(k.shape[-1])\n"
+            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)"
+            "  # the last value is always 1\n"
+            "    write = i[..., None, None] * k[..., :, None] * counted[..., None, :]\n"
+            "    y = remember(decay, write, q)\n"
+            "    return y[..., :-1] / y[..., -1:].clamp(min=1)\n",
+            r"sign does not count",
+        ),
+        (
+            "def mlstm(q, k, v, i, f):\n"
+            "    decay = f[..., None, None] * torch.eye(k.shape[-1])\n"
+            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)"
+            "  # the last value is always 1\n"
+            "    write = k[..., :, None] * counted[..., None, :]\n"
+            "    y = remember(decay, write, q)\n"
+            "    return y[..., :-1] / y[..., -1:].abs().clamp(min=1)\n",
+            r"input gate is missing",
+        ),
+    ],
+    "rwkv": [
+        (
+            "def rwkv(k, v, w, bonus):\n"
+            "    counted = torch.stack([v, torch.ones_like(v)], dim=-1)  # [pos channel 2]\n"
+            "    decay = torch.exp(-w).expand_as(k)[..., None, None]\n"
+            "    write = torch.exp(k)[..., None, None] * counted[..., None, :]\n"
+            "    after = remember(decay, write, torch.ones_like(k)[..., None])\n"
+            "    before = torch.cat([torch.zeros_like(after[:1]), after[:-1]])\n"
+            "    total = after + torch.exp(k + bonus)[..., None] * counted\n"
+            "    return total[..., 0] / total[..., 1]\n",
+            r"the present word is in twice",
+        ),
+        (
+            "def rwkv(k, v, w, bonus):\n"
+            "    counted = torch.stack([v, torch.ones_like(v)], dim=-1)  # [pos channel 2]\n"
+            "    decay = torch.exp(-w).expand_as(k)[..., None, None]\n"
+            "    write = torch.exp(k)[..., None, None] * counted[..., None, :]\n"
+            "    after = remember(decay, write, torch.ones_like(k)[..., None])\n"
+            "    before = torch.cat([torch.zeros_like(after[:1]), after[:-1]])\n"
+            "    total = before + torch.exp(k)[..., None] * counted\n"
+            "    return total[..., 0] / total[..., 1]\n",
+            r"the bonus is missing",
+        ),
+        (
+            "def rwkv(k, v, w, bonus):\n"
+            "    counted = torch.stack([v, torch.ones_like(v)], dim=-1)  # [pos channel 2]\n"
+            "    decay = torch.exp(-w).expand_as(k)[..., None, None]\n"
+            "    write = torch.exp(k)[..., None, None] * counted[..., None, :]\n"
+            "    after = remember(decay, write, torch.ones_like(k)[..., None])\n"
+            "    before = torch.cat([torch.zeros_like(after[:1]), after[:-1]])\n"
+            "    total = before + torch.exp(k + bonus)[..., None] * counted\n"
+            "    return total[..., 0]\n",
+            r"an average divides",
+        ),
+        (
+            "def rwkv(k, v, w, bonus):\n"
+            "    counted = torch.stack([v, torch.ones_like(v)], dim=-1)  # [pos channel 2]\n"
+            "    decay = torch.exp(w).expand_as(k)[..., None, None]\n"
+            "    write = torch.exp(k)[..., None, None] * counted[..., None, :]\n"
+            "    after = remember(decay, write, torch.ones_like(k)[..., None])\n"
+            "    before = torch.cat([torch.zeros_like(after[:1]), after[:-1]])\n"
+            "    total = before + torch.exp(k + bonus)[..., None] * counted\n"
+            "    return total[..., 0] / total[..., 1]\n",
+            r"old weights grow",
+        ),
+    ],
+    "gated_delta": [
+        (
+            "def gated_delta(q, k, v, a, e):\n"
+            "    erased = e[..., None, None] * k[..., :, None] * k[..., None, :]\n"
+            "    decay = a[..., None, None] * (torch.eye(k.shape[-1]))\n"
+            "    write = e[..., None, None] * k[..., :, None] * v[..., None, :]\n"
+            "    return remember(decay, write, q)\n",
+            r"nothing is erased",
+        ),
+        (
+            "def gated_delta(q, k, v, a, e):\n"
+            "    erased = k[..., :, None] * k[..., None, :]\n"
+            "    decay = a[..., None, None] * (torch.eye(k.shape[-1]) - erased)\n"
+            "    write = e[..., None, None] * k[..., :, None] * v[..., None, :]\n"
+            "    return remember(decay, write, q)\n",
+            r"whatever e says",
+        ),
+        (
+            "def gated_delta(q, k, v, a, e):\n"
+            "    erased = e[..., None, None] * k[..., :, None] * k[..., None, :]\n"
+            "    decay = a[..., None, None] * (torch.eye(k.shape[-1]) - erased)\n"
+            "    write = k[..., :, None] * v[..., None, :]\n"
+            "    return remember(decay, write, q)\n",
+            r"e is missing from what is written",
+        ),
+        (
+            "def gated_delta(q, k, v, a, e):\n"
+            "    erased = e[..., None, None] * k[..., :, None] * k[..., None, :]\n"
+            "    decay = a[..., None, None] * torch.eye(k.shape[-1]) - erased\n"
+            "    write = e[..., None, None] * k[..., :, None] * v[..., None, :]\n"
+            "    return remember(decay, write, q)\n",
+            r"a stands before the whole matrix",
+        ),
+    ],
+    "lstm": [
+        (
+            "def lstm(drive, U):\n"
+            "    h = c = drive.new_zeros(U.shape[1])\n"
+            "    outputs = []\n"
+            "    for word in drive:\n"
+            "        i, f, g, o = word.chunk(4)\n"
+            "        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)\n"
+            "        h = torch.sigmoid(o) * torch.tanh(c)\n"
+            "        outputs.append(h)\n"
+            "    return torch.stack(outputs)\n",
+            r"your gates do not see h",
+        ),
+        (
+            "def lstm(drive, U):\n"
+            "    h = c = drive.new_zeros(U.shape[1])\n"
+            "    outputs = []\n"
+            "    for word in drive:\n"
+            "        f, i, g, o = (word + U @ h).chunk(4)\n"
+            "        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)\n"
+            "        h = torch.sigmoid(o) * torch.tanh(c)\n"
+            "        outputs.append(h)\n"
+            "    return torch.stack(outputs)\n",
+            r"in this order",
+        ),
+        (
+            "def lstm(drive, U):\n"
+            "    h = c = drive.new_zeros(U.shape[1])\n"
+            "    outputs = []\n"
+            "    for word in drive:\n"
+            "        i, f, g, o = (word + U @ h).chunk(4)\n"
+            "        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)\n"
+            "        h = torch.sigmoid(o) * torch.tanh(c)\n"
+            "        outputs.append(c)\n"
+            "    return torch.stack(outputs)\n",
+            r"the outputs are h",
+        ),
+        (
+            "def lstm(drive, U):\n"
+            "    h = c = drive.new_zeros(U.shape[1])\n"
+            "    outputs = []\n"
+            "    for word in drive:\n"
+            "        i, f, g, o = (word + U @ h).chunk(4)\n"
+            "        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)\n"
+            "        h = torch.sigmoid(o) * c\n"
+            "        outputs.append(h)\n"
+            "    return torch.stack(outputs)\n",
+            r"the last tanh is missing",
+        ),
+    ],
+    "by_halves": [
+        (
+            "def by_halves(decay, write):\n"
+            "    reach = 1\n"
+            "    if reach < len(write):\n"
+            "        write_before = F.pad(write[:-reach], (0, 0, reach, 0))\n"
+            "        decay_before = F.pad(decay[:-reach], (0, 0, reach, 0), value=1.0)\n"
+            "        write = write + decay * write_before\n"
+            "        decay = decay * decay_before\n"
+            "        reach = 2 * reach\n"
+            "    return write\n",
+            r"double the reach",
+        ),
+        ("def by_halves(decay, write):\n    return write.cumsum(0)\n", r"nothing decays"),
+        (
+            "def by_halves(decay, write):\n"
+            "    reach = 1\n"
+            "    while reach < len(write):\n"
+            "        write_before = F.pad(write[:-reach], (0, 0, reach, 0))\n"
+            "        decay_before = F.pad(decay[:-reach], (0, 0, reach, 0), value=1.0)\n"
+            "        write = write + decay * write_before\n"
+            "        reach = 2 * reach\n"
+            "    return write\n",
+            r"the product of both",
+        ),
+    ],
+    "survival": [
+        (
+            "def survival(decay, planted):\n"
+            "    left, shares = planted, []\n"
+            "    for D in decay:\n"
+            "        left = D @ left\n"
+            "        shares.append(left.norm(dim=(-2, -1)))\n"
+            "    return torch.stack(shares)\n",
+            r"these are lengths",
+        ),
+        (
+            "def survival(decay, planted):\n"
+            "    left, shares = planted, []\n"
+            "    for D in decay:\n"
+            "        left = D @ planted\n"
+            "        shares.append(left.norm(dim=(-2, -1)) / planted.norm(dim=(-2, -1)))\n"
+            "    return torch.stack(shares)\n",
+            r"passes through all words",
+        ),
+        (
+            "def survival(decay, planted):\n"
+            "    left, shares = planted, []\n"
+            "    for D in decay:\n"
+            "        shares.append(left.norm(dim=(-2, -1)) / planted.norm(dim=(-2, -1)))\n"
+            "        left = D @ left\n"
+            "    return torch.stack(shares)\n",
+            r"not before it",
+        ),
+    ],
+    "recalled": [
+        (
+            "def recalled(logits, at, wanted):\n"
+            "    rows = torch.arange(len(logits))[:, None]\n"
+            "    guesses = logits[rows, at].argmax(-1)\n"
+            "    return (guesses == wanted).float().mean(-1)\n",
+            r"ask one position earlier",
+        ),
+        (
+            "def recalled(logits, at, wanted):\n"
+            "    rows = torch.arange(len(logits))[:, None]\n"
+            "    guesses = logits[rows, at - 1].argmax(-1)\n"
+            "    return (guesses == wanted).float().sum(-1)\n",
+            r"take the mean",
+        ),
+    ],
+}
