@@ -224,6 +224,7 @@ def test_a_term_comes_with_the_sentence_that_introduces_it():
     block = "Meng et al. (2022) did so. It is *one* word. That is a **foil**, the wrong answer. More."
     assert tool.sentence(block, "foil") == "It is *one* word. That is a **foil**, the wrong answer."
     assert tool.sentence("| z | **gate**: multiplies |", "gate") == "z · **gate**: multiplies"
+    assert tool.sentence("As in [00](00_x.ipynb), a **key**.", "key") == "As in 00, a **key**."
     assert tool.sentence("A. The **key** says\nwhat.", "key") == "A. The **key** says what."
 
 

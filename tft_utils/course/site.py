@@ -156,9 +156,10 @@ def terms(paths: list[Path]) -> dict[str, list[Use]]:
                     slugs[anchor] += 1
                     anchor += f"-{slugs[anchor] - 1}" * (slugs[anchor] > 1)
                 for bold in BOLD.findall(block) if cell["id"] not in NO_TERMS_IN else ():
-                    term, text = " ".join(bold.split()), sentence(block, bold)
+                    term = " ".join(bold.split())
                     uses = found[term.lower()] if is_term(term) else None
                     if uses is not None and staged(path) not in (use.page for use in uses):
+                        text = sentence(block, bold)
                         begins = text.startswith(f"**{term}") and term[1:2].islower()
                         shown = term[0].lower() + term[1:] if begins else term
                         uses.append(Use(shown, lesson, staged(path), anchor, text))
@@ -171,8 +172,9 @@ def slug(heading: str) -> str:
 
 
 def sentence(block: str, bold: str) -> str:
-    """The sentence of a block in which a term is bold, and the one before it where it leans on that."""
-    text = " ".join(block.split()).removeprefix("* ")
+    """The sentence of a block in which a term is bold, and the one before it where it leans on that.
+    Links become their text, because they lead on from another page."""
+    text = " ".join(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", block).split()).removeprefix("* ")
     if text.startswith("|"):  # a row of a table
         return " · ".join(part.strip() for part in text.strip("| ").split("|"))
     parts = ENDS.split(text)
