@@ -93,7 +93,7 @@ def notebook_page(path: Path, folder: Path) -> dict:
             output.get("data", {}).pop(claims.MIME, None)  # its text says the same
             if "image/png" in output.get("data", {}):
                 _draw(output, folder / staged(path))
-    notebook["metadata"]["language_info"]["pygments_lexer"] = "ipython3"
+    notebook["metadata"]["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     return notebook
 
 
