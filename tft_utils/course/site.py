@@ -160,7 +160,9 @@ def terms(paths: list[Path]) -> dict[str, list[Use]]:
                     uses = found[term.lower()] if is_term(term) else None
                     if uses is not None and staged(path) not in (use.page for use in uses):
                         text = sentence(block, bold)
-                        begins = text.startswith(f"**{term}") and term[1:2].islower()
+                        begins = term[1:2].islower() and re.search(
+                            rf"(^|[.!?] )\*\*{re.escape(term)}", text
+                        )
                         shown = term[0].lower() + term[1:] if begins else term
                         uses.append(Use(shown, lesson, staged(path), anchor, text))
     return dict(sorted(found.items()))
