@@ -93,7 +93,7 @@ def notebook_page(path: Path, folder: Path) -> dict:
             output.get("data", {}).pop(claims.MIME, None)  # its text says the same
             if "image/png" in output.get("data", {}):
                 _draw(output, folder / staged(path))
-    notebook["metadata"]["language_info"]["pygments_lexer"] = "ipython3"
+    notebook["metadata"]["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     return notebook
 
 
@@ -156,10 +156,13 @@ def terms(paths: list[Path]) -> dict[str, list[Use]]:
                     slugs[anchor] += 1
                     anchor += f"-{slugs[anchor] - 1}" * (slugs[anchor] > 1)
                 for bold in BOLD.findall(block) if cell["id"] not in NO_TERMS_IN else ():
-                    term, text = " ".join(bold.split()), sentence(block, bold)
+                    term = " ".join(bold.split())
                     uses = found[term.lower()] if is_term(term) else None
                     if uses is not None and staged(path) not in (use.page for use in uses):
-                        begins = text.startswith(f"**{term}") and term[1:2].islower()
+                        text = sentence(block, bold)
+                        begins = term[1:2].islower() and re.search(
+                            rf"(^|[.!?] )\*\*{re.escape(term)}", text
+                        )
                         shown = term[0].lower() + term[1:] if begins else term
                         uses.append(Use(shown, lesson, staged(path), anchor, text))
     return dict(sorted(found.items()))
@@ -171,8 +174,9 @@ def slug(heading: str) -> str:
 
 
 def sentence(block: str, bold: str) -> str:
-    """The sentence of a block in which a term is bold, and the one before it where it leans on that."""
-    text = " ".join(block.split()).removeprefix("* ")
+    """The sentence of a block in which a term is bold, and the one before it where it leans on that.
+    Links become their text, because they lead on from another page."""
+    text = " ".join(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", block).split()).removeprefix("* ")
     if text.startswith("|"):  # a row of a table
         return " · ".join(part.strip() for part in text.strip("| ").split("|"))
     parts = ENDS.split(text)
