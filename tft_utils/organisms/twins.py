@@ -67,7 +67,8 @@ def stepwise(lstm: nn.LSTM, at: int, x: Tensor, put: Put) -> Tensor:
 
 
 class Looks(nn.Module):
-    """Two blocks of attention. The numbers of a character are its stream after each block."""
+    """Two blocks of attention. The numbers of a character are its stream after the first block: what the
+    second one writes reaches no later character."""
 
     def __init__(self, vocab: int = len(titles.CHARACTERS), width: int = 32, heads: int = 4) -> None:
         super().__init__()
@@ -98,7 +99,7 @@ class Looks(nn.Module):
             mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + block["write"](mixed.transpose(1, 2).flatten(2))
             x = x + block["down"](nn.functional.gelu(block["up"](block["middle"](x))))
-            if put is not None:
+            if put is not None and at < len(self.blocks) - 1:
                 x = torch.stack([put(at, t, x[:, t]) for t in range(x.shape[1])], 1)
         return self.output(self.norm(x)).log_softmax(-1)
 
