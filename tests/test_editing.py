@@ -1,6 +1,7 @@
 """Editing: the update against its definition, side by side against the weights, scores by hand."""
 
 from operator import attrgetter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -90,7 +91,9 @@ def test_the_first_edits_do_not_depend_on_how_many_there_are():
 
 def test_keys_and_moments_are_the_inputs_of_the_module(model, monkeypatch):
     documents = world.documents("facts", 3, split="train")
-    monkeypatch.setattr(world, "documents", lambda kind, n, split: documents if kind == "facts" else [])
+    texts = [document.text for document in documents]
+    corpus = SimpleNamespace(texts=lambda n, split: texts)
+    monkeypatch.setattr(editing, "corpus_of", lambda model: corpus)
     found = editing.moments(model)
     assert len(found) == model.n_layers
     total, n = 0, 0
@@ -242,6 +245,13 @@ def in_pieces(model_type: str, answers: bool, across: list[str] | None = None) -
     return Model(hf, PreTrainedTokenizerFast(tokenizer_object=bpe))
 
 
+@pytest.fixture
+def of_the_world(model, monkeypatch):
+    """Such a model is asked about the world, whose facts are edited here."""
+    corpus = editing.corpus_of(model)
+    monkeypatch.setattr(editing, "corpus_of", lambda model: corpus)
+
+
 def ask_by_hand(model, texts, subjects, answers) -> reading.Asked:
     """Where the decoded text ends with the subject's last word: found token by token."""
     positions = []
@@ -267,6 +277,7 @@ def test_the_subjects_last_token_is_found_where_tokens_cross_words(wanted):
     assert cut, "no token crosses a word: the test asks nothing"
 
 
+@pytest.mark.usefixtures("of_the_world")
 @pytest.mark.parametrize("model_type", ["gpt_neox", "mamba"])
 def test_edits_are_made_and_scored_in_tokens(model_type, wanted, monkeypatch):
     model = in_pieces(model_type, answers=True)
@@ -288,6 +299,7 @@ def test_edits_are_made_and_scored_in_tokens(model_type, wanted, monkeypatch):
     assert scores.likelier["efficacy"].any()
 
 
+@pytest.mark.usefixtures("of_the_world")
 def test_an_object_of_several_tokens_is_refused(wanted):
     model = in_pieces("mamba", answers=False)
     moments = editing.moments(model)[1]
