@@ -340,6 +340,13 @@ def compared(where: str, far) -> list[Tensor]:
     return [mask for mask in masks[where] if far.truth[mask].any() and not far.truth[mask].all()]
 
 
+def matched(luck: Tensor, seed: int) -> Tensor:
+    """Means of one direction for each method [direction], from luck [method direction]: as a mean of
+    probes, each with a direction of its own."""
+    draw = torch.Generator().manual_seed(seed)
+    return torch.stack([row[torch.randperm(len(row), generator=draw)] for row in luck]).mean(0)
+
+
 LOOKS = [look | {"marker": "", "linewidth": 2} for look in plots.SERIES]  # of four tasks
 
 
