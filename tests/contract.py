@@ -44,7 +44,11 @@ SECTIONS = {  # cell id -> its heading, in the order of a lesson
 }
 PAGE_SECTIONS = ("title", "setup")  # of a page that is no lesson
 GLANCE = ("Time", "Run time", "You need", "Verdict")
-CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 80, 4500, 25, 8, 400
+CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 80, 4500, 18, 8, 400
+WRITTEN = 60  # lines of a lesson that the learner writes
+LONG_CELLS = {"two_machines", "linguistic_probing", "latent_knowledge", "activation_patching", "steering"}
+LONG = 25  # what cells of these may still have
+FEW_WRITTEN = {"linguistic_probing", "latent_knowledge", "activation_patching"}
 SHOWN = {"text/plain", "text/markdown", "image/png", claims.MIME}
 BANNED = re.compile(r"\b(simply|obviously)\b", re.IGNORECASE)
 EMPTY_LINK_TEXTS = {"here", "click here", "link", "this"}
@@ -302,9 +306,10 @@ def budgets(path: Path, notebook: dict) -> Problems:
     ):
         if found > most:
             yield "", f"it has {found} {what}, at most {most}; shorten it"
+    most = LONG if lesson_of(path) in LONG_CELLS else LINES
     for cell in cells(notebook, "code"):
-        if (lines := len(cell["source"].splitlines())) > LINES:
-            yield cell["id"], f"it has {lines} lines, at most {LINES}; split it"
+        if (lines := len(cell["source"].splitlines())) > most:
+            yield cell["id"], f"it has {lines} lines, at most {most}; split it"
 
 
 def language(path: Path, notebook: dict) -> Problems:
@@ -416,6 +421,21 @@ def exercises(path: Path, notebook: dict) -> Problems:
             yield (brief["id"], f"expected the four cells {', '.join(four)}; write them in this order")
             continue
         yield from one_exercise(lesson, name, notebook["cells"][start : start + 4])
+    module = importlib.import_module(f"tft_utils.lessons.{lesson}")
+    references = [inspect.getsource(f) for name in names if (f := getattr(module, name, None))]
+    written = sum(map(lines_of_code, references))
+    if written < WRITTEN and lesson not in FEW_WRITTEN:
+        yield "", f"its exercises have {written} lines, at least {WRITTEN}; let the learner write more"
+
+
+def lines_of_code(text: str) -> int:
+    """Lines that are neither empty nor of a docstring."""
+    told = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+            told |= {*range(node.body[0].lineno, node.body[0].end_lineno + 1)}
+    lines = enumerate(text.splitlines(), start=1)
+    return sum(bool(line.strip()) and number not in told for number, line in lines)
 
 
 def one_exercise(lesson: str, name: str, four: list[dict]) -> Problems:

@@ -6,6 +6,7 @@ Nothing is run here but two tiny notebooks; tests/test_exercises.py runs the les
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -144,7 +145,7 @@ BREACHES = {  # what is broken -> how, and the problem it must give
     "image lost": (added("idea", "![A plot.](lost.png)\n*It moves.*"), "'lost.png' leads nowhere"),
     "cells": (lambda n: n["cells"].extend(n["cells"]), r"it has \d+ cells, at most 80"),
     "words": (added("idea", "word " * 4500), r"it has \d+ words, at most 4500"),
-    "lines": (added("toy-run", "1\n" * 25), r"cell toy-run: it has \d+ lines, at most 25"),
+    "lines": (added("toy-run", "1\n" * 18), r"cell toy-run: it has \d+ lines, at most 18"),
     "size": (lambda n: image(n)["data"].update({"image/png": "A" * 500_000}), "kB, at most 400"),
     "word": (added("idea", "Simply look."), "cell idea: it says 'Simply'; delete"),
     "word in code": (added("toy-run", "# obviously"), "cell toy-run: it says 'obviously'"),
@@ -254,6 +255,13 @@ def test_exercise_without_wrong_answers_is_named(monkeypatch):
     monkeypatch.setattr(contract, "wrong_answers", lambda path: {})
     found = contract.problems(START, notebooks.parse(START), [contract.exercises])
     assert any("cell ex-last-word: fewer than 2 wrong answers" in problem for problem in found)
+
+
+def test_a_lesson_that_leaves_little_to_write_is_named(monkeypatch):
+    monkeypatch.setattr(contract, "WRITTEN", 1000)
+    found = contract.problems(START, notebooks.parse(START), [contract.exercises])
+    assert any(re.search(r"its exercises have \d\d lines, at least 1000", problem) for problem in found)
+    assert contract.lines_of_code('def f(x):\n    """A.\n\n    B."""\n\n    return "no"\n') == 2
 
 
 def test_neighbours_must_be_linked(monkeypatch):

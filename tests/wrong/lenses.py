@@ -220,6 +220,53 @@ WRONG = {
             r"only the last depth may change",
         ),
     ],
+    "cost_of_average": [
+        (
+            "def cost_of_average(model, source, texts):  # the mean of logarithms\n"
+            "    last = torch.cat([source(step)[-1] for step in range(20)])\n"
+            "    probs = model.to_logits(last).log_softmax(-1)\n"
+            "    average = probs.mean(0)\n"
+            "    cost = -average[texts.ids[:, 1:]]\n"
+            "    return (cost * texts.counted[:, :-1]).sum(1)\n",
+            r"average the chances",
+        ),
+        (
+            "def cost_of_average(model, source, texts):  # padding counts\n"
+            "    last = torch.cat([source(step)[-1] for step in range(20)])\n"
+            "    probs = model.to_logits(last).log_softmax(-1)\n"
+            "    average = probs.exp().mean(0).log()\n"
+            "    cost = -average[texts.ids[:, 1:]]\n"
+            "    return cost.sum(1)\n",
+            r"padding counts in yours",
+        ),
+        (
+            "def cost_of_average(model, source, texts):  # one step\n"
+            "    last = torch.cat([source(0)[-1]])\n"
+            "    probs = model.to_logits(last).log_softmax(-1)\n"
+            "    average = probs.exp().mean(0).log()\n"
+            "    cost = -average[texts.ids[:, 1:]]\n"
+            "    return (cost * texts.counted[:, :-1]).sum(1)\n",
+            r"take 20",
+        ),
+        (
+            "def cost_of_average(model, source, texts):  # the word that was read\n"
+            "    last = torch.cat([source(step)[-1] for step in range(20)])\n"
+            "    probs = model.to_logits(last).log_softmax(-1)\n"
+            "    average = probs.exp().mean(0).log()\n"
+            "    cost = -average[texts.ids[:, :-1]]\n"
+            "    return (cost * texts.counted[:, :-1]).sum(1)\n",
+            r"what follows position i",
+        ),
+        (
+            "def cost_of_average(model, source, texts):  # a mean\n"
+            "    last = torch.cat([source(step)[-1] for step in range(20)])\n"
+            "    probs = model.to_logits(last).log_softmax(-1)\n"
+            "    average = probs.exp().mean(0).log()\n"
+            "    cost = -average[texts.ids[:, 1:]]\n"
+            "    return (cost * texts.counted[:, :-1]).sum(1) / texts.n_words\n",
+            r"add them up",
+        ),
+    ],
     "settled": [
         (
             "def settled(right):  # the first time\n"

@@ -87,6 +87,23 @@ def shuffled(source):
     return pick
 
 
+def cost_of_average(model, source, texts):
+    """What the average word costs on each text, in nats summed over its words: [text].
+
+    source(step): streams [k word d_model]; the average is over the model's own words in 20 steps.
+    texts: `ids` [text pos], and `counted` [text pos], True at words that another word follows.
+    """
+    last = torch.cat([source(step)[-1] for step in range(20)])
+    total = 0.0
+    for log_p in lenses.log_probs(model, last):  # a few words at a time [word vocab]
+        total = total + log_p.exp().sum(0)
+    log_average = (total / len(last)).log()
+    following = texts.ids[:, 1:]
+    counts = texts.counted[:, :-1]
+    cost = -log_average[following] * counts
+    return cost.sum(1).cpu().double()
+
+
 def settled(right):
     """The first depth from which on an answer stays right, for right [k] (booleans, k = 0 ... L).
 
@@ -297,6 +314,41 @@ def check_shuffled(attempt) -> None:
         raise Wrong("each word's target must occur once, in another order: see `torch.randperm`")
     if (found[-1] == states[-1]).all(-1).sum() > 8:
         raise Wrong("most words keep their own target; put them in a random order")
+
+
+@torch.no_grad()
+def check_cost_of_average(attempt) -> None:
+    model = _small()
+    texts = lenses.encode(model, [d.text for d in world.documents("facts", 6)])
+    source = lenses.cached(model, texts, 32)
+    found = attempt(model, source, texts)
+    found = expect_tensor(found, (6,), "the cost of each text [text]", "one sum for each")
+    states = [source(step) for step in range(20)]
+
+    def chances(depth: int, steps: int = 20) -> Tensor:
+        return torch.cat([model.to_logits(h[depth]).softmax(-1) for h in states[:steps]])
+
+    def cost(log_average: Tensor, shift: int = 1) -> Tensor:
+        rows = zip(texts.ids, texts.n_words.tolist(), strict=True)
+        return torch.stack([-log_average[row[shift : n + shift]].sum() for row, n in rows])
+
+    log_average = chances(-1).mean(0).log()
+    padded = -log_average[texts.ids[:, 1:]].sum(1)
+    mistakes = {
+        "you average logarithms; average the chances, then take the logarithm": chances(-1).log().mean(0),
+        "this is the average after the embedding; the model itself is the last depth": (
+            chances(0).mean(0).log()
+        ),
+        "you average over the words of one step; take 20": chances(-1, 1).mean(0).log(),
+    }
+    mistakes = {hint: cost(wrong) for hint, wrong in mistakes.items()} | {
+        "you score the word that was read; what follows position i is ids[i + 1]": cost(log_average, 0),
+        "padding counts in yours; `texts.counted` says which words another one follows": padded,
+        "you average over words; add them up": cost(log_average) / texts.n_words,
+        "a cost is minus the log-probability": -cost(log_average),
+    }
+    if not torch.allclose(found.float(), cost(log_average), rtol=1e-3, atol=1e-2):
+        refuse(found, mistakes, "minus the average word's log-probability of each next word, summed")
 
 
 def check_settled(attempt) -> None:
