@@ -265,21 +265,34 @@ def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
     package, data = tmp_path / "tft_utils", tmp_path / "data"
     organisms = data / "organisms"
     adapter = organisms / "quirky" / "mamba-0"
-    for folder in (package, organisms / "mamba-0", organisms / "mamba-1", adapter):
-        folder.mkdir(parents=True)
+    files = {
+        package / "__init__.py": "",
+        package / "a.py": "from tft_utils.room import deep",
+        package / "room" / "__init__.py": "",
+        package / "room" / "deep.py": "from tft_utils import a, architectures",
+        package / "architectures" / "__init__.py": "",
+        package / "architectures" / "one.py": "",
+        package / "other.py": "import tft_utils.a",
+    }
+    for folder in (
+        *{file.parent for file in files},
+        organisms / "mamba-0",
+        organisms / "mamba-1",
+        adapter,
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+    for file, text in files.items():
+        file.write_text(text, encoding="utf-8")
     for name, value in {"ROOT": tmp_path, "DATA": data, "ORGANISMS": organisms}.items():
         monkeypatch.setattr(notebooks, name, value)
     for name in ("REGISTRY", "SCOREBOARD"):
         monkeypatch.setattr(claims, name, data / f"{name.lower()}.json")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", id="one")])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import tft_utils.a", id="one")])
     seen = [notebooks.digest(notebook)]
-    for file in (
-        package / "a.py",
-        package / "deep.py",
-        data / "facts.json",
-        organisms / "mamba-0" / "config.json",
-        adapter / "card.json",
-    ):
+    for file in list(files)[:-1]:
+        file.write_text(f"{files[file]}\nx = 1", encoding="utf-8")
+        seen.append(notebooks.digest(notebook))
+    for file in (data / "facts.json", organisms / "mamba-0" / "config.json", adapter / "card.json"):
         file.write_text("x", encoding="utf-8")
         seen.append(notebooks.digest(notebook))
     (data / "facts.json").rename(data / "other.json")
@@ -290,6 +303,7 @@ def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
     for file in (  # what no output depends on
         claims.REGISTRY,
         claims.SCOREBOARD,
+        package / "other.py",
         data / "README.md",
         organisms / "manifest.json",
         organisms / "mamba-1" / "config.json",

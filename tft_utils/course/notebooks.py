@@ -5,10 +5,13 @@ python -m tft_utils.course.notebooks execute [PATH ...]   run, write outputs and
 python -m tft_utils.course.notebooks verify [PATH ...]    check all that without running anything
 """
 
+import ast
 import hashlib
 import json
+import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tft_utils.course import claims
@@ -28,12 +31,42 @@ def all_notebooks() -> list[Path]:
 
 
 def digest(notebook: dict) -> str:
-    """What the outputs depend on: the code cells, `tft_utils` and the data that lessons read."""
+    """What the outputs depend on: the code cells, what they import of `tft_utils`, themselves or through
+    one another, and the data that lessons read."""
     code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
     found = hashlib.sha256(json.dumps(code).encode())
-    for path in sorted((ROOT / "tft_utils").rglob("*.py")) + sorted(filter(_is_read, DATA.rglob("*"))):
+    for path in sorted(_imported(code)) + sorted(filter(_is_read, DATA.rglob("*"))):
         found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
+
+
+def _imported(code: list[str]) -> set[Path]:
+    """The package's files behind the imports of code cells. An architecture is chosen while a lesson
+    runs, so whoever imports one of them is taken to import all."""
+    found: set[Path] = set()
+    shell = re.compile(r"^(\s*)[!%].*$", flags=re.MULTILINE)  # lines that are not Python
+    waiting = {path for cell in code for path in _files_of_imports(shell.sub(r"\1pass", cell))}
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        beside = path.parent.glob("*.py") if path.parent.name == "architectures" else ()
+        waiting |= {*beside, *_files_of_imports(path.read_text(encoding="utf-8"))} - found
+    return found
+
+
+def _files_of_imports(code: str) -> Iterator[Path]:
+    """The package's files that a text imports, with the packages that they lie in."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for parts in (name.split(".") for name in names):
+            for i in range(1, len(parts) + 1 if parts[0] == "tft_utils" else 1):
+                place = ROOT.joinpath(*parts[:i])
+                yield from filter(Path.is_file, (place.with_suffix(".py"), place / "__init__.py"))
 
 
 def _is_read(path: Path) -> bool:

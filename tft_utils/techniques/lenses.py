@@ -269,19 +269,35 @@ def _plain(model, h: Tensor) -> Tensor:
 def train(model, source: Callable[[int], Tensor], steps: int) -> Lens:
     """Trains the translators of all depths at once on source(0) ... source(steps - 1).
 
-    Adam, each depth on its own, in coordinates where no direction of the residual stream dwarfs the
-    others (`_whitened`): A = M P and b = c - M P mean for what is learned, M and c, zero at first.
+    Adam at rates that fall linearly to zero, each depth on its own, in coordinates where no direction
+    of the residual stream dwarfs the others (`_whitened`): A = M P and b = c - M P mean for what is
+    learned, M and c, zero at first.
     """
     center, P, scale = _whitened(source(0))
     M, c = torch.zeros_like(P, requires_grad=True), torch.zeros_like(center, requires_grad=True)
     rate = RATE * 128 / len(P[0])  # a sum over more inputs moves further: Yang et al. 2022
     groups = [{"params": [M], "lr": rate}, {"params": [c], "lr": RATE}]
+    optimiser = torch.optim.Adam(groups, betas=BETAS)
+    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
 
     def lens() -> Lens:
         A = M @ P
         return Lens(A, (c * scale - center @ A.mT)[:, 0])
 
-    return _descend(model, source, steps, torch.optim.Adam(groups, betas=BETAS), lens)
+    start = said = time.monotonic()
+    for done in range(1, steps + 1):
+        with torch.enable_grad():
+            kl = divergence(model, lens(), source(done - 1))
+            optimiser.zero_grad()
+            kl.sum().backward()
+        optimiser.step()
+        falling.step()
+        now = time.monotonic()
+        if now - said > SAY_EVERY or done == steps:
+            said, left = now, (steps - done) * (now - start) / done
+            text = f"lens: step {done}/{steps}, KL {kl.mean():.3f} nats, {left:.0f} s left ..."
+            print(text, file=sys.stderr)
+    return Lens(**{name: tensor.detach() for name, tensor in vars(lens()).items()})
 
 
 def _whitened(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -297,38 +313,6 @@ def _whitened(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     gains = (mean / (values.clamp(min=0) + RIDGE * mean)).sqrt()
     P = (vectors * gains[:, None]) @ vectors.mT
     return center, P.float().to(r.device), mean.sqrt()[..., None].float().to(r.device)
-
-
-def train_as_published(model, source: Callable[[int], Tensor], steps: int) -> Lens:
-    """The published recipe (Belrose et al. 2023; Paulo et al. 2024), for comparison: SGD with Nesterov
-    momentum 0.9 at rate 0.1 falling linearly, weight decay 1e-3, and one gradient norm, over all
-    depths together, clipped at 1."""
-    A, b = (zeros.requires_grad_() for zeros in vars(logit_lens(model)).values())
-    optimiser = torch.optim.SGD([A, b], lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
-    return _descend(model, source, steps, optimiser, lambda: Lens(A, b), clip=1.0)
-
-
-def _descend(model, source, steps: int, optimiser, lens: Callable[[], Lens], clip=math.inf) -> Lens:
-    """The lens after as many steps on the divergence of all depths, at rates that fall linearly to zero;
-    one gradient norm, over all that is learned, is clipped."""
-    rates = [group["lr"] for group in optimiser.param_groups]
-    learned = [tensor for group in optimiser.param_groups for tensor in group["params"]]
-    start = said = time.monotonic()
-    for step in range(steps):
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * (1 - step / steps)
-        with torch.enable_grad():
-            kl = divergence(model, lens(), source(step))
-            optimiser.zero_grad()
-            kl.sum().backward()
-        torch.nn.utils.clip_grad_norm_(learned, clip)
-        optimiser.step()
-        now, done = time.monotonic(), step + 1
-        if now - said > SAY_EVERY or done == steps:
-            said, left = now, (steps - done) * (now - start) / done
-            text = f"lens: step {done}/{steps}, KL {kl.mean():.3f} nats, {left:.0f} s left ..."
-            print(text, file=sys.stderr)
-    return Lens(**{name: tensor.detach() for name, tensor in vars(lens()).items()})
 
 
 # ---- what a lens says ------------------------------------------------------------------------------
