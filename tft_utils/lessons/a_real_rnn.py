@@ -285,7 +285,7 @@ def check_patch_number(attempt) -> None:
 
 def check_restored(attempt) -> None:
     clean, corrupt = torch.tensor([0.0, -1.0, 0.0]), torch.tensor([-4.0, -2.0, -8.0])
-    patched = torch.tensor([-1.0, -2.5, -4.0])
+    patched = torch.tensor([-1.0, -2.5, -6.0])
     truth = restored(clean, corrupt, patched)
     found = attempt(clean, corrupt, patched)
     if not isinstance(found, Estimate):
