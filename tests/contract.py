@@ -48,7 +48,10 @@ CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 80, 4500, 18, 8, 400
 WRITTEN = 60  # lines of a lesson that the learner writes
 LONG_CELLS = {"two_machines", "linguistic_probing", "latent_knowledge", "activation_patching", "steering"}
 LONG = 25  # what cells of these may still have
-FEW_WRITTEN = {"linguistic_probing", "latent_knowledge", "activation_patching"}
+FEW_WRITTEN = {
+    *("linguistic_probing", "latent_knowledge", "activation_patching"),
+    *("why", "a_real_rnn", "your_turn"),
+}
 SHOWN = {"text/plain", "text/markdown", "image/png", claims.MIME}
 BANNED = re.compile(r"\b(simply|obviously)\b", re.IGNORECASE)
 EMPTY_LINK_TEXTS = {"here", "click here", "link", "this"}
@@ -69,7 +72,7 @@ Problems = Iterator[tuple[str, str]]
 
 def lesson_of(path: Path) -> str:
     """notebooks/00_start_here.ipynb -> start_here."""
-    return path.stem.split("_", 1)[1]
+    return path.stem.partition("_")[2]
 
 
 def cells(notebook: dict, kind: str = "", tag: str = "") -> list[dict]:
