@@ -60,7 +60,7 @@ class Cell(NamedTuple):
     ratio: Estimate | None
     effects: dict[int, Estimate]  # by seed
     basis: dict[int, Estimate]  # the Transformer's
-    n: int  # items of a score
+    n: int  # items of a score; 0 where the two sides have not the same
     plans: list[Plan]  # what would decide it; empty where it is decided, or nothing in reach does
 
     @property
@@ -117,7 +117,8 @@ def cells(board: Mapping) -> list[Cell]:
             else:
                 word = MISSING
             ratio = Estimate(**row["ratio"]) if row and row["ratio"] else None
-            n = max((score["n"] for score in row["seeds"].values()), default=0) if row else 0
+            sizes = {e.n for side in (effects, basis) for e in side.values()}
+            n = sizes.pop() if len(sizes) == 1 else 0
             found.append(
                 Cell(lesson, technique, metric, name, word, reason, ratio, effects, basis, n, plans)
             )
@@ -246,7 +247,8 @@ def decider(cell: Cell) -> str:
             more = " and ".join(f"{n} of {name}" for n, name in new if n)
             parts.append(f"{more} more" if plan.word else f"{more} more, to see how seeds differ")
         if plan.times > 1:
-            parts.append(f"{plan.times} times the items ({plan.times * cell.n})")
+            size = f" ({plan.times * cell.n})" if cell.n else ""
+            parts.append(f"{plan.times} times the items{size}")
         then = f" → {plan.word}" if plan.word else ""
         said.append(" with ".join(parts) + then)
     if said:

@@ -216,6 +216,15 @@ def compared(measures: Sequence[Measured], difference: Callable) -> list[Compare
     return found
 
 
+def by_part(rows: Sequence[Compared], correct: Callable[[list[float]], list[float]]) -> list[float]:
+    """Each row's p, corrected for the measures of its part: a part is one question."""
+    found = {}
+    for part in dict.fromkeys(row.part for row in rows):
+        places = [i for i, row in enumerate(rows) if row.part == part]
+        found |= dict(zip(places, correct([rows[i].p for i in places]), strict=True))
+    return [found[i] for i in range(len(rows))]
+
+
 def table(rows: Sequence[Compared], corrected: Sequence[float], most: int = 12) -> str:
     """The comparisons with the smallest p first, in Markdown."""
     ordered = sorted(zip(rows, corrected, strict=True), key=lambda pair: pair[0].p)[:most]
@@ -227,7 +236,7 @@ def table(rows: Sequence[Compared], corrected: Sequence[float], most: int = 12) 
             _listed(row.seeds),
             f"{row.gap:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
             f"{p:.2g}",
-            row.word,
+            row.word if row.word != WORDS[0] or p < 0.05 else "apart, but not after Holm",
         )
         for row, p in ordered
     ]
