@@ -494,10 +494,16 @@ def recall_pair(rng: Rng, n: int, lexicon: Lexicon = WORLD) -> Pair:
         draft.fill(lexicon.opening)
         for name, colour in zip([*names, names[0]], [*shown, shown[0]], strict=True):
             draft.add(name, role="key")
-            last = draft.add(colour, role="item")
+            draft.add(colour, role="value")
             draft.add(".")
         documents.append(draft.document("recall"))
-    return Pair(*documents, last, lexicon.spoken(colours[0]), lexicon.spoken(colours[1]))
+    at = documents[0].positions("value")[-1]
+    return Pair(*documents, at, *(lexicon.spoken(document.words[at].text) for document in documents))
+
+
+def places(documents: Sequence[world.Document], role: str) -> Tensor:
+    """Where words of a role stand, of which each document has equally many [doc n]."""
+    return torch.tensor([document.positions(role) for document in documents])
 
 
 def inside(model, layer: int, x: Tensor) -> dict:
@@ -603,7 +609,9 @@ def carried(model, asked: reading.Asked, layers: Sequence[int]) -> Estimate:
         asked.score(reading.finish(model, x[0], 0, asked.last, given))
         for x, given in ((clean, {}), (corrupt, {}), (clean, puts))
     )
-    return stats.ratio(whole - cut, whole - none)
+    share = stats.ratio(whole - cut, whole - none)
+    low, high = sorted(share[2:])  # where a model answers wrong, what lies between is negative
+    return share._replace(low=low, high=high)
 
 
 def five_sentences(rows: Sequence[Mapping], known: Sequence[str]) -> str:
@@ -683,7 +691,7 @@ def recall_curves(
     size = {"size": (4.9, 4.2), "sharex": False}
     figure, axes = plots.curves(lines, "", "share of colours right", look, (-0.03, 1.03), **size)
     for axis, title in zip(axes, found, strict=True):
-        axis.set(xlabel=title, title="")
+        axis.set(xlabel=title, title="", xticks=list(control[title]))
         axis.axvline(known[title], color=GREY, linestyle=":", linewidth=1.5)
     ends = {
         title: {name: list(line.values())[-1] for name, line in series.items()}
