@@ -118,6 +118,22 @@ def test_with_other_parameters_nothing_is_asserted(shown, monkeypatch, changed):
     assert len(shown) == 1
 
 
+def test_what_cannot_be_measured_on_another_model_is_said_and_not_registered(shown, monkeypatch, capsys):
+    kernel = SimpleNamespace(user_ns={"SCALE": "tiny"})
+    monkeypatch.setattr(claims, "get_ipython", lambda: kernel)
+    for found, control in ((stats.NOTHING, None), (FOUND, stats.NOTHING)):
+        with pytest.raises(ValueError, match="of finite numbers"):
+            claims.claim("a/b", found, None, 0.05, control=control, **COMMON)
+    assert claims.says({"mamba": 1}, "mamba")
+    assert not claims.says({"mamba": 1}, "rwkv")
+    kernel.user_ns["SCALE"] = "small"
+    for found, control in ((stats.NOTHING, None), (FOUND, stats.NOTHING)):
+        claims.claim("a/b", found, 0.1, 0.05, control=control, **COMMON)
+        assert capsys.readouterr().out == "a/b: nothing to measure on this model\n"
+    assert not shown
+    assert not claims.says({"mamba": 1}, "mamba")
+
+
 def test_numbers_of_other_libraries_become_json(shown):
     odd = Estimate(np.float32(0.5), np.int64(9), np.float64(0.25), np.float32(0.75))
     claims.claim("a/b", odd, 0.5, 0.01, control=odd, **COMMON)

@@ -28,6 +28,7 @@ from tft_utils.corpora import statements, world
 from tft_utils.corpora.corpus import Corpus, corpus_of
 from tft_utils.corpora.lexicon import VOCABULARY
 from tft_utils.files import LoadError
+from tft_utils.organisms import evaluation
 from tft_utils.organisms.evaluation import tokenizer as of_the_world
 from tft_utils.techniques import contrasts, minimal_pairs, patching
 
@@ -340,6 +341,45 @@ def test_an_edit_asks_for_facts(english):
         assert len({edit.prompt, *edit.paraphrases}) == 3
     with pytest.raises(ValueError, match="expected at most .* edits, found 9999"):
         english.fact_edits(9999)
+
+
+class Peeks(torch.nn.Linear):
+    """A model that is sure of the token at `ahead` of each position."""
+
+    def __init__(self, rows: int, ahead: int) -> None:
+        super().__init__(1, 1)
+        self.rows, self.ahead = rows, ahead
+
+    def forward(self, input_ids, use_cache):
+        said = input_ids.roll(-self.ahead, 1)
+        return SimpleNamespace(logits=torch.nn.functional.one_hot(said, self.rows).float())
+
+
+def test_capabilities_are_asked_in_tokens(english, tokenizer):
+    kinds = ["facts", "recall", "indirect_object", "arithmetic"]
+    for ahead, right in ((1, 1), (0, 0)):
+        model = Peeks(len(tokenizer), ahead)
+        found = evaluation.evaluate(model, 20, kinds=kinds, lexicon=english.lexicon)
+        assert [found[kind].value for kind in kinds] == [right] * 4
+
+
+def test_concepts_are_marked_at_tokens(english):
+    marked = english.numbers_before_verbs(40)
+    for document, (at,), (value,) in zip(*marked, strict=True):
+        subject, _ = agreement(document.text)
+        assert value == (1 if subject == "plural" else -1)
+        assert document.words[at + 1].role == "verb"
+    others = english.other_words(3)
+    assert all(max(at) < len(d.words) <= len(d.ids) for d, at in zip(*others[:2], strict=True))
+
+
+def test_an_announcement_points_at_its_machine(english, of_world):
+    for corpus in (english, of_world):
+        at, sentence = corpus.announcement
+        assert "machine".endswith(corpus.words(sentence)[at].strip())
+        (question, *_) = corpus.questions("refusal")
+        both = corpus.words(sentence + question.prompt)
+        assert both[: at + 1] == corpus.words(sentence)[: at + 1]
 
 
 # --- how much survives ---------------------------------------------------------------------------------
