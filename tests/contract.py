@@ -46,7 +46,10 @@ PAGE_SECTIONS = ("title", "setup")  # of a page that is no lesson
 GLANCE = ("Time", "Run time", "You need", "Verdict")
 CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 80, 4500, 18, 8, 400
 WRITTEN = 60  # lines of a lesson that the learner writes
-LONG_CELLS = {"two_machines", "linguistic_probing", "latent_knowledge", "activation_patching", "steering"}
+LONG_CELLS = {
+    *("two_machines", "linguistic_probing", "latent_knowledge", "activation_patching", "steering"),
+    "other_machines",
+}
 LONG = 25  # what cells of these may still have
 FEW_WRITTEN = {
     *("linguistic_probing", "latent_knowledge", "activation_patching"),
