@@ -108,7 +108,7 @@ WRONG = {
             "def as_pytorch(kernel, recurrent_kernel, bias):  # each block transposed\n"
             "    turned = [torch.cat([b.T for b in t.chunk(4, 1)]) for t in (kernel, recurrent_kernel)]\n"
             "    return *turned, *bias.chunk(2)\n",
-            r"you transpose each block",
+            r"you transpose the table",
         ),
         (
             "def as_pytorch(kernel, recurrent_kernel, bias):  # the whole table\n"
