@@ -356,7 +356,8 @@ def check_lstm(attempt) -> None:
         "you return the cells c; the outputs are h": _cells(drive, U),
         "the last tanh is missing: h = sigmoid(o) tanh(c)": _cells(drive, U, squash=False),
     }
-    if not close(h, lstm(drive, U)):
+    truth = lstm(drive, U)
+    if not close(h, truth):
         refuse(h, mistakes, "expected the two lines of the docstring at each word, h and c handed on")
 
 
