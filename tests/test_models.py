@@ -16,9 +16,10 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from toys import toy
 from transformers.utils import logging as transformers_logging
 
-from tft_utils import files, models
+from tft_utils import files, models, reading
 from tft_utils.architectures import mamba_scan as scan
 from tft_utils.corpora import published
 from tft_utils.files import LoadError
@@ -142,6 +143,22 @@ def test_set_and_in_place_edit_agree_and_act_forward_only(model, k):
     assert (changed[at + 1 :] > 1e-6).all() == (k < model.n_layers), (
         "an edit before the last mixer must reach every later position, one after it none"
     )
+
+
+def test_a_block_that_gives_a_tuple_has_its_stream_read_and_replaced():
+    rwkv = toy("rwkv")
+    with torch.no_grad():
+        expected = reading.streams(rwkv, ids(rwkv))
+        for k in range(rwkv.n_layers + 1):
+            with rwkv.trace(PROMPT):
+                h = rwkv.residual(k).save()
+            torch.testing.assert_close(h, expected[k], rtol=1e-6, atol=1e-6)
+            with rwkv.trace(PROMPT):
+                rwkv.set_residual(k, torch.zeros_like(expected[k]))
+                zeroed = rwkv.residual(k).save()
+                logits = rwkv.logits.save()
+            assert not zeroed.any()
+            assert (logits - rwkv.to_logits(expected[-1])).abs().max() > 1e-3
 
 
 def test_mixer_output_equals_a_hook_and_explains_the_residual(model):

@@ -150,11 +150,14 @@ class Model(TransformersModel):
 
     def residual(self, k: int) -> Tensor:
         """The residual stream [batch pos d_model] after k blocks. Only inside a trace."""
-        return self._at_depth(k).output
+        out = self._at_depth(k).output
+        return out[0] if isinstance(out, tuple) else out  # RWKV's blocks give their state beside it
 
     def set_residual(self, k: int, value: Tensor) -> None:
         """Replaces the residual stream [batch pos d_model] after k blocks. Only inside a trace."""
-        self._at_depth(k).output = value
+        module = self._at_depth(k)
+        out = module.output
+        module.output = (value, *out[1:]) if isinstance(out, tuple) else value
 
     def mixer_output(self, layer: int) -> Tensor:
         """What the mixer of block `layer` adds to the residual stream. Only inside a trace."""
