@@ -42,7 +42,9 @@ def copy(tmp_path, monkeypatch) -> Path:
 
 
 def texts(root: Path) -> dict[str, str]:
-    return {path.relative_to(root).as_posix(): path.read_text() for path in address.texts()}
+    return {
+        path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in address.texts()
+    }
 
 
 def test_a_course_moves_there_and_back(copy, capsys):
