@@ -75,6 +75,20 @@ def test_a_run_of_another_seed_is_another_run(lesson, tmp_path):
     assert len({scoreboard.digest(notebook, *draw)["organism"] for draw in known}) == len(known)
 
 
+def test_an_adapter_counts_where_a_lesson_reads_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "ORGANISMS", tmp_path)
+    (tmp_path / "quirky").mkdir()
+    (tmp_path / "manifest.json").write_text('{"mamba-1": {}}', encoding="utf-8")
+    lessons = {path.stem[3:]: notebooks.parse(path) for path in notebooks.all_notebooks()}
+    seen = {}
+    for adapters in ("{}", '{"mamba-1": {"card.json": "1"}}'):
+        (tmp_path / "quirky" / "manifest.json").write_text(adapters, encoding="utf-8")
+        for name in ("latent_knowledge", "steering"):
+            found = scoreboard.digest(lessons[name], "mamba", 1)["organism"]
+            seen.setdefault(name, set()).add(found)
+    assert {name: len(found) for name, found in seen.items()} == {"latent_knowledge": 2, "steering": 1}
+
+
 def test_without_names_every_trained_organism_runs():
     drawn = scoreboard.draws([], None, "tiny")
     assert {("transformer", 0), ("transformer", 1), ("mamba", 0)} <= set(drawn)

@@ -43,15 +43,19 @@ def run_file(lesson: Path, model: str, seed: int, scale: str) -> Path:
 def digest(lesson: dict, model: str, seed: int) -> dict[str, str]:
     """What a run depends on, a checksum a part.
 
-    lesson: its code, without comments. organism: the checksums of its files and of its adapter.
+    lesson: its code, without comments. organism: the checksums of its files, and of its adapter where the
+    lesson reads one.
     package: the modules that the lesson reaches by imports, without comments and docstrings; of the
     architectures those of this model and of the course's pair; not the room `course`, which draws and
     judges but measures nothing.
     """
     cells = [cell["source"] for cell in lesson["cells"] if cell["cell_type"] == "code"]
+    folders = [files.ORGANISMS]
+    if any("quirky" in cell for cell in cells):
+        folders.append(files.ORGANISMS / "quirky")
     listed = [
         files.read_json(folder / "manifest.json", files.REPAIR).get(f"{model}-{seed}")
-        for folder in (files.ORGANISMS, files.ORGANISMS / "quirky")
+        for folder in folders
     ]
     models = [(model, seed), *((name, 0) for name in PAIR)]
     return {
