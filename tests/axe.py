@@ -30,7 +30,7 @@ def fetch() -> None:
     found = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
     if found != INTEGRITY:
         sys.exit(f"expected axe-core with SHA-512 {INTEGRITY}, found {found}: do not use it")
-    with tarfile.open(package) as files:
+    with tarfile.open(package, encoding="utf-8") as files:
         SCRIPT.write_bytes(files.extractfile("package/axe.min.js").read())
     package.unlink()
 

@@ -61,7 +61,7 @@ def digest(lesson: dict, model: str, seed: int) -> dict[str, str]:
     return {
         "lesson": _checksum(*map(_plain, cells)),
         "organism": _checksum(json.dumps(listed, sort_keys=True)),
-        "package": _checksum(*(_plain(p.read_text("utf-8")) for p in _reached(cells, models))),
+        "package": _checksum(*(_plain(p.read_text(encoding="utf-8")) for p in _reached(cells, models))),
     }
 
 
