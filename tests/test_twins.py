@@ -148,7 +148,7 @@ def test_a_published_file_that_is_missing_or_another_is_refused(monkeypatch, tmp
         textgenrnn.checked("textgenrnn_vocab.json")
 
 
-PLAN = your_turn.Plan("Is it so?", "no", "probe", "share", "other labels", "higher")
+PLAN = your_turn.StudyPlan("Is it so?", "no", "probe", "share", "other labels", "higher")
 
 
 def test_a_complete_plan_is_settled_and_every_letter_counts(capsys):

@@ -54,14 +54,16 @@ def skip_without_it() -> None:
         pytest.skip("skipped loudly: no textgenrnn on this machine; `make real` installs it")
 
 
-def prompts(split: str, mark: str) -> list[titles.Pair]:
+def prompts(split: str, mark: str) -> list[titles.TitlePair]:
     """Pairs as `titles.pairs` makes them, of English words, that fit into the model's window."""
     found = []
     for i, start in enumerate(STARTS[split]):
         for j, aside in enumerate(ASIDES[split]):
             clean = f"{start.format(NOUNS[split][(i + j) % 6])} {mark}{aside}"
             if len(clean) < textgenrnn.WINDOW:
-                found.append(titles.Pair(clean, clean.replace(f" {mark}", "s "), titles.ASIDES[mark]))
+                found.append(
+                    titles.TitlePair(clean, clean.replace(f" {mark}", "s "), titles.ASIDES[mark])
+                )
     return found
 
 

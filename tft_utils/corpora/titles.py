@@ -25,7 +25,7 @@ SHARES = {"(": 0.35, '"': 0.35, "[": 0.15, "": 0.15}  # of titles
 END = 0.35  # the chance that an aside of two words or more ends after a word
 
 
-class Pair(NamedTuple):
+class TitlePair(NamedTuple):
     """The same title, cut in an aside, and without the aside's opening mark; of the same length."""
 
     clean: str
@@ -59,7 +59,7 @@ def titles(n: int, seed: int) -> list[str]:
     return [title(draw) for _ in range(n)]
 
 
-def pairs(n: int, seed: int, mark: str = "(", length: int = 30) -> list[Pair]:
+def pairs(n: int, seed: int, mark: str = "(", length: int = 30) -> list[TitlePair]:
     """The first n pairs of a seed: titles cut at the end of a word, at least nine characters inside an
     aside. ' (' becomes 's ', so the other one is a title too, of words alone.
 
@@ -73,7 +73,7 @@ def pairs(n: int, seed: int, mark: str = "(", length: int = 30) -> list[Pair]:
         aside = " ".join(words(draw.randint(2, 4), draw))
         clean = " ".join(front) + f" {mark}{aside}"
         if len(clean) == length and len(aside) > 8:
-            found.append(Pair(clean, clean.replace(f" {mark}", "s "), ASIDES[mark]))
+            found.append(TitlePair(clean, clean.replace(f" {mark}", "s "), ASIDES[mark]))
     return found
 
 

@@ -40,7 +40,7 @@ def conclude(score, control, basis, basis_control, better):
     return verdict([own], [theirs]).word
 
 
-class Plan(NamedTuple):
+class StudyPlan(NamedTuple):
     """What is settled before anything runs."""
 
     question: str  # about models, ends with a question mark
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
     better: str  # 'higher' or 'lower'
 
 
-def settled(plan: Plan) -> Plan:
+def settled(plan: StudyPlan) -> StudyPlan:
     """The plan, printed with a number that changes when a letter of it does.
 
     Errors: `ValueError` that names the first thing a plan lacks.
