@@ -57,7 +57,9 @@ def test_commands_are_seen_and_what_is_missing_is_named():
 def test_each_addition_has_one_command():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| (an? [^|]+?) \| `([^`]+)` \|$", text, re.M))
-    form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "addition.yml").read_text())
+    form = yaml.safe_load(
+        (ROOT / ".github" / "ISSUE_TEMPLATE" / "addition.yml").read_text(encoding="utf-8")
+    )
     for kind in form["body"][0]["attributes"]["options"]:
         assert not missing(shlex.split(rows[kind]))
         assert f"## Add {kind}\n" in text

@@ -24,7 +24,9 @@ ROOT = Path(__file__).parent.parent
 COLAB = json.loads((ROOT / "tests" / "colab.json").read_text(encoding="utf-8"))
 DEPENDENCIES = {Requirement(d).name: Requirement(d) for d in contract.PROJECT["dependencies"]}
 TESTED = dict(
-    line.split("==") for line in (ROOT / "constraints.txt").read_text().split("\n") if "==" in line
+    line.split("==")
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").split("\n")
+    if "==" in line
 )
 
 
@@ -141,15 +143,15 @@ def test_each_lesson_pulls_the_same_setup():
 # Binder and Docker: their files name what is there, and agree with what is tested
 
 WHEELS = "https://download.pytorch.org/whl/cpu"
-MATRIX = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())["jobs"]["test"][
-    "strategy"
-]["matrix"]["python"]
+MATRIX = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))[
+    "jobs"
+]["test"]["strategy"]["matrix"]["python"]
 
 
 def test_binder_installs_what_is_tested():
     """repo2docker runs `pip install -r binder/requirements.txt` in the repository's root."""
-    assert (ROOT / "binder" / "runtime.txt").read_text() == f"python-{MATRIX[0]}\n"
-    lines = (ROOT / "binder" / "requirements.txt").read_text().splitlines()
+    assert (ROOT / "binder" / "runtime.txt").read_text(encoding="utf-8") == f"python-{MATRIX[0]}\n"
+    lines = (ROOT / "binder" / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line and line[0] != "#"] == [
         f"--extra-index-url {WHEELS}",
         "-c ../constraints.txt",
@@ -160,7 +162,9 @@ def test_binder_installs_what_is_tested():
 
 def instructions() -> list[tuple[str, str]]:
     """The Dockerfile's instructions, each with what follows it."""
-    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M).replace("\\\n", " ")
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.M).replace(
+        "\\\n", " "
+    )
     return [(line.split()[0], " ".join(line.split()[1:])) for line in text.splitlines() if line.strip()]
 
 
@@ -185,8 +189,12 @@ def test_the_dockerfile_names_what_is_there():
 
 def test_what_docker_leaves_out_is_not_in_git():
     """The image holds the repository as committed: what .dockerignore names is git's own or ignored."""
-    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()} | {".git"}
-    left_out = [line.strip("/") for line in (ROOT / ".dockerignore").read_text().splitlines()]
+    ignored = {
+        line.strip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    } | {".git"}
+    left_out = [
+        line.strip("/") for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    ]
     assert ".git" in left_out
     assert ".venv" in left_out
     assert set(left_out) <= ignored

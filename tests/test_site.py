@@ -247,7 +247,9 @@ def test_the_bibliography_holds_every_paper_of_the_lessons_and_the_package(pages
     links = page.having("a", "href")
     for number in listed:
         assert f"https://arxiv.org/abs/{number}" in links
-    assert page.text.count("Lessons: ") >= len({n for p in LESSONS for n in tool.cited(p.read_text())})
+    assert page.text.count("Lessons: ") >= len(
+        {n for p in LESSONS for n in tool.cited(p.read_text(encoding="utf-8"))}
+    )
 
 
 WORK = re.compile(r"(\w[\w-]+)(?:, [A-Z][\w-]+)*(?: & \w+| et al\.)? \((\d{4})\)")

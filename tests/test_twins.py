@@ -143,7 +143,7 @@ def test_a_published_file_that_is_missing_or_another_is_refused(monkeypatch, tmp
     with pytest.raises(LoadError, match="found one of them missing; install it with `make real`"):
         textgenrnn.checked("textgenrnn_vocab.json")
     monkeypatch.setattr(textgenrnn, "folder", lambda: tmp_path)
-    (tmp_path / "textgenrnn_vocab.json").write_text("{}")
+    (tmp_path / "textgenrnn_vocab.json").write_text("{}", encoding="utf-8")
     with pytest.raises(LoadError, match="expected textgenrnn_vocab.json with SHA-256 f9c6c0db9b07"):
         textgenrnn.checked("textgenrnn_vocab.json")
 

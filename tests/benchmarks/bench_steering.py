@@ -79,8 +79,8 @@ def prompts_of(size: Size) -> list[Question]:
 
 
 def random_direction(model, asked: list[Question]) -> Direction:
-    ready = steering.read_once(model, asked[:1])
-    return Direction(torch.randn(ready.residual[:, 0].shape) * ready.residual[:, 0].std(), ())
+    stream = steering.read_once(model, asked[:1]).residual[:, 0]
+    return Direction(torch.randn(stream.shape) * stream.std(), ({},) * model.n_layers)
 
 
 def compare(
