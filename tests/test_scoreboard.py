@@ -3,6 +3,7 @@
 import datetime
 import json
 import math
+import re
 
 import nbformat
 import pytest
@@ -393,3 +394,63 @@ def test_the_command_writes_the_readmes_section(tmp_path, monkeypatch):
     page.write_text("no markers\n", encoding="utf-8")
     with pytest.raises(ValueError, match="in the page, found none; add both lines"):
         scoreboard.main(["readme"])
+
+
+SAID = {  # of three trainings, in the lessons' own words: technique, part of its metric, the board's word
+    "02": [
+        ("unit ablation", "", "at least partly"),
+        ("head classes", "", "undecided"),
+        ("cut a source", "", "transfers"),
+        ("contribution map", "", "transfers"),
+    ],
+    "03": [("LRP", "area", "at least partly"), ("LRP", "on top", "at least partly")],
+    "04": [("logit lens", "", "undecided"), ("tuned lens", "", "at least partly")],
+    "05": [
+        ("linear probe", "", "at least partly"),
+        ("minimal pairs", "", "at least partly"),
+        ("erasure", "", "at least partly"),
+        ("structural probe", "", "no basis"),
+    ],
+    "06": [
+        ("ELK probes", "labels apart", "no basis"),
+        ("ELK probes", "answer fixed", "undecided"),
+        ("ELK probes", "all items", "undecided"),
+        ("anomaly detection", "", "undecided"),
+    ],
+    "07": [
+        ("attribution patching", "fact", "at least partly"),
+        ("attribution patching", "indirect object", "undecided"),
+        ("knockout", "", "transfers"),
+        ("transplant", "", "transfers"),
+        ("rank-one edit", "", "transfers"),
+    ],
+    "08": [
+        ("steering, announcement", "", "at least partly"),
+        ("steering, first word", "", "at most partly"),
+        ("mood steering", "", "no basis"),
+    ],
+}
+
+
+@pytest.mark.parametrize("number", SAID)
+def test_what_a_lesson_says_of_three_trainings_is_what_the_board_says(number):
+    (path,) = (path for path in notebooks.all_notebooks() if path.name[:2] == number)
+    told = [cell for cell in notebooks.parse(path)["cells"] if cell["cell_type"] == "markdown"]
+    whole = " ".join(" ".join(cell["source"] for cell in told).split())
+    limits = next(cell["source"] for cell in told if cell["id"] == "limits")
+    (bullet,) = (part for part in limits.split("\n* ") if "Over three" in " ".join(part.split()))
+    expected = {word for *_, word in SAID[number]}
+    italic = set(re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", " ".join(bullet.split())))
+    assert italic & set(verdicts.WORDS) <= expected, f"{path.stem}: its limits say another word"
+    for word in expected - {"transfers"}:  # "keep their verdict"
+        assert f"*{word}*" in whole, f"{path.stem} does not say {word!r}"
+    rows = json.loads(claims.SCOREBOARD.read_text(encoding="utf-8"))["rows"]
+    for technique, metric, word in SAID[number]:
+        found = {
+            row["verdict"]
+            for row in rows
+            if row["technique"] == technique
+            and metric in row["metric"]
+            and row["architecture"] == "mamba"
+        }
+        assert found == {word}, f"{path.stem}, {technique} {metric}: the board says {found}"
