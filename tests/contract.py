@@ -19,6 +19,8 @@ from nbformat.validator import iter_validate
 from tft_utils import models
 from tft_utils.architectures import ARCHITECTURES
 from tft_utils.course import claims, notebooks, plots
+from tft_utils.course.grading import tags
+from tft_utils.course.kit import source
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -87,15 +89,6 @@ def cells(notebook: dict, kind: str = "", tag: str = "") -> list[dict]:
     ]
 
 
-def tags(cell: dict) -> list[str]:
-    return cell["metadata"].get("tags", [])
-
-
-def source(notebook: dict, cell_id: str) -> str:
-    """The text of a cell; empty when there is no such cell."""
-    return next((c["source"] for c in notebook["cells"] if c["id"] == cell_id), "")
-
-
 def prose(markdown: str) -> str:
     """Markdown without its code."""
     return re.sub(r"`[^`]*`", "", re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S))
@@ -137,7 +130,7 @@ def form(path: Path, notebook: dict) -> Problems:
             yield cell["id"], "its id is no slug; name it like 'tf-read'"
         if ids.count(cell["id"]) > 1:
             yield cell["id"], "its id is used twice; rename one of the cells"
-        if unknown := set(tags(cell)) - TAGS:
+        if unknown := tags(cell) - TAGS:
             yield cell["id"], f"unknown tags {sorted(unknown)}; use {sorted(TAGS)}"
 
 
@@ -563,7 +556,7 @@ def unclaimed(path: Path, notebook: dict) -> Problems:
     if not source(notebook, "title").startswith("# "):
         yield "title", "expected the heading '# '; correct it"
     for cell in notebook["cells"]:
-        if others := set(tags(cell)) - {"setup", "optional"}:
+        if others := tags(cell) - {"setup", "optional"}:
             yield cell["id"], f"tags of a lesson, {sorted(others)}, on a page that is none; remove them"
     yield from bound_percents(notebook, percents(notebook, []))
 

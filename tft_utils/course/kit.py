@@ -15,11 +15,10 @@ import re
 import runpy
 import shutil
 import sys
-import tomllib
 from itertools import pairwise
 from pathlib import Path
 
-from tft_utils.course import notebooks
+from tft_utils.course import address, notebooks
 from tft_utils.course.grading import tags
 from tft_utils.files import ROOT
 
@@ -43,14 +42,9 @@ def markdown(text: str, cell_id: str, slide: str = "") -> dict:
     return {"cell_type": "markdown", "id": cell_id, "metadata": metadata, "source": text}
 
 
-def repository() -> str:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["urls"]["Repository"]
-
-
 def with_links(notebook: dict) -> dict:
     """A copy that can stand anywhere: links out of the lessons' folder lead to the repository."""
-    notebook, pages = copy.deepcopy(notebook), f"]({repository()}/blob/main/"
+    notebook, pages = copy.deepcopy(notebook), f"]({address.GITHUB}{address.current()}/blob/main/"
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = BADGE.sub("", cell["source"]).replace("](../", pages)
