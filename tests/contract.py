@@ -230,9 +230,9 @@ def navigation(path: Path, notebook: dict) -> Problems:
 
 def to_come(link: str) -> bool:
     """Whether a link leads to a lesson whose number is still free, before the last lesson."""
-    numbers = [int(p.name[:2]) for p in notebooks.all_notebooks()]
-    number = re.match(r"(\d\d)_\w+\.ipynb$", link)
-    return bool(number) and int(number[1]) not in numbers and int(number[1]) < max(numbers)
+    numbers = [notebooks.number(p) for p in notebooks.all_notebooks()]
+    number = re.match(r"(\d\d[a-z]?)_\w+\.ipynb$", link)
+    return bool(number) and number[1] not in numbers and number[1] < max(numbers)
 
 
 def unresolved(path: Path, link: str) -> str:

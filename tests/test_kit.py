@@ -142,7 +142,7 @@ def test_a_page_of_slides_fetches_nothing():
 
 def test_the_plans_name_every_lesson_and_their_times_are_the_lessons():
     text = kit.GUIDE.read_text(encoding="utf-8")
-    lessons = {path.name[:2]: notebooks.parse(path) for path in PATHS}
+    lessons = {notebooks.number(path): notebooks.parse(path) for path in PATHS}
     assert kit.plan(text, lessons) == text, "a lesson's times changed: run `make kit`"
     weeks = text[text.index("### Eight weeks") :]
     for number in lessons:

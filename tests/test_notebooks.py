@@ -270,7 +270,7 @@ def test_neighbours_must_be_linked(monkeypatch):
     monkeypatch.setattr(notebooks, "all_notebooks", lambda: [START, after])
     notebook = notebooks.parse(START)
     title = cell(notebook, "title")
-    title["source"] = title["source"].replace("01_two_machines.ipynb", "elsewhere.ipynb")
+    title["source"] = title["source"].replace("01a_two_machines.ipynb", "elsewhere.ipynb")
     found = contract.problems(START, notebook, [contract.navigation])
     assert any("cell title: expected a link to 01_next.ipynb" in problem for problem in found)
     found = contract.problems(after, notebook, [contract.navigation])

@@ -80,7 +80,7 @@ def test_an_adapter_counts_where_a_lesson_reads_one(monkeypatch, tmp_path):
     monkeypatch.setattr(files, "ORGANISMS", tmp_path)
     (tmp_path / "quirky").mkdir()
     (tmp_path / "manifest.json").write_text('{"mamba-1": {}}', encoding="utf-8")
-    lessons = {path.stem[3:]: notebooks.parse(path) for path in notebooks.all_notebooks()}
+    lessons = {path.stem.partition("_")[2]: notebooks.parse(path) for path in notebooks.all_notebooks()}
     seen = {}
     for adapters in ("{}", '{"mamba-1": {"card.json": "1"}}'):
         (tmp_path / "quirky" / "manifest.json").write_text(adapters, encoding="utf-8")
@@ -275,7 +275,7 @@ def test_a_stale_run_is_named_with_what_to_run():
     assert scoreboard.stale({"runs": [run | {"digest": fresh | {"package": "0"}}]}) == []
     assert scoreboard.stale({"runs": [run | {"digest": fresh | {"organism": "0"}}]}) == [
         f"{path.stem} on mamba, seed 0: its organism changed since; run "
-        f"`python -m tft_utils.course.scoreboard run mamba --seeds 0 --lessons {path.name[:2]}`"
+        f"`python -m tft_utils.course.scoreboard run mamba --seeds 0 --lessons {notebooks.number(path)}`"
     ]
     gone = scoreboard.stale({"runs": [run | {"lesson": "99_gone"}]})
     assert gone == ["99_gone on mamba, seed 0: there is no such lesson; run `make scoreboard`"]
@@ -405,26 +405,26 @@ SAID = {  # of three trainings, in the lessons' own words: technique, part of it
     ],
     "03": [("LRP", "area", "at least partly"), ("LRP", "on top", "at least partly")],
     "04": [("logit lens", "", "undecided"), ("tuned lens", "", "at least partly")],
-    "05": [
+    "05a": [
         ("linear probe", "", "at least partly"),
         ("minimal pairs", "", "at least partly"),
         ("erasure", "", "at least partly"),
         ("structural probe", "", "no basis"),
     ],
-    "06": [
+    "06a": [
         ("ELK probes", "labels apart", "no basis"),
         ("ELK probes", "answer fixed", "undecided"),
         ("ELK probes", "all items", "undecided"),
         ("anomaly detection", "", "undecided"),
     ],
-    "07": [
+    "07a": [
         ("attribution patching", "fact", "at least partly"),
         ("attribution patching", "indirect object", "undecided"),
         ("knockout", "", "transfers"),
         ("transplant", "", "transfers"),
         ("rank-one edit", "", "transfers"),
     ],
-    "08": [
+    "08a": [
         ("steering, announcement", "", "at least partly"),
         ("steering, first word", "", "at most partly"),
         ("mood steering", "", "no basis"),
@@ -434,7 +434,7 @@ SAID = {  # of three trainings, in the lessons' own words: technique, part of it
 
 @pytest.mark.parametrize("number", SAID)
 def test_what_a_lesson_says_of_three_trainings_is_what_the_board_says(number):
-    (path,) = (path for path in notebooks.all_notebooks() if path.name[:2] == number)
+    (path,) = (path for path in notebooks.all_notebooks() if notebooks.number(path) == number)
     told = [cell for cell in notebooks.parse(path)["cells"] if cell["cell_type"] == "markdown"]
     whole = " ".join(" ".join(cell["source"] for cell in told).split())
     limits = next(cell["source"] for cell in told if cell["id"] == "limits")

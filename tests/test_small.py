@@ -30,8 +30,8 @@ EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 KINDS = {"transformer": "gpt_neox", "mamba": "mamba", "mamba2": "mamba2", "rwkv": "rwkv"}
 PIXEL = b"\x89PNG\r\n\x1a\n"
 SMALLER = {  # lesson -> what stands in its code -> what is run
-    "06_latent_knowledge": {'"validation": 288, "test": 576': '"validation": 64, "test": 96'},
-    "07_activation_patching": {"fact_edits(50,": "fact_edits(12,", "fact_edits(40,": "fact_edits(24,"},
+    "06a_latent_knowledge": {'"validation": 288, "test": 576': '"validation": 64, "test": 96'},
+    "07a_activation_patching": {"fact_edits(50,": "fact_edits(12,", "fact_edits(40,": "fact_edits(24,"},
 }
 
 

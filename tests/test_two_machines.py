@@ -14,7 +14,7 @@ from tft_utils.course import notebooks, plots
 from tft_utils.lessons import two_machines as answers
 from tft_utils.lessons import two_machines as figures
 
-NOTEBOOK = notebooks.NOTEBOOKS / "01_two_machines.ipynb"
+NOTEBOOK = notebooks.NOTEBOOKS / "01a_two_machines.ipynb"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6}  # the library rounds angles and A to float32
 TEXTS = [world.documents(kind, 1, seed=3)[0].text for kind in ("facts", "grammar", "persona")]
 

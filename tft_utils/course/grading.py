@@ -69,7 +69,7 @@ def exercises(lesson: Path) -> list[str]:
 
 
 def lesson_of(path: Path) -> Path | None:
-    """The committed lesson that a file is of, by its name: '01_two_machines (copy).ipynb' is of 01."""
+    """The committed lesson that a file is of, by its name: '01a_two_machines (copy).ipynb' is of 01."""
     return next((lesson for lesson in notebooks.all_notebooks() if lesson.stem in path.name), None)
 
 

@@ -268,7 +268,7 @@ def make(folder: Path = KIT) -> None:
             text = json.dumps(one, indent=1, ensure_ascii=False) + "\n"
             (kind / path.name).write_text(text, encoding="utf-8")
         (folder / "slides" / f"{path.stem}.html").write_text(page(deck), encoding="utf-8")
-    numbered = {path.name[:2]: notebook for path, notebook in lessons.items()}
+    numbered = {notebooks.number(path): notebook for path, notebook in lessons.items()}
     text = plan(GUIDE.read_text(encoding="utf-8"), numbered)
     for file in (GUIDE, folder / "README.md"):
         file.write_text(text, encoding="utf-8")

@@ -30,6 +30,11 @@ def all_notebooks() -> list[Path]:
     return sorted(path for path in NOTEBOOKS.glob("*.ipynb") if path.name[:2].isdigit())
 
 
+def number(lesson: Path | str) -> str:
+    """'05a' of notebooks/05a_linguistic_probing.ipynb; a long lesson has a and b."""
+    return Path(lesson).name.partition("_")[0]
+
+
 def pages() -> list[Path]:
     """The notebooks that are no lesson: nothing is to be learned by doing, nothing is claimed."""
     return sorted(set(NOTEBOOKS.glob("*.ipynb")) - set(all_notebooks()))

@@ -140,7 +140,7 @@ def stale(board: dict) -> list[str]:
 def again(run: dict) -> str:
     """The command that makes a run of the board anew."""
     command = "python -m tft_utils.course.scoreboard run"
-    return f"{command} {run['model']} --seeds {run['seed']} --lessons {run['lesson'][:2]}"
+    return f"{command} {run['model']} --seeds {run['seed']} --lessons {notebooks.number(run['lesson'])}"
 
 
 def lessons() -> list[Path]:
@@ -319,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = verbs.add_parser("run", help="run lessons on models, and write the board")
     command.add_argument("models", nargs="*", metavar="MODEL", help="default: all organisms")
     command.add_argument("--seeds", nargs="*", type=int, help="default: all that are trained")
-    command.add_argument("--lessons", nargs="*", default=(), help="numbers, such as 02 04")
+    command.add_argument("--lessons", nargs="*", default=(), help="numbers, such as 02 05a")
     command.add_argument("--scale", default="tiny")
     options = parser.parse_args(arguments)
     if options.verb == "table":
@@ -329,7 +329,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.verb == "readme":
         write_readme()
         return
-    chosen = [path for path in lessons() if not options.lessons or path.name[:2] in options.lessons]
+    wanted = options.lessons or [notebooks.number(path) for path in lessons()]
+    chosen = [path for path in lessons() if notebooks.number(path) in wanted]
     os.environ |= {"TFT_CLAIMS": "show", "OMP_NUM_THREADS": "1"}
     try:
         drawn = draws(options.models, options.seeds, options.scale)

@@ -317,8 +317,7 @@ TOCTREE = "\n```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```\n"
 def stage(folder: Path) -> None:
     """Writes the source of the site into a folder."""
     shutil.copytree(SOURCE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    lessons = [path for path in notebooks.NOTEBOOKS.glob("*.ipynb") if path.name[:2].isdigit()]
-    lessons.sort()
+    lessons = notebooks.all_notebooks()
     made = {"glossary.md": glossary_page(lessons)} | api_pages()
     made["api/index.md"] = API.replace(
         "PAGES", "\n".join(Path(name).stem for name in made if "/" in name)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tft_utils import stats
-from tft_utils.course import claims, verdicts
+from tft_utils.course import claims, notebooks, verdicts
 from tft_utils.course.plots import Drawn, titled, write
 from tft_utils.course.verdicts import Plan
 from tft_utils.files import DATA, ORGANISMS, ROOT, seeds
@@ -161,7 +161,7 @@ def standing(cells: Sequence[Cell]) -> Drawn:
     for y in range(1, len(names)):  # a line between lessons
         if lessons[y] != lessons[y - 1]:
             axis.axhline(y - 0.5, color="black", linewidth=1.2)
-    labels = [f"{name}  ({lesson[:2]})" for name, lesson in zip(names, lessons, strict=True)]
+    labels = [f"{n}  ({notebooks.number(lesson)})" for n, lesson in zip(names, lessons, strict=True)]
     axis.set_yticks(range(len(names)), labels, fontsize=8)
     turn = {"rotation": 30, "ha": "right"} if len(columns) > 3 else {}
     axis.set_xticks(range(len(columns)), columns, fontsize=9, **turn)
@@ -212,7 +212,13 @@ def table(cells: Sequence[Cell]) -> str:
     """What is behind the figure: the effect of every seed, the ratio of their means, the word."""
     head = ("lesson", "technique: metric", "architecture", "its effects", "the Transformer's", "ratio")
     rows = [
-        (cell.lesson[:2], cell.name, cell.architecture, listed(cell.effects), listed(cell.basis))
+        (
+            notebooks.number(cell.lesson),
+            cell.name,
+            cell.architecture,
+            listed(cell.effects),
+            listed(cell.basis),
+        )
         + (shown(cell.ratio), cell.word + (f": {cell.reason}" if cell.reason else ""))
         for cell in cells
         if cell.word != MISSING
@@ -464,7 +470,7 @@ def sentence(board: Mapping, registry: Sequence[Mapping]) -> str:
     both = old_and_new(made, registry)
     changed = [cell for cell, word in both if word != cell.word]
     seeds = ", ".join(f"{len(known)} of {name}" for name, known in seeds_of(board).items())
-    lessons = sorted({row["lesson"][:2] for row in board["rows"]})
+    lessons = sorted({notebooks.number(row["lesson"]) for row in board["rows"]})
     decided = [cell for cell in made if cell.word in verdicts.DECIDED]
     judged = [cell for cell in made if cell.word in verdicts.WORDS]
     return (
@@ -479,7 +485,7 @@ def readme(board: Mapping, registry: Sequence[Mapping]) -> str:
     made = cells(board)
     columns = list(dict.fromkeys(cell.architecture for cell in made))
     at = {(cell.name, cell.architecture): cell.word for cell in made}
-    names = list(dict.fromkeys((cell.name, cell.lesson[:2]) for cell in made))
+    names = list(dict.fromkeys((cell.name, notebooks.number(cell.lesson)) for cell in made))
     rows = [(name, *(at[name, column] for column in columns), lesson) for name, lesson in names]
     grid = markdown(("technique: metric", *columns, "lesson"), rows)
     body = f"{sentence(board, registry)}\n\n{grid}"
