@@ -352,6 +352,7 @@ def todays_run() -> tuple[str, str, int]:
 
 def test_one_run_a_day_gives_the_boards_numbers_again(tmp_path, monkeypatch):
     monkeypatch.setattr(scoreboard, "RUNS", tmp_path)
+    monkeypatch.setattr(claims, "SCOREBOARD", tmp_path / "no_board.json")
     monkeypatch.setenv("TFT_CLAIMS", "show")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     lesson, model, seed = todays_run()
