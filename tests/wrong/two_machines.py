@@ -1,4 +1,4 @@
-"""Wrong answers to lesson 01: the source that replaces the stub, and the hint it must get."""
+"""Wrong answers to lesson 01a: the source that replaces the stub, and the hint it must get."""
 
 WRONG = {
     "attend": [
@@ -186,6 +186,42 @@ WRONG = {
             r"line 4 of your function stopped with RuntimeError",
         ),
     ],
+    "rotate": [
+        (
+            "def rotate(x, n, base=10_000.0):  # all numbers\n"
+            "    n = x.shape[-1]\n"
+            "    angles = torch.arange(x.shape[-2])[:, None] / base ** (torch.arange(0, n, 2) / n)\n"
+            "    a, b = x.chunk(2, dim=-1)\n"
+            "    cos, sin = angles.cos(), angles.sin()\n"
+            "    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)\n",
+            r"only the first n, the others stay",
+        ),
+        (
+            "def rotate(x, n, base=10_000.0):  # neighbours\n"
+            "    angles = torch.arange(x.shape[-2])[:, None] / base ** (torch.arange(0, n, 2) / n)\n"
+            "    cos, sin, out = angles.cos(), angles.sin(), x.clone()\n"
+            "    a, b = x[..., 0:n:2], x[..., 1:n:2]\n"
+            "    out[..., 0:n:2], out[..., 1:n:2] = a * cos - b * sin, b * cos + a * sin\n"
+            "    return out\n",
+            r"you pair neighbours",
+        ),
+        (
+            "def rotate(x, n, base=10_000.0):  # backwards\n"
+            "    angles = torch.arange(x.shape[-2])[:, None] / base ** (torch.arange(0, n, 2) / n)\n"
+            "    cos, sin = angles.cos(), angles.sin()\n"
+            "    a, b, rest = x[..., : n // 2], x[..., n // 2 : n], x[..., n:]\n"
+            "    return torch.cat([a * cos + b * sin, b * cos - a * sin, rest], dim=-1)\n",
+            r"you turn the other way",
+        ),
+        (
+            "def rotate(x, n, base=10_000.0):  # forgets the base it is given\n"
+            "    angles = torch.arange(x.shape[-2])[:, None] / 10_000.0 ** (torch.arange(0, n, 2) / n)\n"
+            "    cos, sin = angles.cos(), angles.sin()\n"
+            "    a, b, rest = x[..., : n // 2], x[..., n // 2 : n], x[..., n:]\n"
+            "    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)\n",
+            r"use `base`",
+        ),
+    ],
     "attention_by_hand": [
         (
             "def attention_by_hand(layer, x):  # no rotation\n"
@@ -224,6 +260,30 @@ WRONG = {
             "    weights, mixed = attend(q, k, v)\n"
             "    return layer.dense(mixed.reshape(len(x), -1)), weights\n",
             r"put the heads side by side",
+        ),
+    ],
+    "convolve": [
+        (
+            "def convolve(signal, kernel, bias):  # no bias\n"
+            "    taps = kernel.shape[1]\n"
+            "    windows = F.pad(signal, (0, 0, taps - 1, 0)).unfold(0, taps, 1)\n"
+            "    return (windows * kernel).sum(-1)\n",
+            r"the bias is missing",
+        ),
+        (
+            "def convolve(signal, kernel, bias):  # the first number for the word itself\n"
+            "    taps = kernel.shape[1]\n"
+            "    padded = F.pad(signal, (0, 0, taps - 1, 0))\n"
+            "    parts = [padded[taps - 1 - k :][: len(signal)] * kernel[:, k] for k in range(taps)]\n"
+            "    return sum(parts) + bias\n",
+            r"the wrong way round",
+        ),
+        (
+            "def convolve(signal, kernel, bias):  # zeros behind\n"
+            "    taps = kernel.shape[1]\n"
+            "    windows = F.pad(signal, (0, 0, 0, taps - 1)).unfold(0, taps, 1)\n"
+            "    return (windows * kernel).sum(-1) + bias\n",
+            r"your windows look ahead",
         ),
     ],
     "mixer_by_hand": [
@@ -346,103 +406,6 @@ WRONG = {
             "    state = mamba.num_hidden_layers * mamba.intermediate_size * entries\n"
             "    return state / per_word\n",
             r"expected a whole number of words",
-        ),
-    ],
-    "shuffled": [
-        (
-            "def shuffled(measure, labels, times, seed):  # true labels\n"
-            "    draws = torch.Generator().manual_seed(seed)\n"
-            "    means, stars = [], []\n"
-            "    for _ in range(times):\n"
-            "        order = torch.randperm(len(labels), generator=draws)\n"
-            "        effects = measure(labels)\n"
-            "        mean = effects.mean(-1)\n"
-            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
-            "        means.append(mean)\n"
-            "        stars.append((mean.abs() > half).float().mean())\n"
-            "    return torch.stack(means), torch.stack(stars)\n",
-            r"with the true labels",
-        ),
-        (
-            "def shuffled(measure, labels, times, seed):  # draws new labels\n"
-            "    draws = torch.Generator().manual_seed(seed)\n"
-            "    means, stars = [], []\n"
-            "    for _ in range(times):\n"
-            "        order = torch.rand(len(labels), generator=draws) < 0.5\n"
-            "        effects = measure(order)\n"
-            "        mean = effects.mean(-1)\n"
-            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
-            "        means.append(mean)\n"
-            "        stars.append((mean.abs() > half).float().mean())\n"
-            "    return torch.stack(means), torch.stack(stars)\n",
-            r"do not draw new ones",
-        ),
-        (
-            "def shuffled(measure, labels, times, seed):  # one shuffle\n"
-            "    draws = torch.Generator().manual_seed(seed)\n"
-            "    means, stars = [], []\n"
-            "    for _ in range(times):\n"
-            "        order = torch.randperm(len(labels), generator=draws.manual_seed(seed))\n"
-            "        effects = measure(labels[order])\n"
-            "        mean = effects.mean(-1)\n"
-            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
-            "        means.append(mean)\n"
-            "        stars.append((mean.abs() > half).float().mean())\n"
-            "    return torch.stack(means), torch.stack(stars)\n",
-            r"every shuffle is the same",
-        ),
-        (
-            "def shuffled(measure, labels, times, seed):  # the spread\n"
-            "    draws = torch.Generator().manual_seed(seed)\n"
-            "    means, stars = [], []\n"
-            "    for _ in range(times):\n"
-            "        order = torch.randperm(len(labels), generator=draws)\n"
-            "        effects = measure(labels[order])\n"
-            "        mean = effects.mean(-1)\n"
-            "        half = 1.96 * effects.std(-1)\n"
-            "        means.append(mean)\n"
-            "        stars.append((mean.abs() > half).float().mean())\n"
-            "    return torch.stack(means), torch.stack(stars)\n",
-            r"the standard error is that",
-        ),
-        (
-            "def shuffled(measure, labels, times, seed):  # one side\n"
-            "    draws = torch.Generator().manual_seed(seed)\n"
-            "    means, stars = [], []\n"
-            "    for _ in range(times):\n"
-            "        order = torch.randperm(len(labels), generator=draws)\n"
-            "        effects = measure(labels[order])\n"
-            "        mean = effects.mean(-1)\n"
-            "        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])\n"
-            "        means.append(mean)\n"
-            "        stars.append((mean > half).float().mean())\n"
-            "    return torch.stack(means), torch.stack(stars)\n",
-            r"below 0 can earn a star",
-        ),
-    ],
-    "horizon": [
-        (
-            "def horizon(delta, A):  # stops one word early\n"
-            "    passed = delta.cumsum(0)\n"
-            "    return (torch.exp(passed[:, :, None] * A) >= 1 / math.e).sum(0)\n",
-            r"count that word too",
-        ),
-        (
-            "def horizon(delta, A):  # each word alone\n"
-            "    return (torch.exp(delta[:, :, None] * A) >= 1 / math.e).sum(0) + 1\n",
-            r"add up the steps",
-        ),
-        (
-            "def horizon(delta, A):  # from A alone\n"
-            "    passed = torch.ones_like(delta).cumsum(0)\n"
-            "    return (torch.exp(passed[:, :, None] * A) >= 1 / math.e).sum(0) + 1\n",
-            r"a word with step 0 costs nothing",
-        ),
-        (
-            "def horizon(delta, A):  # argmax finds 0 where nothing fades\n"
-            "    faded = torch.exp(delta.cumsum(0)[:, :, None] * A) < 1 / math.e\n"
-            "    return faded.int().argmax(0) + 1\n",
-            r"a memory that outlives the text gets pos \+ 1",
         ),
     ],
 }

@@ -1,4 +1,4 @@
-"""Lesson 01, two_machines: attention and the selective scan by hand, and what each keeps."""
+"""Lesson 01a, two_machines: attention and the selective scan by hand, and what each keeps."""
 
 import copy
 import math
@@ -10,11 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, expect_two, refuse
-from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, points, style, write
-from tft_utils.stats import Estimate
-
-MAMBA = style("mamba")  # of the figures that walk through one machine
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, refuse
+from tft_utils.course.plots import GREY, Drawn, arrow, canvas, style, write
 
 
 def attend(q, k, v):
@@ -101,12 +98,20 @@ def attention_by_hand(layer, x):
     return F.linear(together, layer.dense.weight, layer.dense.bias), weights
 
 
+def convolve(signal, kernel, bias):
+    """Each channel's weighted sum of this word and those just before it: [pos d_inner].
+    signal: [pos d_inner], zeros before it; kernel: weights [d_inner tap], the last for the word itself;
+    bias: [d_inner]."""
+    taps = kernel.shape[1]
+    padded = F.pad(signal, (0, 0, taps - 1, 0))
+    windows = padded.unfold(0, taps, 1)  # [pos d_inner tap]
+    return (windows * kernel).sum(-1) + bias
+
+
 def mixer_by_hand(layer, x):
     """Output [pos d_model] of a Mamba mixer that reads x [pos d_model]."""
     signal, z = F.linear(x, layer.in_proj.weight).chunk(2, dim=-1)  # each [pos d_inner]
-    taps = layer.conv_kernel_size
-    windows = F.pad(signal, (0, 0, taps - 1, 0)).unfold(0, taps, 1)  # [pos d_inner tap]
-    u = F.silu((windows * layer.conv1d.weight[:, 0]).sum(-1) + layer.conv1d.bias)
+    u = F.silu(convolve(signal, layer.conv1d.weight[:, 0], layer.conv1d.bias))
     sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]
     low, B, C = F.linear(u, layer.x_proj.weight).split(sizes, dim=-1)
     delta = F.softplus(F.linear(low, layer.dt_proj.weight, layer.dt_proj.bias))
@@ -124,34 +129,6 @@ def crossover(transformer, mamba):
     per_word = transformer.num_hidden_layers * 2 * transformer.hidden_size
     per_layer = mamba.intermediate_size * (mamba.state_size + mamba.conv_kernel)
     return mamba.num_hidden_layers * per_layer // per_word + 1
-
-
-def horizon(delta, A):
-    """Words until exp(sum of delta * A) is below 1/e, for each entry: [d_inner d_state].
-
-    delta: step sizes of the words that follow [pos d_inner]; A: decay rates [d_inner d_state].
-    Entries that are still above 1/e after the last word get pos + 1.
-    """
-    passed = delta.cumsum(0)
-    alive = torch.exp(passed[:, :, None] * A) >= 1 / math.e
-    return alive.sum(0) + 1
-
-
-def shuffled(measure, labels, times, seed):
-    """Effects under shuffled labels: their means [shuffle layer], and shares of layers starred [shuffle].
-
-    measure: from labels to effects [layer doc]. Starred: a mean beyond 1.96 standard errors from 0.
-    """
-    draws = torch.Generator().manual_seed(seed)
-    means, stars = [], []
-    for _ in range(times):
-        order = torch.randperm(len(labels), generator=draws)
-        effects = measure(labels[order])
-        mean = effects.mean(-1)
-        half = 1.96 * effects.std(-1) / math.sqrt(effects.shape[-1])
-        means.append(mean)
-        stars.append((mean.abs() > half).float().mean())
-    return torch.stack(means), torch.stack(stars)
 
 
 def check_attend(attempt) -> None:
@@ -202,13 +179,9 @@ def check_plain_rnn(attempt) -> None:
     if not close(states[0], first):
         refuse(states[0], {"the first state is 0: keep each state after its word is read": 0 * first})
         raise Wrong("after the first word the state is tanh(U x_0), since h is 0 before it")
-    linear = [U @ x[0]]
-    for x_t in x[1:]:
-        linear.append(W @ linear[-1] + U @ x_t)
     turned = plain_rnn(x, W.T, U)
     mistakes = {
         "each of your states knows one word alone: put the last state through W": torch.tanh(x @ U.T),
-        "the tanh is missing": torch.stack(linear),
         "you use the columns of W; the new state is W @ h": turned,
     }
     truth = plain_rnn(x, W, U)
@@ -243,9 +216,6 @@ def check_scan(attempt) -> None:
     delta, A = raw.exp(), torch.tensor([[-0.2, -1.0], [-0.5, -1.5], [-2.0, -0.1]])
     y = expect_tensor(attempt(u, delta, A, B, C), (4, 3), "outputs [pos d_inner]", "one for each word")
     _refuse_scan(y, u, delta, A, B, C)
-    short = expect_tensor(attempt(u[:2], delta[:2], A, B[:2], C[:2]), (2, 3), "outputs of two words")
-    if not close(short, y[:2]):
-        raise Wrong("a second call gives other numbers: start each call from an empty state")
 
 
 def _refuse_scan(found: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> None:
@@ -253,7 +223,6 @@ def _refuse_scan(found: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, 
     delta [pos d 1] and A [d 1] stand for channels of one entry."""
     entries = u.dim() == 2
     u, delta = (x if entries else x[..., 0] for x in (u, delta))
-    one = torch.ones_like(delta)
 
     def like(keep=None, write=None, late=False) -> Tensor:
         h, read = torch.zeros_like(A), []
@@ -267,23 +236,18 @@ def _refuse_scan(found: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, 
 
     if close(found, like()):
         return
+    whole = like(write=torch.ones_like(delta))
+    no_step, grows = like(keep=lambda _: torch.exp(A)), like(keep=lambda rate: torch.exp(-rate))
     mistakes = {
-        "the step size is missing from what you write: a word with step 0 must leave no trace": like(
-            write=one
-        ),
-        "the step size is missing from what you keep: a word with step 0 must change nothing": like(
-            keep=lambda _: torch.exp(A)
-        ),
-        "old memories grow: A is negative already, so the sign in exp(delta A) is a plus": like(
-            keep=lambda rate: torch.exp(-rate)
-        ),
+        "the step size is missing from what you write: a word with step 0 must leave no trace": whole,
+        "the step size is missing from what you keep: a word with step 0 must change nothing": no_step,
+        "old memories grow: A is negative already, so the sign in exp(delta A) is a plus": grows,
         "you keep delta A times the old state; keep exp(delta A) times it": like(keep=lambda rate: rate),
         "you read the old state; first write, then read the new one": like(late=True),
     }
     if entries:
-        mistakes["B and C are exchanged: B says what is written, C what is read"] = scan(
-            u, delta, A, C, B
-        )
+        exchanged = scan(u, delta, A, C, B)
+        mistakes["B and C are exchanged: B says what is written, C what is read"] = exchanged
     refuse(found, mistakes)
     what = "delta u times the row B, then read with C" if entries else "delta_t u_t"
     raise Wrong(f"at each word the state becomes exp(delta A) times the one before, plus {what}")
@@ -295,6 +259,37 @@ def _linear(weight: Tensor, bias: Tensor | None = None) -> torch.nn.Linear:
     if bias is not None:
         linear.bias.data = bias
     return linear
+
+
+def check_rotate(attempt) -> None:
+    (x,) = _draws((2, 5, 6))
+    truth, order = rotate(x, 4), [0, 2, 1, 3, 4, 5]
+    pairs = rotate(x[..., order], 4)[..., order]
+    order = [2, 3, 0, 1, 4, 5]
+    back = rotate(x[..., order], 4)[..., order]  # b turns into a
+    mistakes = {
+        "nothing turns: word t turns by the angle t / base^(2 i / n)": x,
+        "you turn all numbers; only the first n, the others stay": rotate(x, 6),
+        "you pair neighbours; number i is paired with number i + n/2": pairs,
+        "you turn the other way: a cos - b sin, then b cos + a sin": back,
+    }
+    otherwise = "word t turns the pair (i, i + n/2) by the angle t / base^(2 i / n)"
+    expect_equal(attempt(x, 4), truth, "the turned x", mistakes, otherwise)
+    if not close(attempt(x, 4, 100.0), rotate(x, 4, 100.0)):
+        raise Wrong("right for base 10000 only: use `base`")
+
+
+def check_convolve(attempt) -> None:
+    signal, kernel, bias = _draws((6, 4), (4, 3), (4,))
+    turned = convolve(signal, kernel.flip(1), bias)
+    ahead = convolve(signal.flip(0), kernel.flip(1), bias)
+    mistakes = {
+        "the bias is missing": convolve(signal, kernel, 0 * bias),
+        "the kernel is the wrong way round: its last number belongs to the word itself": turned,
+        "your windows look ahead; put the zeros before the first word": ahead.flip(0),
+    }
+    truth, otherwise = convolve(signal, kernel, bias), "word t: signal[t - taps + 1 : t + 1] times kernel"
+    expect_equal(attempt(signal, kernel, bias), truth, "sums [pos d_inner]", mistakes, otherwise)
 
 
 @torch.no_grad()
@@ -344,13 +339,8 @@ def check_mixer_by_hand(attempt) -> None:
     )
     conv = torch.nn.Conv1d(d_inner, d_inner, taps, groups=d_inner, padding=taps - 1)
     conv.weight.data, conv.bias.data = kernel, bias
-    parts = {
-        "in_proj": _linear(into),
-        "conv1d": conv,
-        "x_proj": _linear(read),
-        "dt_proj": _linear(step, start),
-        "out_proj": _linear(out),
-    }
+    parts = {"conv1d": conv, "dt_proj": _linear(step, start)}
+    parts |= {"in_proj": _linear(into), "x_proj": _linear(read), "out_proj": _linear(out)}
     sizes = {"conv_kernel_size": taps, "time_step_rank": rank, "ssm_state_size": d_state}
     layer = SimpleNamespace(**parts, **sizes, A_log=rates, D=D, act=F.silu, activation="silu")
     found = expect_tensor(attempt(layer, x), (pos, d_model), "an output [pos d_model]")
@@ -361,29 +351,18 @@ def check_mixer_by_hand(attempt) -> None:
     def changed(**other) -> Tensor:
         return mixer_by_hand(SimpleNamespace(**vars(layer) | other), x)
 
-    swapped = read.clone()
-    swapped[rank : rank + d_state], swapped[rank + d_state :] = (
-        read[rank + d_state :],
-        read[rank:][:d_state],
-    )
-    quiet, now = copy.deepcopy(conv), copy.deepcopy(conv)
-    quiet.bias.data.zero_()
+    gate_first = changed(in_proj=_linear(into.roll(d_inner, 0)))
+    now = copy.deepcopy(conv)
     now.weight.data[..., :-1] = 0
     mistakes = {
         "what goes around the state is missing: D u": changed(D=0 * D),
-        "the first half of in_proj's output is the signal, the second the gate": changed(
-            in_proj=_linear(into.roll(d_inner, 0))
-        ),
+        "the first half of in_proj's output is the signal, the second the gate": gate_first,
         "B and C are exchanged: x_proj gives the low-rank step, then B, then C": changed(
-            x_proj=_linear(swapped)
+            x_proj=_linear(read[[0, 3, 4, 1, 2]])
         ),
-        "the convolution's bias is missing": changed(conv1d=quiet),
         "the convolution is missing: it mixes each word with those just before it": changed(conv1d=now),
         "the bias of dt_proj is missing": changed(dt_proj=_linear(step, 0 * start)),
         "the weights hold log(-A), so A is -exp(A_log)": changed(A_log=torch.log(rates.abs())),
-        "the kernel is the wrong way round: its last number belongs to the word itself": changed(
-            conv1d=_turned(conv)
-        ),
     }
     refuse(found, mistakes)
     reach = [t for t in range(pos) if not close(found[t], truth[t])]
@@ -391,12 +370,6 @@ def check_mixer_by_hand(attempt) -> None:
         f"your output differs at the words {reach}: check in order the convolution and its SiLU, "
         "the three parts of x_proj, softplus, -exp(A_log), D u, the gate's SiLU, out_proj"
     )
-
-
-def _turned(conv: torch.nn.Conv1d) -> torch.nn.Conv1d:
-    turned = copy.deepcopy(conv)
-    turned.weight.data = conv.weight.data.flip(-1)
-    return turned
 
 
 def check_crossover(attempt) -> None:
@@ -429,64 +402,6 @@ def check_crossover(attempt) -> None:
                 "hold more, not as many, and one word less must not"
             ]
         raise Wrong(f"for {name}: {hints[0] if hints else 'count both sides, then divide'}")
-
-
-def check_horizon(attempt) -> None:
-    delta = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 4.0], [1.0, 0.0], [1.0, 0.0]])
-    A = torch.tensor([[-0.3, -2.0, -0.01], [-0.3, -2.0, -0.01]])
-    words = expect_tensor(attempt(delta, A), (2, 3), "horizons [d_inner d_state]")
-    truth = horizon(delta, A)  # [[4 1 6] [3 3 6]]
-    if close(words, truth):
-        return
-    alone = (torch.exp(delta[:, :, None] * A) >= 1 / math.e).sum(0) + 1
-    equal = horizon(torch.ones_like(delta), A)
-    mistakes = {
-        "you count the words before the fading word; count that word too": truth - 1,
-        "a memory fades through all words together: add up the steps from the first on": alone,
-        "a word with step 0 costs nothing: use the step sizes that you are given": equal,
-    }
-    refuse(words, mistakes)
-    if close(words[:, :2], truth[:, :2]):
-        raise Wrong("a memory that outlives the text gets pos + 1, here 6")
-    raise Wrong(f"with steps of 1, exp(-0.3 k) is first below 1/e at k = 4, and you say {words[0, 0]:g}")
-
-
-def check_shuffled(attempt) -> None:
-    (weights,), labels, times = _draws((3, 8, 40)), torch.arange(40) < 12, 6
-    shift, handed = torch.tensor([[0.2], [-0.3], [-0.4]]), []
-
-    def measure(given: Tensor) -> Tensor:
-        handed.append(torch.as_tensor(given).clone())
-        return weights @ given.float() / 12 + shift
-
-    means, stars = expect_two(attempt(measure, labels, times, 0), "the means and the shares of stars")
-    if len(handed) != times:
-        raise Wrong(f"asked for {times} shuffles, and you measure {len(handed)} times: once for each")
-    if any(given.shape != labels.shape or given.sum() != labels.sum() for given in handed):
-        raise Wrong("as many words as before must be content: shuffle the labels, do not draw new ones")
-    if any(torch.equal(given, labels) for given in handed):
-        raise Wrong("you measure with the true labels: hand over `labels[order]`, in a random order")
-    if all(torch.equal(given, handed[0]) for given in handed):
-        raise Wrong("every shuffle is the same: make the generator once, before the loop")
-    effects = torch.stack([measure(given) for given in handed[:times]])
-    expect_tensor(means, (times, 3), "means [shuffle layer]", "each is the mean over documents")
-    if not close(means, effects.mean(-1)):
-        raise Wrong(
-            "your means are not those of the effects: take each over the documents, the last axis"
-        )
-    error = effects.std(-1) / math.sqrt(effects.shape[-1])
-    starred = effects.mean(-1).abs() / error
-    expect_tensor(stars, (times,), "shares of stars [shuffle]", "one number for each shuffle")
-    mistakes = {
-        "you take the spread of documents; the standard error is that by the root of their number": (
-            (starred / math.sqrt(effects.shape[-1]) > 1.96).float().mean(-1)
-        ),
-        "a mean below 0 can earn a star as well: compare its absolute value": (
-            (effects.mean(-1) / error > 1.96).float().mean(-1)
-        ),
-    }
-    if not close(stars, (starred > 1.96).float().mean(-1)):
-        refuse(stars, mistakes, "a layer is starred where |mean| > 1.96 std / sqrt(n), over documents")
 
 
 def two_blocks() -> Drawn:
@@ -531,76 +446,3 @@ def kept_numbers(lengths: Sequence[int], kept: Mapping[str, Sequence[int]], cros
     axis.text(crossing + 1, axis.get_ylim()[1] * 0.93, f"{crossing} words", color=GREY)
     ends = " and ".join(f"{name} keeps {n[0]:,} to {n[-1]:,} numbers" for name, n in kept.items())
     return figure, f"From {lengths[0]} to {lengths[-1]} words {ends}; they cross at {crossing} words."
-
-
-def along_sentence(words: Sequence[str], steps: Tensor, norms: Tensor, at: int | None = None) -> Drawn:
-    """Two maps [layer word]: step size against the layer's mean (log2), state length (share of
-    the layer's largest). at: only the words up to this one."""
-    most = float(steps.abs().max())
-    later = torch.arange(len(words)) > (len(words) if at is None else at)
-    figure, axes = plots.titled(["", ""], "word read", size=(8.6, 2.4), columns=1)
-    for axis, values, low, high, label in (
-        (axes[0], steps, -most, most, "step size, in doublings\nagainst the layer's mean"),
-        (axes[1], norms, 0, 1, "length of the state,\nshare of its largest"),
-    ):
-        shown = plots.Map(values.masked_fill(later, math.nan), columns=words, turn=45)
-        figure.colorbar(plots.heat(axis, shown, low, high), ax=axis, label=label)
-        axis.set(ylabel="block", yticks=range(0, len(values), 3))
-    if at is not None:
-        block = int(norms[:, at].argmax())
-        return figure, f"At word {at + 1}, '{words[at]}', block {block} is closest to its longest state."
-    grown, at = (norms[:, 1:] - norms[:, :-1]).max(0).values.max(0)
-    return figure, (
-        f"The step size moves by at most {most:.2f} doublings within a block, while a "
-        f"state's length grows most, by {grown:.2f} of its largest, at the word '{words[at + 1]}'."
-    )
-
-
-def horizons(spread: Mapping[str, Tensor], longest: int) -> Drawn:
-    """Memory horizons in words, trained and untrained: [5 layer], the quantiles 10, 25, 50, 75, 90 %."""
-    xlabel = "words until a memory falls below 1/e (middle 50 % thick, middle 80 % thin)"
-    figure, (axis,) = plots.titled([""], xlabel, "block", (8, 3.8))
-    looks = ((MAMBA, -0.16), ({"color": GREY, "marker": "o"}, 0.16))
-    for (look, shift), (name, (p10, p25, p50, p75, p90)) in zip(looks, spread.items(), strict=True):
-        y = [block + shift for block in range(len(p50))]
-        axis.hlines(y, p10, p90, color=look["color"], linewidth=1.2)
-        axis.hlines(y, p25, p75, color=look["color"], linewidth=5, alpha=0.45)
-        axis.plot(p50, y, label=name, **look | {"linestyle": ""})
-    axis.set(xscale="log", yticks=range(len(p50)))
-    ticks = [t for t in (1, 2, 4, 8, 16, 32, 64) if t <= longest]
-    axis.set_xticks(ticks, [f"{t}+" if t == longest else str(t) for t in ticks])
-    axis.xaxis.minorticks_off()
-    axis.invert_yaxis()
-    plots.legend(figure)
-    medians = "; ".join(
-        f"{name}: medians from {p50.min():.0f} to {p50.max():.0f} words"
-        for name, (_, _, p50, _, _) in spread.items()
-    )
-    shortest = min(int(quantiles[0].min()) for quantiles in spread.values())
-    return figure, f"The middle 80 % of memories last {shortest} to over {longest} words; {medians}."
-
-
-def effect_by_block(effects: Mapping[str, tuple[Sequence[Estimate], Tensor]], ylabel: str) -> Drawn:
-    """A panel each: an estimate a block, before the 95 % range [2 layer] of it under shuffled labels."""
-    figure, axes = plots.titled(effects, "block", ylabel, (4.5, 3.4))
-    grey = {"color": "#CCCCCC", "width": 0.7, "label": "shuffled labels, 95 %"}
-    outside = []
-    for axis, (name, (estimates, (low, high))) in zip(axes, effects.items(), strict=True):
-        blocks = range(len(estimates))
-        axis.use_sticky_edges = False  # room below the lowest bar
-        axis.bar(blocks, (high - low).numpy(), bottom=low.numpy(), **grey)
-        axis.axhline(0, color=GREY, linewidth=1)
-        points(axis, blocks, estimates, upright=True, label="true labels, naive 95 %", **MAMBA)
-        axis.set_xticks(blocks)
-        beyond = sum(not a <= e.value <= b for e, a, b in zip(estimates, low, high, strict=True))
-        outside.append(f"{name}, {beyond} of {len(estimates)} blocks")
-    plots.legend(figure)
-    return figure, f"The effect leaves the range of shuffled labels in: {'; '.join(outside)}."
-
-
-def frozen_parts(shares: Mapping[str, Mapping[str, Estimate]]) -> Drawn:
-    """Per kind of document and frozen part the share of right words, with 95 % intervals."""
-    panels = {kind.replace("_", " "): {"mamba": by_part} for kind, by_part in shares.items()}
-    figure, axes = plots.dot_panels(panels, "share right", (-0.05, 1.05), size=(2.3, 2.8))
-    axes[0].set_ylabel("held at its mean")
-    return figure, f"Share of right words with each part held at its mean. {listed(shares, '.0%')}."
