@@ -31,7 +31,7 @@ FLAGS = """--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disab
 PATIENCE = 600  # seconds, for a machine that is busy: not a budget
 # One lesson without an explorer and one for each kind: what a reader moves in it.
 SLIDER, MENU = ".jp-CodeCell [role=slider]", ".jp-CodeCell select"
-LESSONS = {"00_start_here": None, "01a_two_machines": SLIDER, "02_attention": MENU}
+LESSONS = {"00_start_here": None, "01b_selection": SLIDER, "02_attention": MENU}
 WIDTHS = {"desktop": 1280, "phone": 390}
 
 

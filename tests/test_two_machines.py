@@ -1,20 +1,18 @@
-"""Lesson 01: what the notebook computes by hand, against the library, closed forms and real caches."""
+"""Lesson 01a: what the notebook computes by hand, against the library, closed forms and real caches."""
 
-import inspect
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tft_utils import models, stats
+from tft_utils import models
 from tft_utils.architectures import mamba_scan as scan
 from tft_utils.corpora import world
-from tft_utils.course import notebooks, plots
+from tft_utils.course import plots
 from tft_utils.lessons import two_machines as answers
 from tft_utils.lessons import two_machines as figures
 
-NOTEBOOK = notebooks.NOTEBOOKS / "01a_two_machines.ipynb"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6}  # the library rounds angles and A to float32
 TEXTS = [world.documents(kind, 1, seed=3)[0].text for kind in ("facts", "grammar", "persona")]
 
@@ -99,9 +97,20 @@ def test_plain_rnn_equals_pytorch():
     torch.testing.assert_close(found, rnn(x)[0])
 
 
-def test_the_notebook_shows_the_rotation_that_the_answers_use():
-    cells = [c["source"] for c in notebooks.parse(NOTEBOOK)["cells"]]
-    assert any(inspect.getsource(answers.rotate).strip() in source for source in cells)
+def test_convolve_equals_pytorch():
+    conv = torch.nn.Conv1d(5, 5, 4, groups=5, padding=3)
+    signal = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    found = answers.convolve(signal, conv.weight[:, 0], conv.bias)
+    torch.testing.assert_close(found, conv(signal.T[None])[0, :, :9].T)
+
+
+def test_rotated_queries_and_keys_know_their_distance_alone():
+    q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(0)).double()
+    scores = answers.rotate(q.expand(9, 8), 6) @ answers.rotate(k.expand(9, 8), 6).T
+    for distance in range(-8, 9):
+        diagonal = scores.diagonal(-distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand(len(diagonal)))
+    assert scores[:, 0].unique().numel() == 9
 
 
 def test_attend_equals_pytorch():
@@ -124,32 +133,10 @@ def test_crossover_is_where_the_real_caches_cross():
     assert kept(transformer, n) > kept(mamba, n)
 
 
-def test_horizon_equals_a_walk_along_the_words():
-    _, delta, A, _, _ = inputs(pos=40)
-    delta, found = delta / 20, answers.horizon(delta / 20, A)
-    for e, n in torch.cartesian_prod(*map(torch.arange, A.shape)).tolist():
-        left, words = 1.0, 0
-        while left >= 1 / math.e and words < len(delta):
-            left *= math.exp(delta[words, e] * A[e, n])
-            words += 1
-        assert found[e, n] == (words if left < 1 / math.e else len(delta) + 1)
-    assert found.min() < 10 < 41 == found.max(), "both ends should occur"
-
-
 def all_figures():
-    words, draw = ["The", "keys", "are", "old"], torch.rand(3, 4)
-    effect = [stats.mean([0.0, 1.0, float(i)]) for i in range(3)]
-    share = {part: stats.proportion(9, 10) for part in ("nothing", "B")}
     yield figures.two_blocks()
     for names in ("A", "AB", "ABC"):
         yield figures.kept_numbers([1, 5, 9], {name: [1, 5, 9] for name in names}, 7)
-    yield figures.along_sentence(words, draw - 0.5, draw)
-    yield figures.along_sentence(words, draw - 0.5, draw, at=2)
-    spread = torch.tensor([[2.0, 3], [4, 5], [9, 9], [20, 30], [65, 65]])
-    yield figures.horizons({"trained": spread, "untrained": spread}, 64)
-    band = torch.tensor([[-1.0] * 3, [1.0] * 3])
-    yield figures.effect_by_block({"trained": (effect, band), "untrained": (effect, band)}, "log2")
-    yield figures.frozen_parts({"recall": share, "facts": share})
 
 
 def test_figures_are_described_labelled_and_the_same_each_time():
@@ -159,17 +146,3 @@ def test_figures_are_described_labelled_and_the_same_each_time():
         for axis in figure.axes:
             assert not axis.axison or axis.get_xlabel() or axis.get_ylabel()
         assert plots.png(figure).startswith(b"\x89PNG")
-
-
-def test_moving_the_slider_redraws_the_figure():
-    from tft_utils.course import widgets
-
-    words, draw = ["The", "keys", "are"], torch.rand(3, 3)
-    slider, image, alt = widgets.step_through(
-        3, lambda at: figures.along_sentence(words, draw, draw, at)
-    ).children
-    first, said = image.value, alt.value
-    assert (slider.min, slider.max) == (0, 2)
-    slider.value = 1
-    assert image.value != first
-    assert said != alt.value == figures.along_sentence(words, draw, draw, 1)[1]
