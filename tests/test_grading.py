@@ -79,7 +79,7 @@ def test_each_learner_gets_what_the_notebook_deserves(tmp_path):
     _, hint = contract.wrong_answers(START)[FIRST][0]
     assert re.search(hint, rows["bea"].graded[0].hint)
     (graded,) = rows["ivo essay"].graded
-    assert graded.state.startswith("expected a notebook of a lesson, one of 00_start_here, 01_")
+    assert graded.state.startswith("expected a notebook of a lesson, one of 00_start_here, 01a_")
     text = grading.table(list(rows.values()))
     assert f"| ada | {START.stem} | {n} | {n} |  |" in text
     assert f"| fay | {START.stem} | 0 | {n} | {FIRST}: not attempted" in text
