@@ -211,38 +211,25 @@ def check_projection(attempt) -> None:
 
 def check_erase(attempt) -> None:
     draw = torch.Generator().manual_seed(0)
-    z = torch.arange(400) % 2 * 2.0 - 1
+    z = (torch.arange(400) % 2 * 2.0 - 1).double()
     mix = torch.randn(5, 5, dtype=torch.float64, generator=draw)
     x = torch.randn(400, 5, dtype=torch.float64, generator=draw) @ mix + 3
     x = x + z[:, None] * torch.tensor([1.0, 0.5, 0.0, -1.0, 2.0])
-    before, z = x.clone(), z.double()
-    answer = attempt(x, z)
-    if not (isinstance(answer, tuple) and len(answer) == 3):
-        raise Wrong("expected three vectors, mean, a and b; return them in this order")
-    names = "mean", "a", "b"
-    mean, a, b = (expect_tensor(v, (5,), name).to(x) for v, name in zip(answer, names, strict=True))
+    before = x.clone()
+    parts = mean, a, b = _three(attempt(x, z), 5)
     if not torch.equal(x, before):
         raise Wrong("you write into the vectors that you were given; leave them as they are")
-
-    def apart(mean, a, b) -> Tensor:
-        return x - ((x - mean) @ b)[:, None] * a
-
-    found = apart(mean, a, b)
-    if not torch.allclose(found.mean(0), x.mean(0), atol=1e-6):
+    if not torch.allclose(mean, x.mean(0), atol=1e-6):
         raise Wrong("the mean of the vectors moves; the first vector must be the mean of x")
-    left = (found - found.mean(0)).T @ (z - z.mean()) / 400
-    if left.abs().max() > 1e-6:
-        if abs(a @ b - 1) > 1e-3:
-            raise Wrong(
-                f"z can still be read: b . a is {(a @ b).item():.2f}, and what is taken away is too much "
-                "or too little; divide b by its product with a"
-            )
+    left = take(x, *parts).T @ z / 400
+    if left.abs().max() > 1e-6 and abs(a @ b - 1) > 1e-3:
         raise Wrong(
-            f"z can still be read: the covariance of x and z is up to {left.abs().max():.2f} afterwards, "
-            "not 0; a has to be the covariance of x and z"
+            f"z can still be read: b . a is {(a @ b).item():.2f}, and what is taken away is too much or "
+            "too little; divide b by its product with a"
         )
-    moved = (found - x).square().sum()
-    least = (apart(*erase(x, z)) - x).square().sum()
+    if left.abs().max() > 1e-6:
+        raise Wrong("z can still be read: a has to be the covariance of x and z")
+    moved, least = ((take(x, *each) - x).square().sum() for each in (parts, erase(x, z)))
     if moved > least * 1.001:
         raise Wrong(
             f"z is gone, but you move the vectors {(moved / least).sqrt():.1f} times as far as you have "
@@ -298,8 +285,8 @@ def check_erase_upwards(attempt) -> None:
 
 def check_scores_without(attempt) -> None:
     pairs = [p for n in (0, 2) for p in world_pairs.minimal_pairs(4, 1, attractors=n)]
+    prompts = [p.clean.prompt(p.position) for p in pairs]
     for model in _pair().values():
-        prompts = [p.clean.prompt(p.position) for p in pairs]
         batch = reading.ask(model, prompts, [p.answer for p in pairs], [p.foil for p in pairs])
         rows, k = torch.arange(len(batch)), model.n_layers - 1
         stream = reading.streams(model, batch.ids, k)[k]
@@ -307,32 +294,23 @@ def check_scores_without(attempt) -> None:
         a, b = torch.randn(2, stream.shape[-1], generator=draw).to(stream)
         parts = [stream[rows, batch.last].mean(0), 2 * a, b / b.norm() / 4]
 
-        def run(*changes, x=stream, k=k, model=model, batch=batch, rows=rows) -> Tensor:
-            x = changes[1](model.block(k, changes[0](x)))
-            return batch.score(model.to_logits(x[rows, batch.last]))
-
-        def lost(x, parts=parts) -> Tensor:
-            return take(x, *parts)
-
-        def last_only(x, lost=lost, rows=rows, batch=batch) -> Tensor:
-            x = x.clone()
-            x[rows, batch.last] = lost(x[rows, batch.last])
-            return x
+        def run(low, high, x=stream, parts=parts, k=k, model=model, batch=batch, rows=rows) -> Tensor:
+            x = take(x, *parts) if low else x
+            x = model.block(k, x)
+            return batch.score(model.to_logits((take(x, *parts) if high else x)[rows, batch.last]))
 
         mistakes = {
             "nothing changed: give the new stream back with `model.set_residual(k, ...)`, before you "
-            "read the logits": run(torch.clone, torch.clone),
-            "every word loses its part, not the last one alone": run(last_only, last_only),
-            "erase at every depth of `erasers`, not at the first alone": run(lost, torch.clone),
+            "read the logits": run(False, False),
+            "erase at every depth of `erasers`, not at the first alone": run(True, False),
         }
         answer = attempt(model, batch, {k + 1: parts, k: parts})
-        _judge(
-            expect_tensor(answer, (len(batch),), "the scores"),
-            run(lost, lost),
-            mistakes,
-            "these are not the scores of the changed run; prompts have different lengths, so read the "
-            "logits at `batch.last`",
+        answer = expect_tensor(answer, (len(batch),), "the scores")
+        otherwise = (
+            "these are not the scores of the changed run: every word loses its part; and prompts have "
+            "different lengths, so read the logits at `batch.last`"
         )
+        _judge(answer, run(True, True), mistakes, otherwise)
 
 
 def check_right_by_number(attempt) -> None:
@@ -379,13 +357,9 @@ def check_vectors_without(attempt) -> None:
 def check_another_direction(attempt) -> None:
     draw = torch.Generator().manual_seed(4)
     x = torch.randn(500, 12, dtype=torch.float64, generator=draw) * torch.linspace(0.1, 5, 12) + 7
-    b, before = torch.randn(12, dtype=torch.float64, generator=draw), x.clone()
-    drawn = [
-        expect_tensor(attempt(x.clone(), b, seed), (12,), "the direction").double() for seed in range(60)
-    ]
-    if not torch.equal(x, before):
-        raise Wrong("you write into the vectors that you were given; leave them as they are")
-    u = torch.stack(drawn)
+    b = torch.randn(12, dtype=torch.float64, generator=draw)
+    drawn = [expect_tensor(attempt(x.clone(), b, seed), (12,), "the direction") for seed in range(60)]
+    u = torch.stack(drawn).double()
     if (u.norm(dim=1) - 1).abs().max() > 1e-4:
         raise Wrong(f"the direction has the length {u[0].norm():.2f}, not 1")
     if (u @ b).abs().max() / b.norm() > 1e-3:
@@ -395,11 +369,8 @@ def check_another_direction(attempt) -> None:
     if not torch.allclose(attempt(x.clone(), b, 0).double(), u[0]):
         raise Wrong("the same seed gives another direction; draw with a generator that has this seed")
     if u.mean(0).norm() > 0.6:
-        raise Wrong(
-            "all your directions point the same way, to the mean of the vectors; take the mean off first"
-        )
-    share = u.square()[:, 6:].sum(1).mean()  # an even draw has about a half in the wide axes
-    if share < 0.75:
+        raise Wrong("all your directions point to the mean of the vectors; take the mean off first")
+    if u.square()[:, 6:].sum(1).mean() < 0.75:  # an even draw has about a half in the wide axes
         raise Wrong(
             "your directions do not care how the vectors vary; add up the centred vectors "
             "themselves, with random weights"
@@ -413,13 +384,12 @@ def check_matched_control(attempt) -> None:
     x = x + z[:, None] * torch.linspace(-2, 2, 6)
     far = torch.tensor(9.0).double()
     mean, a, b = _three(attempt(x.clone(), z, far, 0), 6)
-    true_mean, true_a, true_b = erase(x, z)
+    true_mean, _, true_b = erase(x, z)
     if not (torch.allclose(mean, true_mean) and torch.allclose(b, true_b, rtol=1e-3)):
         raise Wrong("mean and b are not those of `erase`; a control reads what the eraser reads")
     if abs(a @ b) > 1e-3 * a.norm() * b.norm():
         raise Wrong("number is lost: a is not another direction; use `another_direction`")
-    u = another_direction(x, true_b, 0)
-    if not torch.allclose(a / a.norm(), u, atol=1e-4):
+    if not torch.allclose(a / a.norm(), another_direction(x, true_b, 0), atol=1e-4):
         raise Wrong("a does not point along `another_direction(x, b, seed)`")
     squares = (take(x, mean, a, b) - x).square().sum(1)
     if abs(squares[z != 0].mean() - far) < 1e-3:
