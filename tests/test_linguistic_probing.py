@@ -104,11 +104,11 @@ def test_the_reference_probe_reads_as_the_library_does(pairs, name):
     assert torch.allclose(mine, reading.read(model, [sentence], [[3]])["residual"][0, 0], 1e-3, 1e-3)
     sizes = {"train": 300, "known": 100, "new": 100}
     parts = probes.collect(model, ["number"], sizes, 0)["number"]
-    theirs = probes.probe(parts, 2, seeds=1)
+    theirs = probes.probe(parts, 2, seeds=4)
     right, control = answers.with_control(parts, "known", 0)
     assert abs(right[-1] - theirs.known[-1].value) < 0.03
     new, guessing = answers.with_control(parts, "new", 0)
     assert new[-1] > 0.95 > 0.75 > guessing[-1]
-    mean, deviation = answers.selectivity(parts, 4)
-    assert mean[-1] > 2 * deviation[-1] or abs(mean[-1] - theirs.selectivity[-1].value) < 0.15
+    mean, _ = answers.selectivity(parts, 6)
     assert right[-1] > control[-1]
+    assert abs(mean[-1] - theirs.selectivity[-1].value) < 0.15
