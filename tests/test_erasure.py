@@ -80,7 +80,7 @@ def test_the_reference_eraser_is_leace():
 
 @EACH
 def test_reference_surprisal_is_the_library_s(pair, name):
-    model, texts = pair[name], ["The keys near the cabinet are", "The old teacher reads the book"]
+    model, texts = pair[name], ["The cat beside the bears rests", "The tall bridges near the cat"]
     start = model.tokenizer.eos_token_id
     ids = [[start, *model.tokenizer(text, add_special_tokens=False).input_ids] for text in texts]
     mine = answers.word_bits(model, torch.tensor(ids))

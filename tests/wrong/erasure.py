@@ -73,12 +73,6 @@ MATCHED = """def matched_control(x, z, far, seed):
 
 TAKE = "def take(x, mean, a, b):\n    return {}\n"
 
-RIGHT = (
-    "def right_by_number(scores, plural):\n"
-    "    right = {}\n"
-    "    return torch.stack([right.mean(), right[~plural].mean(), right[plural].mean()])\n"
-)
-
 PLACE = (
     "def place_among(value, others):\n"
     "    as_low = sum(other <= value for other in others)\n"
@@ -147,21 +141,6 @@ WRONG = {
         (
             SCORES.replace("logits[rows, batch.last]", "logits[rows, -1]"),
             r"read the logits at `batch.last`",
-        ),
-    ],
-    "right_by_number": [
-        (RIGHT.format("scores"), r"a mean of scores is no share"),
-        (RIGHT.format("(scores < 0).double()"), r"count what is right"),
-        (
-            RIGHT.format("(scores > 0).double()").replace("right[~plural]", "right[:]"),
-            r"these are not the shares",
-        ),
-        (
-            RIGHT.format("(scores > 0).double()")
-            .replace("~plural", "_")
-            .replace("[plural", "[~plural")
-            .replace("[_", "[plural"),
-            r"singular and plural are exchanged",
         ),
     ],
     "vectors_without": [

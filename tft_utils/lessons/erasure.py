@@ -77,12 +77,6 @@ def scores_without(model, batch, erasers):
     return batch.score(logits[rows, batch.last])
 
 
-def right_by_number(scores, plural):
-    """The share of scores above 0, of all and of the singular and the plural subjects: [3]."""
-    right = (scores > 0).double()
-    return torch.stack([right.mean(), right[~plural].mean(), right[plural].mean()])
-
-
 def vectors_without(model, ids, at, erasers):
     """The marked words' vectors at every depth with these erasers at work: [n depth d].
 
@@ -240,7 +234,7 @@ def check_erase(attempt) -> None:
 def check_word_bits(attempt) -> None:
     for model in _pair().values():
         start = model.tokenizer.eos_token_id
-        texts = "The keys near the cabinet are old .", "The old teacher reads the book ."
+        texts = "The cat beside the bear rests .", "The tall bridges near the cat shine ."
         rows = [model.tokenizer(text, add_special_tokens=False).input_ids[:6] for text in texts]
         ids = torch.tensor([[start, *row] for row in rows], device=model.hf.device)
         bits = word_bits(model, ids)
@@ -311,21 +305,6 @@ def check_scores_without(attempt) -> None:
             "different lengths, so read the logits at `batch.last`"
         )
         _judge(answer, run(True, True), mistakes, otherwise)
-
-
-def check_right_by_number(attempt) -> None:
-    scores = torch.tensor([2.0, -1.0, 3.0, 0.5, -2.0, -0.1, 1.0])
-    plural = torch.tensor([False, False, False, True, True, True, True])
-    truth = right_by_number(scores, plural)
-    mistakes = {
-        "singular and plural are exchanged": truth[[0, 2, 1]],
-        "a score above 0 is right; a mean of scores is no share": torch.stack(
-            [scores.mean(), scores[~plural].mean(), scores[plural].mean()]
-        ),
-        "you count what is wrong; count what is right": 1 - truth,
-    }
-    otherwise = "these are not the shares of scores above 0: of all, of singular, of plural"
-    expect_equal(attempt(scores, plural), truth, "the shares", mistakes, otherwise)
 
 
 def check_vectors_without(attempt) -> None:
