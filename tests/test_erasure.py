@@ -42,6 +42,7 @@ def every_figure():
     shares = {
         "nothing": {"agreement": ALL, "facts": ALL},
         "number": {"agreement": HALF, "facts": ALL},
+        "number, by projection": {"agreement": HALF, "facts": HALF},
         "directions": {"agreement": [1.0, 0.9], "facts": [1.0, 1.0]},
     }
     yield figures.after_erasure({"A": shares, "B": shares})
@@ -62,7 +63,7 @@ def test_alt_texts_state_the_numbers():
     assert "number erased: distance 0.00" in alts[0]
     assert "A: same 0.9, other 1.0, wrong 0.9" in alts[1]
     assert "A: erased nowhere 1.00, erased half-way 0.50" in alts[2]
-    assert "B: nothing 1.00, number 0.50, directions 0.90 to 1.00" in alts[3]
+    assert "number, by projection 0.50, directions 0.90 to 1.00" in alts[3]
 
 
 def test_the_reference_eraser_is_leace():

@@ -18,9 +18,9 @@ PROJECTION = """def projection(x, z):
 BITS = """def word_bits(model, ids):
     with model.trace(ids):
         logits = model.logits.save()
-    log_p = logits[:, :-1].float().log_softmax(-1)
-    chosen = log_p.gather(-1, ids[:, 1:, None])[..., 0]
-    return -chosen / math.log(2)
+    p = logits[:, :-1].float().softmax(-1)
+    chosen = p.gather(-1, ids[:, 1:, None])[..., 0]
+    return -chosen.log2()
 """
 
 UPWARDS = """def erase_upwards(model, ids, at, z, depths, find):
@@ -112,7 +112,7 @@ WRONG = {
         ),
     ],
     "word_bits": [
-        (BITS.replace(" / math.log(2)", ""), r"divide by log 2"),
+        (BITS.replace("log2", "log"), r"bits take log2"),
         (BITS.replace("return -", "return "), r"surprisal is not negative"),
         (BITS.replace("logits[:, :-1]", "logits[:, 1:]"), r"predicted by the logits \*before\* it"),
         (

@@ -43,9 +43,9 @@ def word_bits(model, ids):
     """The surprisal -log2 p of each word but the first, in bits [text pos-1]: ids [text pos]."""
     with model.trace(ids):
         logits = model.logits.save()
-    log_p = logits[:, :-1].float().log_softmax(-1)
-    chosen = log_p.gather(-1, ids[:, 1:, None])[..., 0]
-    return -chosen / math.log(2)
+    p = logits[:, :-1].float().softmax(-1)
+    chosen = p.gather(-1, ids[:, 1:, None])[..., 0]
+    return -chosen.log2()
 
 
 def erase_upwards(model, ids, at, z, depths, find):
@@ -241,7 +241,7 @@ def check_word_bits(attempt) -> None:
         with torch.no_grad():
             log_p = model.hf(input_ids=ids, use_cache=False).logits.log_softmax(-1)
         mistakes = {
-            "these are nats; divide by log 2": bits * math.log(2),
+            "these are nats, of the natural logarithm; bits take log2": bits * math.log(2),
             "surprisal is not negative: it is minus the logarithm": -bits,
             "a word was predicted by the logits *before* it: logits[:, :-1] belong to ids[:, 1:]": (
                 -log_p.gather(-1, ids[..., None])[:, 1:, 0] / math.log(2)
@@ -410,42 +410,33 @@ def three_ways(pair: world_pairs.Pair, lexicon: Lexicon = WORLD) -> list[str]:
     return [with_attractor(document, which) for document, which in asked]
 
 
-LOOK = {  # what is erased; other directions
-    "nothing": {"color": plots.BLACK, "marker": "o"},
-    "number": {"color": plots.GREEN, "marker": "s"},
-    "number, by projection": {"color": plots.PURPLE, "marker": "D"},
-}
-OTHER = {"color": GREY, "marker": "|", "markersize": 10, "alpha": 0.7}
-
-
-def clouds(panels: Mapping[str, Tensor], plural: Tensor) -> Drawn:
-    """Vectors of two numbers in a panel for each title [n 2]; plural: which of them are [n]."""
-    names = "first number of a vector", "second number"
-    figure, axes = plots.titled(panels, *names, size=(3.3, 3.1))
-    for axis, x in zip(axes, panels.values(), strict=True):
-        for rows, label, look in (
-            (~plural, "singular", plots.SERIES[0]),
-            (plural, "plural", plots.SERIES[1]),
-        ):
-            look = {"color": look["color"], "marker": look["marker"]}
-            axis.scatter(*x[rows].T.numpy(), s=14, alpha=0.6, linewidth=0, label=label, **look)
-    plots.legend(figure)
-    apart = {
-        title: {"distance": (x[plural].mean(0) - x[~plural].mean(0)).norm().item()}
-        for title, x in panels.items()
-    }
-    return figure, f"Two clouds of points; how far their means are apart. {listed(apart, '.2f')}."
+ERASED = [  # nothing, number, number by projection, other directions
+    {"color": plots.BLACK, "marker": "o"},
+    {"color": plots.GREEN, "marker": "s"},
+    {"color": plots.PURPLE, "marker": "D"},
+    {"color": GREY, "marker": "|", "markersize": 10, "alpha": 0.7},
+]
 
 
 def idea() -> Drawn:
-    """A concept in two numbers: as it is, erased, and moved as far elsewhere."""
+    """A concept in vectors of two numbers: as it is, erased, and moved as far elsewhere."""
     draw = torch.Generator().manual_seed(2)
     x = torch.randn(160, 2, generator=draw) @ torch.tensor([[1.6, 0.7], [0.0, 0.5]])
     z = torch.arange(160) % 2 * 2.0 - 1
     x += z[:, None] * torch.tensor([0.2, 1.3])
     left = take(x, *erase(x, z))
     elsewhere = take(x, *matched_control(x, z, (left - x).square().sum(1).mean(), 0))
-    return clouds({"as they are": x, "number erased": left, "moved as far, elsewhere": elsewhere}, z > 0)
+    panels = {"as they are": x, "number erased": left, "moved as far, elsewhere": elsewhere}
+    names = "first number of a vector", "second number"
+    figure, axes = plots.titled(panels, *names, size=(3.3, 3.1))
+    apart = {}
+    for axis, (title, vectors) in zip(axes, panels.items(), strict=True):
+        one, many = vectors[z < 0], vectors[z > 0]
+        axis.plot(*one.T.numpy(), ".", color=plots.BLACK, alpha=0.6, label="singular")
+        axis.plot(*many.T.numpy(), "+", color=plots.GREEN, label="plural")
+        apart[title] = {"distance": (many.mean(0) - one.mean(0)).norm().item()}
+    plots.legend(figure)
+    return figure, f"Two clouds of points; how far their means are apart. {listed(apart, '.2f')}."
 
 
 def comes_back(curves: Mapping[str, Mapping[str, Line]]) -> Drawn:
@@ -474,12 +465,8 @@ def word_by_word(words: Sequence[str], bits: Lines) -> Drawn:
 def after_erasure(shares: Mapping[str, Mapping[str, Row]]) -> Drawn:
     """Per model the share of right answers in each capability; `shares`: model -> what -> capability ->
     a share, or those of many directions."""
-
-    def look(title: str, name: str, at: int) -> dict:
-        return LOOK.get(name, OTHER)
-
     size = (4.7 if len(shares) > 1 else 7.2, 3.9)
-    figure, axes = plots.dot_panels(shares, "share right", (-0.03, 1.05), look, size=size)
+    figure, axes = plots.dot_panels(shares, "share right", (-0.03, 1.05), ERASED, size=size)
     for axis in axes:
         axis.axvline(0.5, color=GREY, linestyle=":", linewidth=1.5)
 
