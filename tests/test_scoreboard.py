@@ -419,12 +419,8 @@ SAID = {  # of three trainings, in the lessons' own words: technique, part of it
     ],
     "03": [("LRP", "area", "at least partly"), ("LRP", "on top", "at least partly")],
     "04": [("logit lens", "", "undecided"), ("tuned lens", "", "at least partly")],
-    "05a": [
-        ("linear probe", "", "at least partly"),
-        ("minimal pairs", "", "at least partly"),
-        ("erasure", "", "at least partly"),
-        ("structural probe", "", "no basis"),
-    ],
+    "05a": [("linear probe", "", "at least partly"), ("structural probe", "", "no basis")],
+    "05b": [("minimal pairs", "", "at least partly"), ("erasure", "", "at least partly")],
     "06a": [
         ("ELK probes", "labels apart", "no basis"),
         ("ELK probes", "answer fixed", "undecided"),

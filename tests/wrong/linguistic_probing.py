@@ -19,8 +19,8 @@ BY_DEPTH = """def accuracy_by_depth(x, y, test, t):
     return torch.stack(shares)
 """
 
-CONTROL = """def with_control(parts, seed):
-    train, known = parts["train"], parts["known"]
+CONTROL = """def with_control(parts, where, seed):
+    train, known = parts["train"], parts[where]
     x, test = train.x["residual"], known.x["residual"]
     right = accuracy_by_depth(x, train.label, test, known.label)
     drawn = control_task([*train.cause, *known.cause], train.label, seed)
@@ -28,31 +28,38 @@ CONTROL = """def with_control(parts, seed):
     return right, accuracy_by_depth(x, y, test, t)
 """
 
-ERASE = """def erase(x, z):
+STREAM = """def stream_at_end(model, prompt):
+    rows = []
+    with model.trace(prompt):
+        for k in range(model.n_layers + 1):
+            rows.append(model.residual(k)[0, -1].cpu().save())
+    return torch.stack(rows)
+"""
+
+SELECTIVITY = """def selectivity(parts, draws):
+    gaps = []
+    for seed in range(draws):
+        right, control = with_control(parts, "known", seed)
+        gaps.append(right - control)
+    gaps = torch.stack(gaps)
+    return gaps.mean(0), gaps.std(0)
+"""
+
+AXES = """def first_axes(x, most):
     mean = x.mean(0)
-    centred = x - mean
-    a = centred.T @ (z - z.mean()) / len(x)
-    b = torch.linalg.solve(centred.T @ centred / len(x), a)
-    return mean, a, b / (a @ b)
+    _, _, V = torch.linalg.svd(x - mean, full_matrices=False)
+    return mean, V[:most].T
 """
 
-SCORES = """def scores_without(model, batch, k, mean, a, b):
-    with model.trace(batch.ids):
-        x = model.residual(k)
-        part = ((x - mean) @ b)[..., None] * a
-        model.set_residual(k, x - part)
-        logits = model.logits.save()
-    rows = torch.arange(len(batch))
-    return batch.score(logits[rows, batch.last])
-"""
-
-ANOTHER = """def another_direction(x, b, seed):
-    centred = x - x.mean(0)
-    draw = torch.Generator().manual_seed(seed)
-    weights = torch.randn(len(x), generator=draw).to(x)
-    u = centred.T @ weights
-    u = u - (u @ b) / (b @ b) * b
-    return u / u.norm()
+EDGES = """def right_edges(measured, distance):
+    inside, hits = [0], 0
+    while len(inside) < len(measured):
+        outside = [i for i in range(len(measured)) if i not in inside]
+        gaps = measured[inside][:, outside]
+        i, j = divmod(int(gaps.argmin()), len(outside))
+        hits += int(distance[inside[i], outside[j]] == 1)
+        inside.append(outside[j])
+    return hits / (len(measured) - 1)
 """
 
 WRONG = {
@@ -179,51 +186,34 @@ WRONG = {
             r"expected two tensors, accuracy and the control's",
         ),
     ],
-    "erase": [
-        (
-            "def erase(x, z):  # an orthogonal projection: too far\n"
-            "    a = (x - x.mean(0)).T @ (z - z.mean())\n"
-            "    a = a / a.norm()\n"
-            "    return x.mean(0), a, a\n",
-            r"times as far as you have to",
-        ),
-        (ERASE.replace("return mean,", "return 0 * mean,"), r"the mean of the vectors moves"),
-        (ERASE.replace("b / (a @ b)", "b"), r"divide b by its product with a"),
-        (ERASE.replace("a, b / (a @ b)", "b / b.norm(), b / b.norm()"), r"a has to be the covariance"),
-        (
-            "def erase(x, z):  # the vectors themselves\n    return x - x.mean(0)\n",
-            r"expected three vectors, mean, a and b",
-        ),
+    "stream_at_end": [
+        (STREAM.replace("[0, -1]", "[0, 0]"), r"this is the first word"),
+        (STREAM.replace("n_layers + 1", "n_layers"), r"one row for k = 0"),
+        (STREAM.replace("torch.stack(rows)", "torch.stack(rows[::-1])"), r"in their order"),
+        (STREAM.replace("torch.stack(rows)", "rows"), r"expected the stream as a tensor, found list"),
     ],
-    "scores_without": [
-        (SCORES.replace("        model.set_residual(k, x - part)\n", ""), r"nothing changed"),
-        (SCORES.replace("(x - mean) @ b", "x @ b"), r"subtract the mean before"),
-        (
-            SCORES.replace("(x - mean) @ b)[..., None] * a", "(x - mean) @ a)[..., None] * b"),
-            r"exchanged",
-        ),
-        (
-            SCORES.replace("logits[rows, batch.last]", "logits[rows, -1]"),
-            r"read the logits at `batch.last`",
-        ),
+    "selectivity": [
+        (SELECTIVITY.replace("right - control", "control - right"), r"it is the other way round"),
+        (SELECTIVITY.replace('"known", seed', '"known", 0'), r"give `with_control` another seed"),
+        (SELECTIVITY.replace("gaps.std(0)", "gaps.std(1)"), r"the deviation"),
+        (SELECTIVITY.replace(", gaps.std(0)", ""), r"expected two tensors"),
     ],
-    "another_direction": [
+    "first_axes": [
+        (AXES.replace("V[:most].T", "V[:most]"), r"turn the rows of V"),
+        (AXES.replace("V[:most]", "V[-most:]"), r"vary least"),
+        (AXES.replace("svd(x - mean", "svd(x"), r"take the mean off before the SVD"),
+        (AXES.replace("return mean, ", "return "), r"expected two tensors, the mean and the axes"),
+    ],
+    "right_edges": [
+        (EDGES.replace("len(measured) - 1)", "len(measured))"), r"has n - 1 edges"),
         (
-            "def another_direction(x, b, seed):  # any direction\n"
-            "    u = torch.randn(len(b), generator=torch.Generator().manual_seed(seed)).to(x)\n"
-            "    u = u - (u @ b) / (b @ b) * b\n"
-            "    return u / u.norm()\n",
-            r"do not care how the vectors vary",
+            "def right_edges(measured, distance):  # each word and its nearest\n"
+            "    nearest = (measured + 99 * torch.eye(len(measured))).argmin(1).tolist()\n"
+            "    edges = {tuple(sorted(edge)) for edge in enumerate(nearest)}\n"
+            "    return sum(bool(distance[edge] == 1) for edge in edges) / (len(measured) - 1)\n",
+            r"the edges must connect all words",
         ),
-        (ANOTHER.replace("    u = u - (u @ b) / (b @ b) * b\n", ""), r"b still reads your direction"),
-        (ANOTHER.replace("return u / u.norm()", "return u"), r"has the length"),
-        (
-            ANOTHER.replace("manual_seed(seed)", "manual_seed(0)"),
-            r"another seed gives the same direction",
-        ),
-        (
-            ANOTHER.replace("centred.T @ weights", "centred.T @ torch.randn(len(x)).to(x)"),
-            r"the same seed gives another direction",
-        ),
+        (EDGES.replace("argmin", "argmax"), r"the nearest joins"),
+        (EDGES.replace("hits / (len(measured) - 1)", "inside"), r"expected a share, found list"),
     ],
 }

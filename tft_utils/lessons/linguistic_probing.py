@@ -1,4 +1,4 @@
-"""Lesson 05, linguistic_probing: a probe and its control, distances in a tree, erasing a concept."""
+"""Lesson 05a, linguistic_probing: a probe and its control, on known and new words; a tree's distances."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from tft_utils import models, reading
-from tft_utils.corpora import pairs as world_pairs
-from tft_utils.corpora import tasks, world
-from tft_utils.corpora.lexicon import WORLD, Lexicon
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, expect_tensor, expect_two
-from tft_utils.course.plots import GREY, Drawn, Lines, Row, arrow, canvas, listed, style, write
+from tft_utils.course.exercises import Wrong, expect_equal, expect_tensor, expect_two
+from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, style, write
 from tft_utils.stats import Estimate
 
 
@@ -37,6 +34,15 @@ def control_task(causes, labels, seed):
     return drawn[torch.tensor([number[cause] for cause in causes])]
 
 
+def stream_at_end(model, prompt):
+    """The residual stream at the prompt's last word, after k = 0 ... L blocks: [depth d]."""
+    rows = []
+    with model.trace(prompt):
+        for k in range(model.n_layers + 1):
+            rows.append(model.residual(k)[0, -1].cpu().save())
+    return torch.stack(rows)
+
+
 def accuracy_by_depth(x, y, test, t):
     """The share of test labels that a probe gets right at each depth [depth].
 
@@ -51,17 +57,34 @@ def accuracy_by_depth(x, y, test, t):
     return torch.stack(shares)
 
 
-def with_control(parts, seed):
-    """Accuracy on known words, and the control's there: two tensors [depth].
+def with_control(parts, where, seed):
+    """Accuracy on a part's words, and the control's there: two tensors [depth].
 
-    parts: 'train' and 'known', each with x["residual"] [n depth d], label [n] and cause, n words.
+    parts: 'train' and the part `where`, each with x["residual"] [n depth d], label [n], n causes.
     """
-    train, known = parts["train"], parts["known"]
-    x, test = train.x["residual"], known.x["residual"]
-    right = accuracy_by_depth(x, train.label, test, known.label)
-    drawn = control_task([*train.cause, *known.cause], train.label, seed)
+    train, asked = parts["train"], parts[where]
+    x, test = train.x["residual"], asked.x["residual"]
+    right = accuracy_by_depth(x, train.label, test, asked.label)
+    drawn = control_task([*train.cause, *asked.cause], train.label, seed)
     y, t = drawn[: len(x)], drawn[len(x) :]
     return right, accuracy_by_depth(x, y, test, t)
+
+
+def selectivity(parts, draws):
+    """Accuracy minus the control's on known words, over control tasks: mean and deviation [depth]."""
+    gaps = []
+    for seed in range(draws):
+        right, control = with_control(parts, "known", seed)
+        gaps.append(right - control)
+    gaps = torch.stack(gaps)
+    return gaps.mean(0), gaps.std(0)
+
+
+def first_axes(x, most):
+    """The mean [d] of x [n d], and the axes [d most] along which it varies most, each of length 1."""
+    mean = x.mean(0)
+    _, _, V = torch.linalg.svd(x - mean, full_matrices=False)
+    return mean, V[:most].T
 
 
 def tree_distance(heads):
@@ -75,37 +98,19 @@ def tree_distance(heads):
     return distance
 
 
-def erase(x, z):
-    """mean, a and b [d], such that x - ((x - mean) . b) a has no linear trace of z [n]: x [n d]."""
-    mean = x.mean(0)
-    centred = x - mean
-    a = centred.T @ (z - z.mean()) / len(x)  # covariance of x and z
-    b = torch.linalg.solve(centred.T @ centred / len(x), a)
-    return mean, a, b / (a @ b)
+def right_edges(measured, distance):
+    """The share of a tree's edges in the minimum spanning tree of measured distances; both [n n].
 
-
-def scores_without(model, batch, k, mean, a, b):
-    """Each answer's logit minus its foil's [prompt], when after k blocks every word loses its part.
-
-    batch: prompts `ids` [prompt pos] with their last words at `last` [prompt]; mean, a, b: of `erase`.
+    distance: edges of the true tree between each two words.
     """
-    with model.trace(batch.ids):
-        x = model.residual(k)
-        part = ((x - mean) @ b)[..., None] * a
-        model.set_residual(k, x - part)
-        logits = model.logits.save()
-    rows = torch.arange(len(batch))
-    return batch.score(logits[rows, batch.last])
-
-
-def another_direction(x, b, seed):
-    """A random unit vector u [d], drawn as the vectors x [n d] vary, with u . b = 0."""
-    centred = x - x.mean(0)
-    draw = torch.Generator().manual_seed(seed)
-    weights = torch.randn(len(x), generator=draw).to(x)
-    u = centred.T @ weights
-    u = u - (u @ b) / (b @ b) * b
-    return u / u.norm()
+    inside, hits = [0], 0
+    while len(inside) < len(measured):
+        outside = [i for i in range(len(measured)) if i not in inside]
+        gaps = measured[inside][:, outside]
+        i, j = divmod(int(gaps.argmin()), len(outside))
+        hits += int(distance[inside[i], outside[j]] == 1)
+        inside.append(outside[j])
+    return hits / (len(measured) - 1)
 
 
 @functools.cache
@@ -162,6 +167,43 @@ def check_two_class_probe(attempt) -> None:
     raise Wrong("w is not S^-1 (m1 - m0), or b does not belong to it; S is the spread within the classes")
 
 
+def check_control_task(attempt) -> None:
+    causes = [f"word{i}" for i in range(400) for _ in range(3)]
+    labels = (torch.arange(1200) % 10 == 0).long()  # one in ten
+    found = expect_tensor(attempt(causes, labels, 0), (1200,), "the labels")
+    by_cause = found.view(400, 3)
+    if not (by_cause == by_cause[:, :1]).all():
+        raise Wrong("the same cause has different labels in different places; draw once a cause")
+    share = by_cause[:, 0].double().mean().item()
+    if share == 0:
+        raise Wrong("every cause has the most frequent label; draw at random among `labels`")
+    if not 0.05 < share < 0.16:
+        raise Wrong(
+            f"a label that one item in ten has is drawn in {share:.2f} of the cases; draw from `labels` "
+            "itself, so that frequent labels are drawn often"
+        )
+    if not torch.equal(found, attempt(causes, labels, 0)):
+        raise Wrong("the same seed gives other labels; draw with a generator that has this seed")
+    if torch.equal(found, attempt(causes, labels, 1)):
+        raise Wrong("another seed gives the same labels; the draw must depend on `seed` alone")
+    true = torch.arange(400).repeat_interleave(3) % 2
+    if (attempt(causes, true, 0) == true).double().mean() > 0.7:
+        raise Wrong("the labels are those the words have; a control must not know them")
+
+
+def check_stream_at_end(attempt) -> None:
+    for model in _pair().values():
+        prompt = "The keys near the old cabinet"
+        truth = reading.streams(model, reading.tokens(model, prompt).ids)[:, 0].cpu()
+        shape = model.n_layers + 1, truth.shape[-1]
+        hint = "one row for k = 0, the embedding, and one for each block"
+        answer = expect_tensor(attempt(model, prompt), shape, "the stream", hint).float().cpu()
+        if not torch.allclose(answer, truth[:, -1], rtol=1e-3, atol=1e-3):
+            if torch.allclose(answer, truth[:, 0], rtol=1e-3, atol=1e-3):
+                raise Wrong("this is the first word; the last one stands at -1")
+            raise Wrong("these are not the streams `model.residual(k)` at the last word, in their order")
+
+
 def check_accuracy_by_depth(attempt) -> None:
     draw = torch.Generator().manual_seed(1)
 
@@ -191,7 +233,8 @@ def check_accuracy_by_depth(attempt) -> None:
         raise Wrong("these are not the shares of right labels, w . x + b > 0 for class 1, at each depth")
 
 
-def check_with_control(attempt) -> None:
+def _planted() -> dict[str, SimpleNamespace]:
+    """Words whose vectors say which word it is, and at depth 1 its label alone."""
     draw = torch.Generator().manual_seed(2)
     words = torch.randn(40, 60, generator=draw)  # vectors of 40 words, whose label is their oddness
 
@@ -203,8 +246,12 @@ def check_with_control(attempt) -> None:
         noise[:, 1, 0] += 2.0 * label - 1  # depth 1: its label alone
         return SimpleNamespace(x={"residual": noise}, label=label, cause=[f"w{int(w)}" for w in which])
 
-    parts = {"train": part(600), "known": part(300)}
-    right, control = expect_two(attempt(parts, 0), "accuracy and the control's")
+    return {"train": part(600), "known": part(300)}
+
+
+def check_with_control(attempt) -> None:
+    parts = _planted()
+    right, control = expect_two(attempt(parts, "known", 0), "accuracy and the control's")
     truth = accuracy_by_depth(
         parts["train"].x["residual"],
         parts["train"].label,
@@ -231,28 +278,38 @@ def check_with_control(attempt) -> None:
         )
 
 
-def check_control_task(attempt) -> None:
-    causes = [f"word{i}" for i in range(400) for _ in range(3)]
-    labels = (torch.arange(1200) % 10 == 0).long()  # one in ten
-    found = expect_tensor(attempt(causes, labels, 0), (1200,), "the labels")
-    by_cause = found.view(400, 3)
-    if not (by_cause == by_cause[:, :1]).all():
-        raise Wrong("the same cause has different labels in different places; draw once a cause")
-    share = by_cause[:, 0].double().mean().item()
-    if share == 0:
-        raise Wrong("every cause has the most frequent label; draw at random among `labels`")
-    if not 0.05 < share < 0.16:
-        raise Wrong(
-            f"a label that one item in ten has is drawn in {share:.2f} of the cases; draw from `labels` "
-            "itself, so that frequent labels are drawn often"
-        )
-    if not torch.equal(found, attempt(causes, labels, 0)):
-        raise Wrong("the same seed gives other labels; draw with a generator that has this seed")
-    if torch.equal(found, attempt(causes, labels, 1)):
-        raise Wrong("another seed gives the same labels; the draw must depend on `seed` alone")
-    true = torch.arange(400).repeat_interleave(3) % 2
-    if (attempt(causes, true, 0) == true).double().mean() > 0.7:
-        raise Wrong("the labels are those the words have; a control must not know them")
+def check_selectivity(attempt) -> None:
+    parts, draws = _planted(), 4
+    mean, deviation = expect_two(attempt(parts, draws), "the mean and the standard deviation")
+    gaps = []
+    for seed in range(draws):
+        right, control = with_control(parts, "known", seed)
+        gaps.append(right - control)
+    gaps = torch.stack(gaps)
+    otherwise = "this is not accuracy minus the control's, over the seeds 0, 1, ... on known words"
+    mistakes = {
+        "you subtract the accuracy from the control's; it is the other way round": -gaps.mean(0),
+        "every draw is the same; give `with_control` another seed each time": gaps[0],
+    }
+    expect_equal(mean, gaps.mean(0), "the mean", mistakes, otherwise)
+    expect_equal(deviation, gaps.std(0), "the deviation", {}, "the deviation is that over draws, dim 0")
+
+
+def check_first_axes(attempt) -> None:
+    draw = torch.Generator().manual_seed(3)
+    turned, _ = torch.linalg.qr(torch.randn(8, 8, generator=draw))
+    x = (torch.randn(60, 8, generator=draw) * torch.linspace(8, 1, 8)) @ turned + 20
+    mean, axes = expect_two(attempt(x.clone(), 3), "the mean and the axes")
+    expect_equal(mean, x.mean(0), "the mean", {}, "the first tensor is not the mean of x")
+    axes = expect_tensor(axes, (8, 3), "the axes", "an axis is a column: turn the rows of V")
+    if not torch.allclose(axes.T @ axes, torch.eye(3), atol=1e-4):
+        raise Wrong("the axes are not of length 1, or not at right angles")
+    kept = ((x - x.mean(0)) @ axes).square().sum()
+    _, sizes, V = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    if torch.allclose(kept, (x - x.mean(0)).matmul(V[-3:].T).square().sum(), rtol=1e-3):
+        raise Wrong("along these axes the vectors vary least; the first rows of V come first")
+    if kept < 0.999 * sizes[:3].square().sum():
+        raise Wrong("other axes hold more of how the vectors vary; take the mean off before the SVD")
 
 
 def check_tree_distance(attempt) -> None:
@@ -280,145 +337,31 @@ def check_tree_distance(attempt) -> None:
         )
 
 
-def check_erase(attempt) -> None:
-    draw = torch.Generator().manual_seed(0)
-    z = torch.arange(400) % 2 * 2.0 - 1
-    mix = torch.randn(5, 5, dtype=torch.float64, generator=draw)
-    x = torch.randn(400, 5, dtype=torch.float64, generator=draw) @ mix + 3
-    x = x + z[:, None] * torch.tensor([1.0, 0.5, 0.0, -1.0, 2.0])
-    before, z = x.clone(), z.double()
-    answer = attempt(x, z)
-    if not (isinstance(answer, tuple) and len(answer) == 3):
-        raise Wrong("expected three vectors, mean, a and b; return them in this order")
-    names = "mean", "a", "b"
-    mean, a, b = (expect_tensor(v, (5,), name).to(x) for v, name in zip(answer, names, strict=True))
-    if not torch.equal(x, before):
-        raise Wrong("you write into the vectors that you were given; leave them as they are")
-
-    def apart(mean, a, b) -> Tensor:
-        return x - ((x - mean) @ b)[:, None] * a
-
-    found = apart(mean, a, b)
-    if not torch.allclose(found.mean(0), x.mean(0), atol=1e-6):
-        raise Wrong("the mean of the vectors moves; the first vector must be the mean of x")
-    left = (found - found.mean(0)).T @ (z - z.mean()) / 400
-    if left.abs().max() > 1e-6:
-        if abs(a @ b - 1) > 1e-3:
-            raise Wrong(
-                f"z can still be read: b . a is {(a @ b).item():.2f}, and what is taken away is too much "
-                "or too little; divide b by its product with a"
-            )
-        raise Wrong(
-            f"z can still be read: the covariance of x and z is up to {left.abs().max():.2f} afterwards, "
-            "not 0; a has to be the covariance of x and z"
-        )
-    moved = (found - x).square().sum()
-    least = (apart(*erase(x, z)) - x).square().sum()
-    if moved > least * 1.001:
-        raise Wrong(
-            f"z is gone, but you move the vectors {(moved / least).sqrt():.1f} times as far as you have "
-            "to; read z along the covariance's inverse times a, and subtract along a"
-        )
-
-
-def check_scores_without(attempt) -> None:
-    pairs = [p for n in (0, 2) for p in world_pairs.minimal_pairs(4, 1, attractors=n)]
-    for model in _pair().values():
-        prompts = [p.clean.prompt(p.position) for p in pairs]
-        batch = reading.ask(model, prompts, [p.answer for p in pairs], [p.foil for p in pairs])
-        rows, k = torch.arange(len(batch)), model.n_layers // 2
-        x = reading.streams(model, batch.ids, k)[k]
-        draw = torch.Generator().manual_seed(3)
-        a, b = (torch.randn(x.shape[-1], generator=draw).to(x) for _ in range(2))
-        mean, a, b = x[rows, batch.last].mean(0), 2 * a, b / b.norm() / 4
-
-        def run(change, x=x, k=k, model=model, batch=batch) -> Tensor:
-            return batch.score(reading.finish(model, change(x), k, batch.last))
-
-        def lost(x, mean=mean, a=a, b=b) -> Tensor:
-            return x - ((x - mean) @ b)[..., None] * a
-
-        def last_only(x, lost=lost, rows=rows, batch=batch) -> Tensor:
-            x = x.clone()
-            x[rows, batch.last] = lost(x[rows, batch.last])
-            return x
-
-        with torch.no_grad():
-            truth = run(lost)
-            mistakes = {
-                "nothing changed: give the new stream back with `model.set_residual(k, ...)`, before you "
-                "read the logits": run(lambda x: x),
-                "every word loses its part, not the last one alone": run(last_only),
-                "subtract the mean before you multiply by b": run(
-                    lambda x, a=a, b=b: x - (x @ b)[..., None] * a
-                ),
-                "a and b are exchanged: read along b, subtract along a": run(
-                    lambda x, mean=mean, a=a, b=b: x - ((x - mean) @ a)[..., None] * b
-                ),
-            }
-            answer = expect_tensor(attempt(model, batch, k, mean, a, b), truth.shape, "the scores")
-        if torch.allclose(answer, truth, rtol=1e-3, atol=1e-3):
-            continue
-        for hint, wrong in mistakes.items():
-            if torch.allclose(answer, wrong, rtol=1e-3, atol=1e-3):
-                raise Wrong(hint)
-        raise Wrong(
-            "these are not the scores of the changed run; prompts have different lengths, so read the "
-            "logits at `batch.last`"
-        )
-
-
-def check_another_direction(attempt) -> None:
+def check_right_edges(attempt) -> None:
+    distance = tree_distance([1, 4, 1, 2, None, 4, 5])
     draw = torch.Generator().manual_seed(4)
-    x = torch.randn(500, 12, dtype=torch.float64, generator=draw) * torch.linspace(0.1, 5, 12) + 7
-    b, before = torch.randn(12, dtype=torch.float64, generator=draw), x.clone()
-    drawn = [
-        expect_tensor(attempt(x.clone(), b, seed), (12,), "the direction").double() for seed in range(60)
-    ]
-    if not torch.equal(x, before):
-        raise Wrong("you write into the vectors that you were given; leave them as they are")
-    u = torch.stack(drawn)
-    if (u.norm(dim=1) - 1).abs().max() > 1e-4:
-        raise Wrong(f"the direction has the length {u[0].norm():.2f}, not 1")
-    if (u @ b).abs().max() / b.norm() > 1e-3:
-        raise Wrong("b still reads your direction: u . b must be 0")
-    if (u[0] - u[1]).abs().max() < 1e-6:
-        raise Wrong("another seed gives the same direction; it must be drawn at random")
-    if not torch.allclose(attempt(x.clone(), b, 0).double(), u[0]):
-        raise Wrong("the same seed gives another direction; draw with a generator that has this seed")
-    if u.mean(0).norm() > 0.6:
-        raise Wrong(
-            "all your directions point the same way, to the mean of the vectors; take the mean off first"
+    noise = torch.rand(7, 7, generator=draw)
+    chain = (torch.arange(7)[:, None] - torch.arange(7)).abs().float()
+    line = torch.tensor([0.0, 1.0, 10.0, 11.0, 20.0, 21.0, 30.0])
+    apart = (line[:, None] - line).abs()
+    for measured in (distance, chain, distance + 2 * (noise + noise.T), apart):
+        truth, answer = right_edges(measured, distance), attempt(measured.clone(), distance.clone())
+        if not isinstance(answer, int | float | Tensor):
+            raise Wrong(f"expected a share, found {type(answer).__name__}; return one number")
+        nearest = (measured + 99 * torch.eye(7)).argmin(1).tolist()
+        linked = {frozenset(edge) for edge in enumerate(nearest)}
+        right = sum(bool(distance[tuple(edge)] == 1) for edge in map(sorted, linked)) / 6
+        mistakes = {
+            "a tree of n words has n - 1 edges; divide by that": torch.tensor(truth * 6 / 7),
+            "you link each word to its nearest one; the edges must connect all words": torch.tensor(
+                right
+            ),
+        }
+        otherwise = (
+            "of all pairs of a word inside and a word outside the nearest joins, until all are inside; "
+            f"with one set of distances the share is {truth:.2f}, you say {float(answer):.2f}"
         )
-    share = u.square()[:, 6:].sum(1).mean()  # an even draw has about a half in the wide axes
-    if share < 0.75:
-        raise Wrong(
-            "your directions do not care how the vectors vary; add up the centred vectors "
-            "themselves, with random weights"
-        )
-
-
-def three_ways(pair: world_pairs.Pair, lexicon: Lexicon = WORLD) -> list[str]:
-    """A sentence with one attractor: of the same number, of the other, and so with the wrong verb."""
-
-    def with_attractor(document: world.Document, number: str) -> str:
-        words = [word.text for word in document.words]
-        bare = words[4].strip()
-        forms = next(forms for forms in lexicon.nouns.items() if bare in forms)
-        words[4] = words[4].replace(bare, forms[number == "plural"])
-        return document.gap.join(words)
-
-    number = pair.clean.words[pair.position].number
-    (other,) = set(tasks.NUMBERS) - {number}
-    asked = (pair.clean, number), (pair.clean, other), (pair.corrupt, other)
-    return [with_attractor(document, which) for document, which in asked]
-
-
-ERASED = [  # nothing, number, other directions
-    {"color": plots.BLACK, "marker": "o"},
-    {"color": plots.GREEN, "marker": "s"},
-    {"color": GREY, "marker": "|", "markersize": 10, "alpha": 0.7},
-]
+        expect_equal(torch.tensor(float(answer)), torch.tensor(truth), "the share", mistakes, otherwise)
 
 
 def where_probes_read() -> Drawn:
@@ -494,32 +437,3 @@ def travelling(lines: Mapping[tuple[str, str], Mapping[int, Estimate]]) -> Drawn
         for label, right in labelled.items()
     )
     return figure, f"Accuracy from {first} to {last} words behind the subject: {ends}."
-
-
-def word_by_word(words: Sequence[str], bits: Lines) -> Drawn:
-    """Surprisal of each word of a frame, a panel a model; `bits` maps model -> condition -> estimates."""
-    names = "word of the sentence", "surprisal (bits)"
-    figure, axes = plots.curves(bits, *names, plots.SERIES, x=range(len(words)), bars=True)
-    for axis in axes:
-        axis.set_xticks(range(len(words)), words, rotation=30, ha="right")
-    said = listed(bits, lambda by_word: f"{by_word[-1].value:.1f}")
-    return figure, f"Bits of surprisal at the word '{words[-1]}'. {said}."
-
-
-def after_erasure(shares: Mapping[str, Mapping[str, Row]]) -> Drawn:
-    """Per model the share of right answers in each capability; `shares`: model -> what -> capability ->
-    a share, or those of many directions."""
-    size = (4.7 if len(shares) > 1 else 7.2, 3.4)
-    figure, axes = plots.dot_panels(shares, "share right", (-0.03, 1.05), ERASED, size=size)
-    for axis in axes:
-        axis.axvline(0.5, color=GREY, linestyle=":", linewidth=1.5)
-
-    def say(row: Row) -> str:
-        value = row[next(iter(row))]
-        if isinstance(value, list):
-            return f"{min(value):.2f} to {max(value):.2f}"
-        return f"{value.value:.2f}"
-
-    first = next(iter(next(iter(next(iter(shares.values())).values()))))
-    said = listed(shares, say)
-    return figure, f"Share of right answers in {first.replace('_', ' ')}, by what is erased. {said}."
