@@ -377,13 +377,13 @@ def usual_and_odd() -> Drawn:
     )
     axis.scatter(*usual.T, s=14, color=GREY, alpha=0.7, linewidth=0)
     for at, text, look in (
-        ((2.2, 2.2), "far, and usual", plots.SERIES[1]),
+        ((4.0, 4.0), "far, and usual", plots.SERIES[1]),
         ((1.6, -1.6), "nearer, and unusual", plots.SERIES[2]),
     ):
         axis.plot(*at, linestyle="", markersize=11, color=look["color"], marker=look["marker"])
-        write(axis, at[0] + 0.35, at[1], text, ha="left", color=look["color"], weight="bold")
+        write(axis, at[0] + 0.5, at[1] - 0.9, text, look["color"], ha="left", color=look["color"])
     write(axis, -4.6, 2.6, "grey: alice's easy items", ha="left", color=GREY)
-    axis.set(xlim=(-5, 6), ylim=(-5, 5))
+    axis.set(xlim=(-5, 7), ylim=(-5, 5))
     return figure, (
         "Usual runs lie along a rising line; a new run far along the line is usual, and one nearer to "
         "the middle but off the line is not."
@@ -408,8 +408,8 @@ def by_depth(steps: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -
     grid |= {"columns": len(next(iter(steps.values()))), "size": (2.8, 2.6)}
     looks = list(WHO.values())
     figure, axes = plots.curves(panels, "depth k/L", "what a depth adds", looks, **grid)
-    for axis in axes:
-        axis.set_yscale("log")
+    axes[0].set_yscale("log")
+    axes[0].set_yticks([1, 10], ["1", "10"])
     most = {name: {task: max(who["bob"]) for task, who in tasks.items()} for name, tasks in steps.items()}
     return figure, f"What each depth adds to the distance; at most for bob, {listed(most, '.0f')}."
 
