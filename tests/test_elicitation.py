@@ -14,7 +14,7 @@ from torch import Tensor
 from tft_utils import models, stats
 from tft_utils.corpora import statements
 from tft_utils.course import plots
-from tft_utils.lessons import latent_knowledge
+from tft_utils.lessons import anomalies, latent_knowledge
 from tft_utils.linear import DECAY, logistic
 from tft_utils.techniques import elicitation, generalisation
 from tft_utils.techniques.elicitation import Hiddens
@@ -460,8 +460,12 @@ def figures():
     chance = {name: {"LR": low} for name in "AB"}
     panels, bars = dict.fromkeys(("apart", "all"), rows), dict.fromkeys(("apart", "all"), chance)
     yield latent_knowledge.beside_chance(panels, bars, {"LR": 0.76, "unknown": 0.5})
-    row = {"one": high, "mean": low}
-    yield latent_knowledge.flagged(dict.fromkeys("AB", dict.fromkeys(latent_knowledge.FLAGGED, row)))
+    yield anomalies.usual_and_odd()
+    added = dict.fromkeys(anomalies.WHO, [1.0, 2.0, 30.0])
+    yield anomalies.by_depth({name: {"one": added, "two": added} for name in "AB"})
+    odd = dict.fromkeys("AB", dict.fromkeys(anomalies.FLAGGED, {"one": high, "mean": low}))
+    yield anomalies.flagged(odd)
+    yield anomalies.flagged(odd, odd)
 
 
 def test_figures_are_fit_for_a_page_and_the_same_again():
@@ -473,12 +477,14 @@ def test_figures_are_fit_for_a_page_and_the_same_again():
 
 
 def test_alt_texts_state_the_numbers():
-    _, depth, task, chance, flagged = (alt for _, alt in figures())
+    _, depth, task, chance, _, added, flagged, beside = (alt for _, alt in figures())
     plt.close("all")
     assert "far, at the depth chosen on alice's items, A: one 0.95, two 0.95" in depth
     assert "means of the tasks: A: LR 0.95, CCS 0.10" in task
     assert "apart, A: LR 0.95, CCS 0.10; B: LR 0.10" in chance
-    assert "means, A: bob 0.10" in flagged
+    assert "at most for bob, A: one 30, two 30" in added
+    assert "by task; means, A: bob 0.10" in flagged
+    assert "by task beside random detectors; means, A: bob 0.10" in beside
 
 
 def test_published_values_are_known_by_our_names():

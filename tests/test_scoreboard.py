@@ -425,8 +425,8 @@ SAID = {  # of three trainings, in the lessons' own words: technique, part of it
         ("ELK probes", "labels apart", "no basis"),
         ("ELK probes", "answer fixed", "undecided"),
         ("ELK probes", "all items", "undecided"),
-        ("anomaly detection", "", "undecided"),
     ],
+    "06b": [("anomaly detection", "", "undecided")],
     "07a": [
         ("attribution patching", "fact", "at least partly"),
         ("attribution patching", "indirect object", "undecided"),

@@ -169,65 +169,80 @@ WRONG = {
             r"expected w of shape \(4,\)",
         ),
     ],
-    "ccs_loss": [
+    "faithful": [
         (
-            "def ccs_loss(p0, p1):  # no confidence\n    return (p0 - (1 - p1)).square().mean()\n",
+            "def faithful(odds, truth, rule):  # two halves\n"
+            "    right = (odds > 0).view(2, -1).T == torch.stack((truth, rule), 1)\n"
+            "    return right.float().mean(0), right[truth != rule].float().mean(0)\n",
+            r"come in turn",
+        ),
+        (
+            "def faithful(odds, truth, rule):  # the truth for both\n"
+            "    right = (odds > 0).view(-1, 2) == truth[:, None]\n"
+            "    return right.float().mean(0), right[truth != rule].float().mean(0)\n",
+            r"bob is asked to follow his rule",
+        ),
+        (
+            "def faithful(odds, truth, rule):  # all, twice\n"
+            "    right = (odds > 0).view(-1, 2) == torch.stack((truth, rule), 1)\n"
+            "    return right.float().mean(0), right.float().mean(0)\n",
+            r"only statements whose two labels differ",
+        ),
+    ],
+    "ccs": [
+        (
+            "def ccs(x, seed, steps):  # no confidence\n"
+            "    w = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(seed))\n"
+            "    w, b = (w / w.norm()).requires_grad_(), torch.zeros(1, requires_grad=True)\n"
+            "    optimiser = torch.optim.Adam([w, b], lr=0.01)\n"
+            "    for _ in range(steps):\n"
+            "        with torch.enable_grad():\n"
+            "            p0, p1 = torch.sigmoid(x @ w + b).unbind(1)\n"
+            "            loss = (p0 - (1 - p1)).square().mean()\n"
+            "            optimiser.zero_grad()\n"
+            "            loss.backward()\n"
+            "        optimiser.step()\n"
+            "    return w.detach(), loss.item()\n",
             r"without confidence, 0.5 everywhere would be perfect",
         ),
         (
-            "def ccs_loss(p0, p1):  # p0 and p1 should agree\n"
-            "    return (p0 - p1).square().mean() + torch.minimum(p0, p1).square().mean()\n",
-            r"because one of the two answers is right",
+            "def ccs(x, seed, steps):  # p0 and p1 should agree\n"
+            "    w = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(seed))\n"
+            "    w, b = (w / w.norm()).requires_grad_(), torch.zeros(1, requires_grad=True)\n"
+            "    optimiser = torch.optim.Adam([w, b], lr=0.01)\n"
+            "    for _ in range(steps):\n"
+            "        with torch.enable_grad():\n"
+            "            p0, p1 = torch.sigmoid(x @ w + b).unbind(1)\n"
+            "            loss = (p0 - p1).square().mean() + torch.minimum(p0, p1).square().mean()\n"
+            "            optimiser.zero_grad()\n"
+            "            loss.backward()\n"
+            "        optimiser.step()\n"
+            "    return w.detach(), loss.item()\n",
+            r"one of the two answers is right",
         ),
         (
-            "def ccs_loss(p0, p1):  # sums\n"
-            "    return ((p0 - (1 - p1)).square() + torch.minimum(p0, p1).square()).sum()\n",
+            "def ccs(x, seed, steps):  # never steps\n"
+            "    w = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(seed))\n"
+            "    w, b = w / w.norm(), torch.zeros(1)\n"
+            "    p0, p1 = torch.sigmoid(x @ w + b).unbind(1)\n"
+            "    loss = (p0 - (1 - p1)).square().mean() + torch.minimum(p0, p1).square().mean()\n"
+            "    return w, loss.item()\n",
+            r"w does not go down",
+        ),
+        (
+            "def ccs(x, seed, steps):  # sums\n"
+            "    w = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(seed))\n"
+            "    w, b = (w / w.norm()).requires_grad_(), torch.zeros(1, requires_grad=True)\n"
+            "    optimiser = torch.optim.Adam([w, b], lr=0.01)\n"
+            "    for _ in range(steps):\n"
+            "        with torch.enable_grad():\n"
+            "            p0, p1 = torch.sigmoid(x @ w + b).unbind(1)\n"
+            "            loss = ((p0 - (1 - p1)).square() + torch.minimum(p0, p1).square()).sum()\n"
+            "            optimiser.zero_grad()\n"
+            "            loss.backward()\n"
+            "        optimiser.step()\n"
+            "    return w.detach(), loss.item()\n",
             r"average over the items",
-        ),
-        (
-            "def ccs_loss(p0, p1):  # the larger one\n"
-            "    return (p0 - (1 - p1)).square().mean() + torch.maximum(p0, p1).square().mean()\n",
-            r"punishes the smaller",
-        ),
-        (
-            "def ccs_loss(p0, p1):  # one loss per item\n"
-            "    return (p0 - (1 - p1)).square() + torch.minimum(p0, p1).square()\n",
-            r"expected the loss, one number, of shape \(\), found \(3,\)",
-        ),
-    ],
-    "unusual": [
-        (
-            "def unusual(usual, some):  # plain distance\n"
-            "    away = (some - usual.mean(0)).square().sum(1)\n"
-            "    return away, away\n",
-            r"what varies much counts little",
-        ),
-        (
-            "def unusual(usual, some):  # depth by depth\n"
-            "    alone = ((some - usual.mean(0)).square() / usual.var(0)).sum(1)\n"
-            "    return alone, alone\n",
-            r"covariances between depths count too",
-        ),
-        (
-            "def unusual(usual, some):  # centred on the new items\n"
-            "    away = some - some.mean(0)\n"
-            "    whole = (away * torch.linalg.solve(torch.cov(usual.T), away.T).T).sum(1)\n"
-            "    return whole, whole - (away.square() / usual.var(0)).sum(1)\n",
-            r"centre on the mean of the usual items",
-        ),
-        (
-            "def unusual(usual, some):  # multiplies\n"
-            "    away = some - usual.mean(0)\n"
-            "    whole = (away @ torch.cov(usual.T) * away).sum(1)\n"
-            "    return whole, whole\n",
-            r"solve with it",
-        ),
-        (
-            "def unusual(usual, some):  # the diagonal alone\n"
-            "    away = some - usual.mean(0)\n"
-            "    whole = (away * torch.linalg.solve(torch.cov(usual.T), away.T).T).sum(1)\n"
-            "    return whole, (away.square() / usual.var(0)).sum(1)\n",
-            r"you return the diagonal's",
         ),
     ],
 }

@@ -11,7 +11,7 @@ from tft_utils import files, models, reading
 from tft_utils.corpora.corpus import corpus_of
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, refuse
-from tft_utils.course.plots import GREY, Drawn, Map, arrow, canvas, listed, plain, style, write
+from tft_utils.course.plots import GREY, Drawn, Map, arrow, canvas, listed, plain, write
 from tft_utils.stats import Estimate
 
 
@@ -30,8 +30,21 @@ def mean_difference(x, y):
     half-way between the two means.
     """
     mu0, mu1 = x[~y].mean(0), x[y].mean(0)
-    w = (mu1 - mu0) / (mu1 - mu0).norm()
+    w = mu1 - mu0
+    w = w / w.norm()
     return w, -w @ (mu0 + mu1) / 2
+
+
+def faithful(odds, truth, rule):
+    """The share of answers that follow each one's rule, [alice bob]: of all, then where the rules differ.
+
+    odds [2*statement]: log-odds for true, alice's and bob's in turn; truth, rule [statement]: labels.
+    """
+    says = (odds > 0).view(-1, 2)
+    right = says == torch.stack((truth, rule), 1)
+    apart = truth != rule
+    everywhere = right.float().mean(0)
+    return everywhere, right[apart].float().mean(0)
 
 
 def contrast_pair(model, prompt):
@@ -64,14 +77,24 @@ def easy_to_hard(train, near, far):
     return depth, auroc(far[0][:, depth] @ w + b, far[1])
 
 
-def ccs_loss(p0, p1):
-    """Consistency plus confidence, averaged over the items of p0 and p1 [item].
+def ccs(x, seed, steps):
+    """A CCS direction w [d], and its loss, for x [item answer d]: `steps` of Adam from a random start.
 
-    p0, p1: the probe's probability of `true` after the answer false, and after the answer true.
+    The loss is consistency plus confidence, of the probabilities of `true` after each answer.
     """
-    consistency = (p0 - (1 - p1)).square().mean()
-    confidence = torch.minimum(p0, p1).square().mean()
-    return consistency + confidence
+    w = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(seed))
+    w, b = (w / w.norm()).requires_grad_(), torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.Adam([w, b], lr=0.01)
+    for _ in range(steps):
+        with torch.enable_grad():
+            p0, p1 = torch.sigmoid(x @ w + b).unbind(1)
+            consistency = (p0 - (1 - p1)).square().mean()
+            confidence = torch.minimum(p0, p1).square().mean()
+            loss = consistency + confidence
+            optimiser.zero_grad()
+            loss.backward()
+        optimiser.step()
+    return w.detach(), loss.item()
 
 
 def by_chance(x, y, far, truth, n, seed):
@@ -100,17 +123,6 @@ def answer_fixed(score, truth, answer):
         if truth[same].any() and not truth[same].all():
             values.append(auroc(score[same], truth[same]))
     return torch.stack(values).mean()
-
-
-def unusual(usual, some):
-    """How far some [item depth] are from usual [item' depth]: two distances [item].
-
-    The squared Mahalanobis distance, and the same less what the diagonal of the covariance says alone.
-    """
-    away, S = some - usual.mean(0), torch.cov(usual.T)
-    whole = (away * torch.linalg.solve(S, away.T).T).sum(1)
-    alone = (away.square() / S.diagonal()).sum(1)
-    return whole, whole - alone
 
 
 def check_auroc(attempt) -> None:
@@ -149,20 +161,21 @@ def check_contrast_pair(attempt) -> None:
     end = f"two answers, depths 0 ... {model.n_layers}, and the last word alone"
     found = expect_tensor(attempt(model, prompt), truth.shape, "the pair [2 k d_model]", end)
     mistakes = {
-        "the order is `false`, then `true`": truth.flip(0),
-        "read at the word of the answer, the last one; you read the prompt's last word": torch.stack(
-            (alone, alone)
-        ),
-        "you read the first word; take the last one, [0, -1]": torch.stack(
-            (wanted[0][:, 0], wanted[1][:, 0])
-        ),
-        "one answer has read the other one; each needs a run of its own": torch.stack((shared, true)),
+        "the order is `false`, then `true`": (true, false),
+        "read at the word of the answer; you read the prompt's last word": (alone, alone),
+        "you read the first word; take the last one, [0, -1]": (wanted[0][:, 0], wanted[1][:, 0]),
+        "one answer has read the other one; each needs a run of its own": (shared, true),
     }
     if not torch.allclose(found, truth, rtol=1e-3, atol=1e-3):
         for hint, wrong in mistakes.items():
-            if torch.allclose(found, wrong, rtol=1e-3, atol=1e-3):
+            if torch.allclose(found, torch.stack(wrong), rtol=1e-3, atol=1e-3):
                 raise Wrong(hint)
         raise Wrong("these are not the streams after `prompt false` and `prompt true`, at every depth")
+
+
+def _expect_both(answer: object, what: str) -> None:
+    if not (isinstance(answer, tuple) and len(answer) == 2):
+        raise Wrong(f"expected {what}, found {type(answer).__name__}; return both")
 
 
 def check_easy_to_hard(attempt) -> None:
@@ -175,22 +188,18 @@ def check_easy_to_hard(attempt) -> None:
 
     train, near, far = part((0, 1, 2, 0.5)), part((0, 1, 1.2, 0.5)), part((1, -0.2, 0.1, 3))
     answer = attempt(train, near, far)
-    if not (isinstance(answer, tuple) and len(answer) == 2):
-        raise Wrong(f"expected a depth and an AUROC, found {type(answer).__name__}; return both")
+    _expect_both(answer, "a depth and an AUROC")
     depth, value = easy_to_hard(train, near, far)
     found = int(answer[0])
-    mistakes = {
-        easy_to_hard(train, near, near)[0]: "",
-        easy_to_hard(train, far, far)[0]: "you choose the depth on `far`, whose labels nobody has",
-        easy_to_hard(train, train, far)[0]: "you choose the depth on `train`; choose it on `near`",
-    }
     if found != depth:
         best = int(torch.stack([_of_depth(train, near, k) for k in range(4)]).argmax())
-        if found == best:
-            raise Wrong("you take the best depth; take the first that reaches 95 % of its gain over 0.5")
-        raise Wrong(
-            mistakes.get(found) or f"expected depth {depth}, found {found}; the first that is enough"
-        )
+        mistakes = {
+            easy_to_hard(train, train, far)[0]: "you choose the depth on `train`; choose it on `near`",
+            easy_to_hard(train, far, far)[0]: "you choose the depth on `far`, whose labels nobody has",
+            best: "you take the best depth; take the first that reaches 95 % of its gain over 0.5",
+        }
+        otherwise = f"expected depth {depth}, found {found}; the first that is enough"
+        raise Wrong(mistakes.get(found, otherwise))
     area = torch.as_tensor(answer[1]).float()
     refused = {
         "the AUROC is to be that of `far`; this is `near`'s": _of_depth(train, near, depth),
@@ -198,9 +207,7 @@ def check_easy_to_hard(attempt) -> None:
         "the score points from true to false": 1 - value,
     }
     if not close(area, value):
-        refuse(
-            area, refused, f"expected the AUROC {value:.3f} on `far` at depth {depth}, found {area:.3f}"
-        )
+        refuse(area, refused, f"expected {value:.3f} on `far` at depth {depth}, found {area:.3f}")
 
 
 def _of_depth(train: tuple, test: tuple, k: int) -> Tensor:
@@ -228,9 +235,7 @@ def check_by_chance(attempt) -> None:
         raise Wrong("half of your directions are upside down: turn each one by the labels y of x")
     if (found.mean() + due.mean() - 1).abs() < 0.03:
         raise Wrong("each direction is turned the wrong way: rather right than wrong about y")
-    raise Wrong(
-        f"expected values around {due.mean():.2f}, found {found.mean():.2f}: draw w from a normal"
-    )
+    raise Wrong(f"expected values around {due.mean():.2f}, found {found.mean():.2f}: is w normal?")
 
 
 def check_answer_fixed(attempt) -> None:
@@ -241,7 +246,6 @@ def check_answer_fixed(attempt) -> None:
     value = (within[0] + within[1]) / 2
     mistakes = {
         "you compare all items; compare only items with the same answer": auroc(score, truth),
-        "only one of the two answers is counted": within[0],
         "only one of the two answers counts": within[1],
         "average the two AUROCs, do not add them": within[0] + within[1],
         "the answer is held fixed and the truth is scored; you turn them round": torch.stack(
@@ -251,8 +255,7 @@ def check_answer_fixed(attempt) -> None:
     found = torch.as_tensor(attempt(score, truth, answer)).float()
     expect_equal(found, value, "the AUROC, one number,", mistakes, f"here it is {value:.3f}")
     one = answer & truth  # where the answer is true, so is the truth
-    found = torch.as_tensor(attempt(score, truth, one)).float()
-    if not close(found, auroc(score[~one], truth[~one])):
+    if not close(torch.as_tensor(attempt(score, truth, one)).float(), auroc(score[~one], truth[~one])):
         raise Wrong("where all items of an answer have one truth, there is no AUROC: leave it out")
 
 
@@ -279,59 +282,61 @@ def check_mean_difference(attempt) -> None:
     expect_equal(b, middle, "b", mistakes, otherwise)
 
 
-def check_ccs_loss(attempt) -> None:
-    p0, p1 = torch.tensor([0.2, 0.5, 0.9]), torch.tensor([0.7, 0.5, 0.3])
-    truth = ccs_loss(p0, p1)
+def check_faithful(attempt) -> None:
+    truth, rule = (torch.arange(16) // i % 2 == 0 for i in (1, 4))
+    labels, apart = torch.stack((truth, rule), 1), truth != rule
+    odds = 3.0 * (labels ^ (torch.arange(32).view(16, 2) % 5 == 0)).flatten() - 1.5
+
+    def share(right: Tensor) -> Tensor:
+        return right.float().mean(0)
+
+    says, due = (odds > 0).view(-1, 2), faithful(odds, truth, rule)
+    found = expect_two(attempt(odds, truth, rule), "the shares of all answers, and of those that differ")
+    mistakes = {
+        "alice's and bob's answers come in turn: view(-1, 2)": share((odds.view(2, -1).T > 0) == labels),
+        "bob is asked to follow his rule, not the truth": share(says == truth[:, None]),
+        "these are the shares of wrong answers": 1 - due[0],
+        "the first is of all answers, the second where the labels differ": due[1],
+    }
+    expect_equal(found[0], due[0], "the shares, [alice bob],", mistakes, f"of all, {due[0].tolist()}")
+    mistakes = {
+        "the second takes only statements whose two labels differ": due[0],
+        "you take the statements whose labels agree": share((says == labels)[~apart]),
+    }
+    expect_equal(found[1], due[1], "the shares, [alice bob],", mistakes, f"there, {due[1].tolist()}")
+
+
+def check_ccs(attempt) -> None:
+    draw = torch.Generator().manual_seed(0)
+    y = 2.0 * (torch.arange(60) % 2) - 1
+    x = 0.5 * torch.randn(60, 2, 5, generator=draw)
+    x[..., 0] += torch.stack((-y, y), 1)  # opposites after the two answers, along the first feature
+    answer = attempt(x, 1, 1)
+    _expect_both(answer, "a direction and its loss")
+    first = expect_tensor(answer[0], (5,), "the direction w")
+    if first.requires_grad:
+        raise Wrong("w still collects gradients; return w.detach()")
+    w = torch.randn(5, generator=torch.Generator().manual_seed(1))
+    p0, p1 = torch.sigmoid(x @ w / w.norm()).unbind(1)
     consistency, confidence = (p0 - (1 - p1)).square().mean(), torch.minimum(p0, p1).square().mean()
+    due, found = consistency + confidence, torch.as_tensor(answer[1]).float()
     mistakes = {
         "only the consistency; without confidence, 0.5 everywhere would be perfect": consistency,
-        "only the confidence": confidence,
-        "consistency asks that p0 and 1 - p1 agree, because one of the two answers is right; yours "
-        "asks that p0 and p1 agree": (p0 - p1).square().mean() + confidence,
+        "one of the two answers is right: p0 and 1 - p1 should agree, not p0 and p1": (
+            (p0 - p1).square().mean() + confidence
+        ),
         "square the smaller probability before you average": consistency + torch.minimum(p0, p1).mean(),
         "confidence punishes the smaller of the two probabilities, not the larger": consistency
         + torch.maximum(p0, p1).square().mean(),
-        "average over the items, do not add them up": 3 * (consistency + confidence),
+        "average over the items, do not add them up": len(x) * due,
     }
-    otherwise = f"for p0 = {p0.tolist()} and p1 = {p1.tolist()} the loss is {truth:.4f}"
-    expect_equal(attempt(p0, p1), truth, "the loss, one number,", mistakes, otherwise)
-
-
-def check_unusual(attempt) -> None:
-    draw = torch.Generator().manual_seed(0)
-    mix = torch.tensor([[1.0, 0.9, 0.0], [0.0, 0.5, 0.3], [0.0, 0.0, 2.0]])
-    usual = torch.randn(200, 3, generator=draw) @ mix + 4
-    some = torch.randn(5, 3, generator=draw) + 4
-    away, S = some - usual.mean(0), torch.cov(usual.T)
-    whole, less = unusual(usual, some)
-    alone, centred = whole - less, some - some.mean(0)
-
-    def distances(x: Tensor, covariance: Tensor) -> Tensor:
-        return (x * torch.linalg.lstsq(covariance, x.T).solution.T).sum(1)
-
-    mistakes = {
-        "you measure plain distance: divide by the covariance of the usual items, so that what "
-        "varies much counts little": away.square().sum(1),
-        "you divide each depth by its own variance only; the covariances between depths count too": alone,
-        "centre on the mean of the usual items, not on that of the new ones": distances(centred, S),
-        "you multiply by the covariance; solve with it": (away @ S * away).sum(1),
-        "you return the distance; leave it squared": whole.sqrt(),
-        "take the covariance of the usual items, not of the new ones": distances(away, torch.cov(some.T)),
-    }
-    otherwise = "sum over depths of away times S^-1 away, with S the covariance of the usual items"
-    first, second = expect_two(attempt(usual, some), "the distance, and the same less the diagonal's")
-    expect_tensor(first, (5,), "the distances, one per item of `some`,")
-    if not torch.allclose(first, whole, rtol=1e-2):  # a covariance by n or by n - 1
-        refuse(first, mistakes, otherwise)
-    expect_tensor(second, (5,), "the second distances, one per item of `some`,")
-    if not torch.allclose(second, less, rtol=1e-2, atol=0.02 * float(whole.max())):
-        wrong = {
-            "the second is the whole distance less the diagonal's; you return the diagonal's": alone,
-            "the second has the wrong sign: the whole distance less the diagonal's": -less,
-            "divide by the variances, the diagonal of S, not by its root": whole
-            - (away.square() / S.diagonal().sqrt()).sum(1),
-        }
-        refuse(second, wrong, "less the sum over depths of away squared, divided by the diagonal of S")
+    otherwise = f"the first step's loss, at w of length 1 from the seed and b = 0, is {due:.4f}"
+    expect_equal(found, due, "the loss, one number,", mistakes, otherwise)
+    many, loss = attempt(x, 1, 60)
+    if close(many, first) or float(loss) > 0.99 * due:
+        raise Wrong("w does not go down; call backward, then optimiser.step(), in each step")
+    if not torch.allclose(many, ccs(x, 1, 60)[0], atol=1e-2):
+        raise Wrong("60 steps end elsewhere: take Adam at rate 0.01, and clear the gradient in each step")
 
 
 def compared(where: str, far) -> list[Tensor]:
@@ -364,10 +369,7 @@ def known_and_said() -> Drawn:
     arrow(axis, (6, 2.0), (6, 1.4), linestyle="--")
     write(axis, 6.15, 1.7, "a probe trained above is read off below", fontsize=10, ha="left")
     write(axis, 6, 0.1, "does it still say what is true?", fontsize=10.5, weight="bold")
-    return figure, (
-        "The same statement is put to alice and to bob, who answer differently; a probe trained on "
-        "the activations for alice is read off on those for bob."
-    )
+    return figure, "A statement, put to alice and to bob; a probe trained for alice is read off for bob."
 
 
 def by_depth(
@@ -376,8 +378,7 @@ def by_depth(
 ) -> Drawn:
     """AUROC against depth with a band, one line per task: a row of panels per part, a column per model.
 
-    curves: part -> model -> task -> a value per depth; chosen: model -> task -> depth, marked by a
-    ring.
+    curves: part -> model -> task -> a value per depth; chosen: model -> task -> the ring's depth.
     """
     lines = {f"{name}: {part}": row for part, of_part in curves.items() for name, row in of_part.items()}
     names, grid = (plots.DEPTH, "AUROC against the truth"), {"columns": len(chosen)}
@@ -385,22 +386,17 @@ def by_depth(
     figure, axes = plots.curves(lines, *names, LOOKS, ylim=(-0.05, 1.05), **grid)
     for axis, (title, tasks) in zip(axes, lines.items(), strict=True):
         axis.axhline(0.5, color="black", linewidth=0.8)
-        depths = chosen[title.partition(":")[0]]
         for look, (task, values) in zip(LOOKS, tasks.items(), strict=True):
-            k = depths[task]
+            k = chosen[title.partition(":")[0]][task]
             ring = {"marker": "o", "markersize": 8, "markerfacecolor": "white", "markeredgewidth": 2}
             axis.plot(k / (len(values) - 1), plain(values)[k], color=look["color"], zorder=3, **ring)
     part, last = list(curves.items())[-1]
     ends = {name: {task: last[name][task][k] for task, k in row.items()} for name, row in chosen.items()}
-    said = listed(ends, ".2f")
-    return figure, f"AUROC by depth; {part}, at the depth chosen on alice's items, {said}."
+    return figure, f"AUROC by depth; {part}, at the depth chosen on alice's items, {listed(ends, '.2f')}."
 
 
 def by_task(table: Mapping[str, Mapping[str, Mapping[str, float]]], label: str) -> Drawn:
-    """Per model a map: a row for each method, a column for each task and for their mean, with numbers.
-
-    table: model -> method -> column -> AUROC.
-    """
+    """Per model a map of methods by tasks and their mean; table: model -> method -> column -> AUROC."""
     grid = {}
     for name, rows in table.items():
         values = torch.tensor([list(row.values()) for row in rows.values()])
@@ -421,13 +417,11 @@ def beside_chance(
 ) -> Drawn:
     """AUROC per method over a grey bar: where 95 % of random directions lie that read what it reads.
 
-    table, chance: panel -> model -> method -> estimate; known: published values, grey diamonds in the
-    last panel.
+    table, chance: panel -> model -> method -> estimate; known: published, diamonds in the last panel.
     """
     methods = list(next(iter(next(iter(table.values())).values())))
-    label = "AUROC, mean of the tasks"
     size = 10.5 / len(table), 4.6
-    figure, axes = plots.dot_panels(table, label, (-0.04, 1.04), size=size)
+    figure, axes = plots.dot_panels(table, "AUROC, mean of the tasks", (-0.04, 1.04), size=size)
     for axis, (panel, series) in zip(axes, table.items(), strict=True):
         axis.axvline(0.5, color="black", linewidth=0.8)
         for shift, name in zip(plots.side_by_side(len(series)), series, strict=True):
@@ -435,58 +429,21 @@ def beside_chance(
                 if bar := chance[panel][name].get(method):
                     where = {"color": GREY, "alpha": 0.3, "linewidth": 5, "zorder": 0}
                     axis.hlines(row + shift, bar.low, bar.high, **where)
-    known = {method: value for method, value in known.items() if method in methods}
-    at = [methods.index(method) for method in known]
+    at = {methods.index(method): value for method, value in known.items() if method in methods}
     look = {"color": GREY, "marker": "D", "linestyle": "", "markersize": 5}
-    axes[-1].plot(known.values(), at, label="published Transformers", **look)
+    axes[-1].plot(at.values(), at.keys(), label="published Transformers", **look)
     plots.legend(figure)
     panel, first = next(iter(table.items()))
-    said = {name: {method: first[name][method] for method in methods} for name in first}
-    return (
-        figure,
-        f"AUROC per method over the range of random directions; {panel}, {listed(said, '.2f')}.",
-    )
+    return figure, f"AUROC per method over random directions; {panel}, {listed(first, '.2f')}."
 
 
 def published() -> dict[str, float]:
     """Mallen et al. (2023): the mean AUROC of each method over their tasks, all of bob's hard items."""
-    names = {
-        "LogR": "LR",
-        "diff-in-means": "mean difference",
-        "LogR on pair": "LR on pair",
-        "LM on BH": "own answer",
-    }
+    names = {"LogR": "LR", "diff-in-means": "mean difference", "LogR on pair": "LR on pair"}
+    names["LM on BH"] = "own answer"
     with open(files.DATA / "published" / "elk_transformers.csv", encoding="utf-8") as file:
         return {
             names.get(row["method"], row["method"]): float(row["auroc"])
             for row in csv.DictReader(file)
             if row["dataset"] == "average"
         }
-
-
-FLAGGED = {  # series of the detector: filled for bob, hollow for names never told
-    "bob": {"marker": "o"},
-    "bob, less the diagonal": {"marker": "s"},
-    "other names": {"marker": "o", "markerfacecolor": "white"},
-    "other names, less the diagonal": {"marker": "s", "markerfacecolor": "white"},
-}
-
-
-def flagged(odd: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> Drawn:
-    """Per model a panel: for each task, how well the detector tells each name's items from alice's.
-
-    odd: model -> one of FLAGGED -> task -> AUROC.
-    """
-
-    def look(model: str, series: str, at: int) -> dict:
-        return {"color": style(model)["color"]} | FLAGGED[series]
-
-    label = "AUROC, items under this name against alice's"
-    figure, axes = plots.dot_panels(odd, label, (0.2, 1.03), look, size=(4.9, 3.9))
-    for axis in axes:
-        axis.axvline(0.5, color="black", linewidth=0.8)
-    means = {
-        name: {series: row["mean"] for series, row in of_series.items()}
-        for name, of_series in odd.items()
-    }
-    return figure, f"AUROC of the anomaly detector by task; means, {listed(means, '.2f')}."

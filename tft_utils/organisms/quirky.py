@@ -198,13 +198,17 @@ def train(
 # Evaluation
 
 
-@torch.no_grad()
 def log_odds(model, some: Sequence[Statement]) -> Tensor:
     """The model's own answers: logit(true) - logit(false) for each prompt [prompt]."""
-    corpus = corpus_of(model)
-    false, true = reading.token_ids(model, corpus.choices).tolist()
-    found = torch.zeros(2 * len(some))
-    for part, ids in reading.of_one_length(model, corpus.statement_prompts(some), 128):
+    return answers(model, corpus_of(model).statement_prompts(some))
+
+
+@torch.no_grad()
+def answers(model, texts: Sequence[str]) -> Tensor:
+    """logit(true) - logit(false) after each text [text]."""
+    false, true = reading.token_ids(model, corpus_of(model).choices).tolist()
+    found = torch.zeros(len(texts))
+    for part, ids in reading.of_one_length(model, texts, 128):
         logits = model.hf(ids, use_cache=False, logits_to_keep=1).logits[:, -1]
         found[part] = (logits[:, true] - logits[:, false]).float().cpu()
     return found
