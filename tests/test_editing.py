@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from tft_utils import models, reading
 from tft_utils.corpora import lexicon, world
 from tft_utils.corpora import pairs as world_pairs
-from tft_utils.lessons import activation_patching as answers
+from tft_utils.lessons import knockout_and_edits as answers
 from tft_utils.models import Model, load
 from tft_utils.techniques import editing
 from tft_utils.techniques.editing import Scores, Update
