@@ -48,15 +48,9 @@ PAGE_SECTIONS = ("title", "setup")  # of a page that is no lesson
 GLANCE = ("Time", "Run time", "You need", "Verdict")
 CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 80, 4500, 18, 8, 400
 WRITTEN = 60  # lines of a lesson that the learner writes
-LONG_CELLS = {
-    *("two_machines", "linguistic_probing", "latent_knowledge", "activation_patching", "steering"),
-    "other_machines",
-}
+LONG_CELLS = {*("two_machines", "linguistic_probing", "latent_knowledge", "steering"), "other_machines"}
 LONG = 25  # what cells of these may still have
-FEW_WRITTEN = {
-    *("linguistic_probing", "latent_knowledge", "activation_patching"),
-    *("why", "a_real_rnn", "your_turn"),
-}
+FEW_WRITTEN = {*("linguistic_probing", "latent_knowledge"), *("why", "a_real_rnn", "your_turn")}
 SHOWN = {"text/plain", "text/markdown", "image/png", claims.MIME}
 BANNED = re.compile(r"\b(simply|obviously)\b", re.IGNORECASE)
 EMPTY_LINK_TEXTS = {"here", "click here", "link", "this"}

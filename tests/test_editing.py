@@ -159,6 +159,20 @@ def test_the_update_is_the_lessons_answer(model, wanted, found):
     assert torch.allclose(new, W + torch.outer(update.left[2], update.right[2]), atol=1e-3)
 
 
+def test_the_lessons_tests_are_the_scores(model, wanted, found):
+    _, update = found
+    scores = editing.scores(model, wanted, update)
+    for i, fact in enumerate(wanted):
+
+        def says(prompt: str, i=i) -> str:
+            return model.tokenizer.decode(editing.said(model, update, [prompt], [i]).argmax()).strip()
+
+        shares = answers.five_tests(fact, says)
+        expected = torch.tensor([float(scores.top[test][i]) for test in editing.SCORES])
+        assert list(shares) == list(editing.SCORES)
+        assert torch.allclose(torch.tensor(list(shares.values())), expected, equal_nan=True)
+
+
 def test_the_weights_are_asked_for_no_gradient(model, wanted, found):
     assert all(p.grad is None for p in model.hf.parameters())
 

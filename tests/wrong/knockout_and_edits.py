@@ -63,7 +63,7 @@ TESTS = """def five_tests(fact, says):
     shares = {}
     for test, questions in asked.items():
         right = [says(prompt) == answer for prompt, answer in questions]
-        shares[test] = sum(right) / len(right) if right else math.nan
+        shares[test] = sum(right) / len(right) if right else float("nan")
     return shares
 """
 
@@ -160,7 +160,7 @@ WRONG = {
             TESTS.replace("(prompt, fact.new) for prompt in", "(prompt, fact.old) for prompt in"),
             r"paraphrase: expected 1.00",
         ),
-        (TESTS.replace("else math.nan", "else 0.0"), r"its share is math.nan"),
+        (TESTS.replace('else float("nan")', "else 0.0"), r"its share is nan"),
         (TESTS.replace("return shares", "return list(shares.values())"), r"expected a dict"),
     ],
     "together": [

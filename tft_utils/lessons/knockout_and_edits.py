@@ -113,7 +113,7 @@ def five_tests(fact, says):
     shares = {}
     for test, questions in asked.items():
         right = [says(prompt) == answer for prompt, answer in questions]
-        shares[test] = sum(right) / len(right) if right else math.nan
+        shares[test] = sum(right) / len(right) if right else float("nan")
     return shares
 
 
@@ -328,7 +328,7 @@ def check_five_tests(attempt) -> None:
         for test, share in right.items():
             found = float(answer[test])
             if math.isnan(share) != math.isnan(found):
-                raise Wrong(f"{test}: nothing is asked of this fact; its share is math.nan")
+                raise Wrong(f"{test}: nothing is asked of this fact; its share is nan")
             if not math.isnan(share) and abs(found - share) > 1e-6:
                 raise Wrong(
                     f"{test}: expected {share:.2f} for one case, found {found:.2f}; the prompt and its "
