@@ -423,7 +423,8 @@ def parts(maps: Mapping[str, Mapping[str, Tensor]], title: str) -> Drawn:
         grid[name] = Map(rows, list(effects), range(rows.shape[1]), cells)
         top, block = divmod(int(rows.nan_to_num(-math.inf).argmax()), rows.shape[1])
         said.append(f"{name}: {list(effects)[top]}, block {block}, {rows[top, block]:.2f}")
-    figure, _ = plots.maps(grid, BY_PATCH, "block", "", (-1, 1))
+    size = 4.7, 1.7 + 0.22 * max(map(len, maps.values()))
+    figure, _ = plots.maps(grid, BY_PATCH, "block", "", (-1, 1), size=size)
     return figure, f"{title}: the strongest component. {'; '.join(said)}."
 
 
