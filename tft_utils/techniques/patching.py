@@ -259,7 +259,6 @@ def blocked(
 
     sources, queries: masks [pair pos], in the clean run. spread: as in `attention.block`.
     """
-    model.requires("hidden attention")
     try:
         logits = attention.block(model, asked.ids, layers, sources, queries, spread)
     except attention.NothingLeft as nothing:  # go on with the other prompts
