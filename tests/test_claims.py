@@ -60,7 +60,7 @@ def test_a_verdict_is_computed_where_the_transformer_was_measured_before(shown):
     assert (word, round(ratio.value, 3)) == ("partly", 0.5)
     assert (mamba["verdict"], mamba["ratio"]) == (word, pytest.approx(ratio._asdict()))
     assert shown[1]["text/plain"].endswith(
-        f"verdict on these two models: partly (ratio 0.5 [{ratio.low:.4g}, {ratio.high:.4g}])"
+        f"verdict on the models here: partly (ratio 0.5 [{ratio.low:.4g}, {ratio.high:.4g}])"
     )
     assert all(record["verdict"] is record["ratio"] is None for record in (transformer, fact, other))
 
@@ -69,7 +69,7 @@ def test_a_technique_that_fails_on_the_transformer_has_no_basis(shown):
     basis = COMMON | {"architecture": "transformer"}
     claims.claim("lenses/t", CONTROL, None, 0, control=FOUND, better="higher", **basis)
     claims.claim("lenses/m", FOUND, None, 0, control=CONTROL, better="higher", **COMMON)
-    assert shown[1]["text/plain"].endswith("verdict on these two models: no basis")
+    assert shown[1]["text/plain"].endswith("verdict on the models here: no basis")
 
 
 def test_a_claim_without_control_says_nothing_of_one(shown):
@@ -107,15 +107,39 @@ def test_a_reader_of_other_models_can_have_claims_shown_and_not_asserted(shown, 
 
 
 @pytest.mark.parametrize("changed", [{"SCALE": "small"}, {"SEED": 1}])
-def test_with_other_parameters_nothing_is_asserted(shown, monkeypatch, changed):
+def test_with_other_parameters_nothing_is_asserted(shown, monkeypatch, tmp_path, changed):
     """The kernel's variables are the notebook's parameters."""
     kernel = SimpleNamespace(user_ns={"SCALE": "tiny", "SEED": 0})
     monkeypatch.setattr(claims, "get_ipython", lambda: kernel)
     with pytest.raises(AssertionError, match="expected 0.1"):
         claims.claim("a/b", FOUND, 0.1, 0.05, **COMMON)
+    monkeypatch.setattr(claims, "BUILD", tmp_path)
     kernel.user_ns |= changed
     claims.claim("a/b", FOUND, 0.1, 0.05, **COMMON)
     assert len(shown) == 1
+
+
+def test_another_scale_keeps_what_it_finds_in_a_file_of_its_own(shown, monkeypatch, tmp_path):
+    kernel = SimpleNamespace(user_ns={"SCALE": "small", "SEED": 0})
+    monkeypatch.setattr(claims, "get_ipython", lambda: kernel)
+    monkeypatch.setattr(claims, "BUILD", tmp_path / "build")
+    other = FOUND._replace(value=FOUND.value / 2)
+    for name, found in (("a/b", FOUND), ("a/c", FOUND), ("a/b", other)):
+        claims.claim(name, found, 0.1, 0.05, **COMMON)
+    path = tmp_path / "build" / "claims-small.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    assert [(r["name"], r["value"], r["expect"]) for r in kept] == [
+        ("a/b", other.value, None),
+        ("a/c", FOUND.value, None),
+    ]
+    before = path.read_bytes()
+    monkeypatch.setenv("TFT_CLAIMS", "show")  # the scoreboard keeps its own
+    claims.claim("a/d", FOUND, 0.1, 0.05, **COMMON)
+    monkeypatch.delenv("TFT_CLAIMS")
+    kernel.user_ns["SCALE"] = "tiny"
+    claims.claim("a/e", FOUND, FOUND.value, 0.05, **COMMON)
+    assert path.read_bytes() == before
+    assert [*path.parent.iterdir()] == [path]
 
 
 def test_what_cannot_be_measured_on_another_model_is_said_and_not_registered(shown, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import re
+import shutil
 
 import nbformat
 import pytest
@@ -31,6 +32,7 @@ FAILS = 'raise RuntimeError("expected a past, found none")'
 def lesson(tmp_path, monkeypatch):
     """A lesson whose claims would fail if asserted, with a broken cell, and a log of its runs."""
     monkeypatch.setattr(scoreboard, "RUNS", tmp_path / "build")
+    monkeypatch.setattr(claims, "SCOREBOARD", tmp_path / "scoreboard.json")
     monkeypatch.setenv("TFT_CLAIMS", "show")
     cell, cells = nbformat.v4.new_code_cell, []
     for source in (
@@ -176,7 +178,6 @@ def test_without_the_transformer_there_is_no_verdict():
 
 def test_the_command_runs_all_and_writes_the_board(lesson, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "all_notebooks", lambda: [lesson])
-    monkeypatch.setattr(claims, "SCOREBOARD", tmp_path / "scoreboard.json")
     scoreboard.main(["run", "transformer", "mamba", "--seeds", "0"])
     written = json.loads((tmp_path / "scoreboard.json").read_text(encoding="utf-8"))
     assert [(r["architecture"], r["verdict"]) for r in written["rows"]] == [
@@ -188,7 +189,6 @@ def test_the_command_runs_all_and_writes_the_board(lesson, tmp_path, monkeypatch
 
 def test_a_run_that_is_out_of_date_is_left_out(lesson, tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "all_notebooks", lambda: [lesson])
-    monkeypatch.setattr(claims, "SCOREBOARD", tmp_path / "scoreboard.json")
     scoreboard.run_lesson(lesson, "transformer")
     notebook = notebooks.parse(lesson)
     notebook["cells"][1]["source"] += "\nchanged = 1"
@@ -196,6 +196,19 @@ def test_a_run_that_is_out_of_date_is_left_out(lesson, tmp_path, monkeypatch):
     scoreboard.main(["run", "mamba", "--seeds", "0"])
     rows = json.loads((tmp_path / "scoreboard.json").read_text(encoding="utf-8"))["rows"]
     assert [row["architecture"] for row in rows] == ["mamba"]
+
+
+def test_the_board_keeps_its_runs_where_build_is_lost(lesson, tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "all_notebooks", lambda: [lesson])
+    scoreboard.main(["run", "transformer", "--seeds", "0"])
+    shutil.rmtree(tmp_path / "build")
+    scoreboard.main(["run", "transformer", "mamba", "--seeds", "0"])
+    assert (tmp_path / "log").read_text(encoding="utf-8").split() == ["ran", "ran"]
+    rows = json.loads((tmp_path / "scoreboard.json").read_text(encoding="utf-8"))["rows"]
+    assert [(row["architecture"], row["verdict"]) for row in rows] == [
+        ("mamba", "at least partly"),
+        ("transformer", None),
+    ]
 
 
 def test_the_table_of_committed_claims_has_a_verdict_for_each_score(capsys):
@@ -339,6 +352,7 @@ def todays_run() -> tuple[str, str, int]:
 
 def test_one_run_a_day_gives_the_boards_numbers_again(tmp_path, monkeypatch):
     monkeypatch.setattr(scoreboard, "RUNS", tmp_path)
+    monkeypatch.setattr(claims, "SCOREBOARD", tmp_path / "no_board.json")
     monkeypatch.setenv("TFT_CLAIMS", "show")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     lesson, model, seed = todays_run()

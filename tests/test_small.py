@@ -9,6 +9,7 @@ The cells run in this process, in one IPython shell after the other: a kernel fo
 its time with imports. A few sizes are smaller than in the lesson, see SMALLER.
 """
 
+import json
 import os
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from tft_utils import models, reading
 from tft_utils.corpora.corpus import corpus_of
-from tft_utils.course import notebooks, plots
+from tft_utils.course import claims, notebooks, plots
 from tft_utils.organisms import quirky
 
 PATHS = notebooks.all_notebooks()
@@ -55,6 +56,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(quirky, "LIVE_EPOCHS", 1)
     monkeypatch.setattr(quirky, "SAMPLE", dict.fromkeys(quirky.SAMPLE, 16))
     monkeypatch.setattr(quirky, "ROOT", tmp_path)
+    monkeypatch.setattr(claims, "BUILD", tmp_path)
     monkeypatch.chdir(notebooks.NOTEBOOKS)
     yield
     torch.set_grad_enabled(True)
@@ -98,9 +100,13 @@ def run(path: Path, **parameters: object) -> list[str]:
 
 @EACH
 @pytest.mark.usefixtures("quick")
-def test_a_lesson_runs_on_models_of_the_hub(path, served):
+def test_a_lesson_runs_on_models_of_the_hub(path, served, tmp_path):
     problems = run(path, SCALE="small", DEVICE="cpu")
     assert not problems, "\n".join(problems)
+    kept = json.loads((tmp_path / "claims-small.json").read_text(encoding="utf-8"))
+    lesson = path.stem.partition("_")[2]
+    assert kept
+    assert {record["name"].partition("/")[0] for record in kept} == {lesson}
 
 
 def test_a_lesson_runs_on_every_model_of_the_scale(served, quick):

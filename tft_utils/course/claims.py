@@ -5,7 +5,8 @@
 
 A claim leaves one output in its notebook: a line to read, and beside it a record under `MIME`.
 `collect` gathers the records of all notebooks; data/claims.json is that registry, rebuilt by
-`make notebooks`.
+`make notebooks`. At another scale nothing is asserted, and what was found goes to
+build/claims-<scale>.json, which is never mixed with the registry.
 
 Nobody writes a verdict: `verdicts` computes it, from the claims of one technique and metric on the
 Transformer and on another architecture. In a notebook it is about the two models that run there.
@@ -21,11 +22,12 @@ from IPython import get_ipython
 from IPython.display import display
 
 from tft_utils.course import verdicts
-from tft_utils.files import DATA
+from tft_utils.files import DATA, ROOT, explain, replace_file
 from tft_utils.stats import Estimate
 
 MIME = "application/vnd.tft.claim+json"
 REGISTRY, SCOREBOARD = DATA / "claims.json", DATA / "scoreboard.json"
+BUILD = ROOT / "build"  # of what other scales say
 BASIS = "transformer"  # the model whose effects others are compared with
 BETTER = ("higher", "lower")
 PARAMETERS = {"SCALE": "tiny", "SEED": 0}  # of the committed lessons
@@ -87,6 +89,7 @@ def claim(
         "verdict": said.word if said else None,
         "ratio": _plain(said.ratio) if said and said.ratio else None,
     }
+    _keep(record)
     # One bundle: no front end knows the record's type, so each of them shows the text.
     display({"text/plain": _line(record), MIME: record}, raw=True)
 
@@ -99,10 +102,28 @@ def says(expected: Collection[str], name: str) -> bool:
 
 def _is_what_prose_speaks_of() -> bool:
     """Whether the notebook runs with the parameters that its prose was written for."""
+    return _parameters() == PARAMETERS and os.environ.get("TFT_CLAIMS") != "show"
+
+
+def _parameters() -> dict:
+    """Scale and seed of the notebook that runs."""
     shell = get_ipython()
     given = shell.user_ns if shell else {}
-    chosen = {name: given.get(name, value) for name, value in PARAMETERS.items()}
-    return chosen == PARAMETERS and os.environ.get("TFT_CLAIMS") != "show"
+    return {name: given.get(name, value) for name, value in PARAMETERS.items()}
+
+
+def _keep(record: dict) -> None:
+    """Writes what another scale says beside what was found there before; the latest of a name stays. A
+    run of the scoreboard, which only shows claims, keeps its own."""
+    scale = _parameters()["SCALE"]
+    if scale == PARAMETERS["SCALE"] or os.environ.get("TFT_CLAIMS") == "show":
+        return
+    path = BUILD / f"claims-{scale}.json"
+    with explain(f"claims in {path}", "delete it"):
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    found = {one["name"]: one for one in [*known, record | {"expect": None}]}
+    path.parent.mkdir(exist_ok=True)
+    replace_file(path, lambda part: part.write_text(registry_text([*found.values()]), encoding="utf-8"))
 
 
 def _is_nothing(estimate: Estimate, control: Estimate | None) -> bool:
@@ -144,7 +165,7 @@ def _line(record: dict) -> str:
         parts.append(f"control {_shown(record['control'])}")
     if record["verdict"]:
         ratio = f" (ratio {_shown(record['ratio'])})" if record["ratio"] else ""
-        parts.append(f"verdict on these two models: {record['verdict']}{ratio}")
+        parts.append(f"verdict on the models here: {record['verdict']}{ratio}")
     return ", ".join(parts)
 
 

@@ -8,7 +8,8 @@ A lesson is a function of its parameters cell. Each run gives it one model of on
 and asserts none, and leaves a file in build/scoreboard. Without names, all organisms of all seeds run. A
 run whose lesson, package and organism have not changed since is not repeated, so an interrupted call
 carries on. A cell that fails is recorded and stops nothing else; a run that broke off is recorded and
-done again by the next call. At the end the runs that are not out of date become data/scoreboard.json.
+done again by the next call. At the end data/scoreboard.json gets these runs beside those that it holds,
+but for those whose lesson or organism has changed: one more model needs its own runs alone.
 """
 
 import argparse
@@ -38,6 +39,19 @@ LONGEST = 3600  # seconds a cell may take: a large model on a slow machine
 def run_file(lesson: Path, model: str, seed: int, scale: str) -> Path:
     """Where the run of a lesson on a model is kept."""
     return RUNS / scale / lesson.stem / f"{model}-{seed}.json"
+
+
+def _target(scale: str) -> Path:
+    """Where the board of a scale is kept."""
+    return claims.SCOREBOARD if scale == "tiny" else RUNS / f"{scale}.json"
+
+
+def known_runs(scale: str) -> dict[tuple[str, str, int], dict]:
+    """(lesson, model, seed) -> its run: those of the board, and before them those of build/scoreboard."""
+    kept = _target(scale)
+    made = files.read_json(kept, "run `make scoreboard`").get("runs", []) if kept.is_file() else []
+    made += [files.read_json(path, "delete it") for path in sorted((RUNS / scale).glob("*/*.json"))]
+    return {(run["lesson"], run["model"], run["seed"]): run for run in made}
 
 
 def digest(lesson: dict, model: str, seed: int) -> dict[str, str]:
@@ -124,17 +138,18 @@ def stale(board: dict) -> list[str]:
     those of one more model a day, measured anew.
     """
     notebook_of = {path.stem: notebooks.parse(path) for path in lessons()}
-    said = []
-    for run in board.get("runs", ()):
-        name = f"{run['lesson']} on {run['model']}, seed {run['seed']}"
-        lesson = notebook_of.get(run["lesson"])
-        if lesson is None:
-            said.append(f"{name}: there is no such lesson; run `make scoreboard`")
-            continue
-        now = digest(lesson, run["model"], run["seed"])
-        if changed := [part for part in ("lesson", "organism") if now[part] != run["digest"][part]]:
-            said.append(f"{name}: its {' and '.join(changed)} changed since; run `{again(run)}`")
-    return said
+    return list(filter(None, (_out_of_date(run, notebook_of) for run in board.get("runs", ()))))
+
+
+def _out_of_date(run: dict, notebook_of: dict[str, dict]) -> str:
+    """Why a run is, and what to do; empty where it is not."""
+    name = f"{run['lesson']} on {run['model']}, seed {run['seed']}"
+    lesson = notebook_of.get(run["lesson"])
+    if lesson is None:
+        return f"{name}: there is no such lesson; run `make scoreboard`"
+    now, then = digest(lesson, run["model"], run["seed"]), run["digest"] or {}
+    changed = [part for part in ("lesson", "organism") if now[part] != then.get(part)]
+    return f"{name}: its {' and '.join(changed)} changed since; run `{again(run)}`" if changed else ""
 
 
 def again(run: dict) -> str:
@@ -179,10 +194,9 @@ def run_lesson(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> 
 
     notebook, path = notebooks.parse(lesson), run_file(lesson, model, seed, scale)
     fresh = digest(notebook, model, seed)
-    if path.is_file():
-        known = files.read_json(path, "delete it")
-        if known["digest"] == fresh:
-            return known
+    known = known_runs(scale).get((lesson.stem, model, seed))
+    if known and known["digest"] == fresh:
+        return known
     with_parameters(notebook, SCALE=scale, MODELS=(model,), SEED=seed)
     start, broken = time.monotonic(), []
     client = NotebookClient(
@@ -344,18 +358,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             trouble = "".join(f"; {f['cell']}: {f['kind']}: {f['message']}" for f in done["failed"])
             said = f"{len(done['claims'])} claims in {done['seconds']:.0f} s{trouble}"
             print(f"{i + 1}/{len(work)} {lesson.stem} on {model}, seed {seed}: {said}", file=sys.stderr)
-    runs = []
-    for lesson in lessons():
-        notebook = notebooks.parse(lesson)
-        for path in sorted((RUNS / options.scale / lesson.stem).glob("*.json")):
-            done = files.read_json(path, "delete it")
-            if done["digest"] == digest(notebook, done["model"], done["seed"]):
-                runs.append(done)
-    kept = ("lesson", "model", "seed", "digest", "seconds", "failed")
-    made = [{key: run[key] for key in kept} for run in runs]
-    whole = {"scale": options.scale, "runs": made, "rows": board(runs)}
+    notebook_of = {path.stem: notebooks.parse(path) for path in lessons()}
+    known = sorted(known_runs(options.scale).items())
+    runs = [run for _, run in known if not _out_of_date(run, notebook_of)]
+    whole = {"scale": options.scale, "runs": runs, "rows": board(runs)}
     text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
-    target = claims.SCOREBOARD if options.scale == "tiny" else RUNS / f"{options.scale}.json"
+    target = _target(options.scale)
     files.replace_file(target, lambda part: part.write_text(text, encoding="utf-8"))
     print(target)
 
