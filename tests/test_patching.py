@@ -543,7 +543,8 @@ def test_figures_are_fit_for_a_page():
     assert "writes, A: block 0 with 0.90; writes, B: block 1 with 0.80" in alt
     assert [len(axis.lines) for axis in figure.axes] == [3, 4]
     drawn(knockout_and_edits.two_cuts())
-    row = {"A": {"kin": line[0], "paraphrase": line[1]}, "B": {"kin": line[2], "paraphrase": line[0]}}
+    nine, one, five = (stats.proportion(k, 10) for k in (9, 1, 5))
+    row = {"A": {"kin": nine, "paraphrase": one}, "B": {"kin": five, "paraphrase": nine}}
     _, alt = drawn(knockout_and_edits.tests_of({"writes": row}))
     assert "writes, A: lowest paraphrase, 0.10; writes, B: lowest kin, 0.50" in alt
 
