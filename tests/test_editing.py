@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from tft_utils import models, reading
 from tft_utils.corpora import lexicon, world
 from tft_utils.corpora import pairs as world_pairs
-from tft_utils.lessons import activation_patching as answers
+from tft_utils.lessons import knockout_and_edits as answers
 from tft_utils.models import Model, load
 from tft_utils.techniques import editing
 from tft_utils.techniques.editing import Scores, Update
@@ -157,6 +157,20 @@ def test_the_update_is_the_lessons_answer(model, wanted, found):
     key, W = editing.keys_of(model, wanted, 0)[2].mean(0), editing.memory(model, 0).weight.detach()
     new = answers.rank_one(W, key, W @ key + update.left[2], moments[0])
     assert torch.allclose(new, W + torch.outer(update.left[2], update.right[2]), atol=1e-3)
+
+
+def test_the_lessons_tests_are_the_scores(model, wanted, found):
+    _, update = found
+    scores = editing.scores(model, wanted, update)
+    for i, fact in enumerate(wanted):
+
+        def says(prompt: str, i=i) -> str:
+            return model.tokenizer.decode(editing.said(model, update, [prompt], [i]).argmax()).strip()
+
+        shares = answers.five_tests(fact, says)
+        expected = torch.tensor([float(scores.top[test][i]) for test in editing.SCORES])
+        assert list(shares) == list(editing.SCORES)
+        assert torch.allclose(torch.tensor(list(shares.values())), expected, equal_nan=True)
 
 
 def test_the_weights_are_asked_for_no_gradient(model, wanted, found):

@@ -14,7 +14,7 @@ from tft_utils import reading, stats
 from tft_utils.architectures import mamba_scan as scan
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.course import plots
-from tft_utils.lessons import activation_patching as figures
+from tft_utils.lessons import activation_patching, knockout_and_edits
 from tft_utils.models import Model, load
 from tft_utils.reading import Asked, at_positions, finish, streams
 from tft_utils.techniques import attention, patching
@@ -304,7 +304,7 @@ def test_the_dual_state_is_the_masked_matrix_and_what_block_does(mamba):
     (mixing,) = attention.mixings(mamba, ids, [layer])
     u, core = mixing.u[0], mixing.core
     arguments = (u, core.delta[0], core.A, core.B[0], core.C[0])
-    by_state = figures.dual_state(*arguments, sources, queries)
+    by_state = knockout_and_edits.dual_state(*arguments, sources, queries)
     alpha = mixing.weights("scan")[0].clone()  # [channel query source]
     whole = torch.einsum("ets,se->te", alpha, u)
     alpha[:, queries[0], sources] = 0
@@ -412,21 +412,27 @@ def test_integrated_attribution_ranks_better_than_one_gradient_does(model):
     asked = facts(model, 24, seed=3)
     exact = patching.grid(model, asked)
     plain, integrated = (
-        patching.out_of_order(exact, patching.attribution(model, asked, steps=steps), 0.1).nanmean()
-        for steps in (1, 5)
+        wrong_order(exact, patching.attribution(model, asked, steps=steps)) for steps in (1, 5)
     )
     assert integrated < 0.05, integrated
     assert integrated < plain
 
 
+def wrong_order(exact: Effects, estimate: Effects) -> Tensor:
+    """The mean share of pairs of cells in the wrong order, of the cells that do anything."""
+    kept = (exact.values.nan_to_num() != 0) & estimate.values.isfinite()
+    rows = zip(*(x.unbind(1) for x in (exact.values, estimate.values, kept)), strict=True)
+    shares = [activation_patching.in_order(a[some], b[some]) for a, b, some in rows]
+    return 1 - torch.stack(shares).nanmean()
+
+
 def test_pairs_are_counted_where_exact_effects_differ():
-    exact = Effects(torch.tensor([[[0.0, 1.0, 0.99, 0.5, torch.nan]]]), torch.tensor([3]))
-    estimate = Effects(torch.tensor([[[9.0, 0.6, 0.7, 0.65, torch.nan]]]), torch.tensor([3]))
-    # 0 does nothing; of (1, .99), (1, .5), (.99, .5) the first is no order and the second is wrong
-    assert patching.out_of_order(exact, estimate, apart=0.1).tolist() == [0.5]
-    assert patching.out_of_order(exact, estimate, apart=0.005).tolist() == pytest.approx([2 / 3])
-    assert patching.out_of_order(exact, exact, apart=0.0).tolist() == [0]
-    assert patching.out_of_order(exact, exact, apart=2.0).isnan().all()
+    exact, estimate = torch.tensor([[1.0, 0.99, 0.5], [0.6, 0.7, 0.65]])
+    # of (1, .99), (1, .5), (.99, .5) the first is no order and the second is wrong
+    assert float(activation_patching.in_order(exact, estimate, apart=0.1)) == 0.5
+    assert float(activation_patching.in_order(exact, estimate, apart=0.005)) == pytest.approx(1 / 3)
+    assert float(activation_patching.in_order(exact, exact, apart=0.0)) == 1
+    assert activation_patching.in_order(exact, exact, apart=2.0).isnan()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -499,18 +505,24 @@ def drawn(result) -> tuple:
 
 
 def test_figures_are_fit_for_a_page():
-    drawn(figures.two_runs())
+    drawn(activation_patching.two_runs())
     map_ = torch.tensor([[1.0, 0.2, 0.0], [0.0, 0.8, 1.0]])
-    _, alt = drawn(figures.one_prompt({"A": map_.T, "B": map_.T.flip(0)}, ["x", "y"]))
+    _, alt = drawn(activation_patching.one_prompt({"A": map_.T, "B": map_.T.flip(0)}, ["x", "y"]))
     assert "A: x, then y; B: y, then x" in alt
-    figure, alt = drawn(figures.routes({"fact": {"A": map_, "B": map_.flip(1)}}, {"fact": ["x", "y"]}))
+    figure, alt = drawn(
+        activation_patching.routes({"fact": {"A": map_, "B": map_.flip(1)}}, {"fact": ["x", "y"]})
+    )
     assert "fact, A: k = 1 of 2; fact, B: k = 0 of 2" in alt
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
-    _, alt = drawn(figures.parts({"A": {"mixer": map_[0]}, "B": {"state": map_[1]}}, "fact"))
+    _, alt = drawn(activation_patching.parts({"A": {"mixer": map_[0]}, "B": {"state": map_[1]}}, "fact"))
     assert "A: mixer, block 0, 1.00; B: state, block 2, 1.00" in alt
+    row = {"A": {"trained": [0.2, 0.25], "untrained": [0.5]}, "B": {"trained": [0.9], "untrained": [0.6]}}
+    figure, alt = drawn(activation_patching.moves({"fact": row, "name": row}))
+    assert "fact, A: trained 0.20 0.25, untrained 0.50" in alt
+    assert len({axis.get_xlim() for axis in figure.axes}) == 1
     clouds = {"plain": (map_[0], map_[0] + 0.5), "better": (map_[0], map_[0])}
     figure, alt = drawn(
-        figures.estimates({kind: dict.fromkeys("AB", clouds) for kind in ("name", "fact")})
+        activation_patching.estimates({kind: dict.fromkeys("AB", clouds) for kind in ("name", "fact")})
     )
     assert "name, A, plain: 0.50; name, A, better: 0.00" in alt
     assert len({axis.get_ylim() for axis in figure.axes}) == 1
@@ -518,13 +530,41 @@ def test_figures_are_fit_for_a_page():
     lost = stats.Estimate(*[math.nan, 0, math.nan, math.nan])
     for names in ("A", "AB", "ABC"):
         lines = {name: {"subject": line, "control": [lost, *line[1:]]} for name in names}
-        figure, alt = drawn(figures.curves(lines, {name: [0, 1, 2] for name in names}, "window", "right"))
+        figure, alt = drawn(
+            knockout_and_edits.curves(lines, {name: [0, 1, 2] for name in names}, "window", "right")
+        )
         assert "A, subject: 0.90 to 0.50, lowest 0.10" in alt
         assert "A, control: 0.10 to 0.50, lowest 0.10" in alt
         assert len({axis.get_ylim() for axis in figure.axes}) == 1
     swept = {title: {"A": [0.9, 0.1], "B": [0.2, 0.8, 0.0]} for title in ("writes", "reads")}
     line = ([0, 1], [0.9, 0.1])
     published = {"writes": {"whole": line}, "reads": {"one half": line, "other half": line}}
-    figure, alt = drawn(figures.sweep(swept, published))
+    figure, alt = drawn(knockout_and_edits.sweep(swept, published))
     assert "writes, A: block 0 with 0.90; writes, B: block 1 with 0.80" in alt
     assert [len(axis.lines) for axis in figure.axes] == [3, 4]
+    drawn(knockout_and_edits.two_cuts())
+    nine, one, five = (stats.proportion(k, 10) for k in (9, 1, 5))
+    row = {"A": {"kin": nine, "paraphrase": one}, "B": {"kin": five, "paraphrase": nine}}
+    _, alt = drawn(knockout_and_edits.tests_of({"writes": row}))
+    assert "writes, A: lowest paraphrase, 0.10; writes, B: lowest kin, 0.50" in alt
+
+
+# --------------------------------------------------------------------------------------------------
+# The lessons' own functions, on other prompts than their checks use
+
+
+def test_the_depth_of_the_move_is_read_off_a_grid(model):
+    asked = facts(model, 12, seed=4)
+    at_last = patching.grid(model, asked).at(asked.last)
+    for column, depth in zip(at_last.T, activation_patching.depth_of_move(at_last), strict=True):
+        k = round(float(depth) * model.n_layers)
+        assert (column[k:] > 0.5).all()
+        assert k == 0 or column[k - 1] <= 0.5
+
+
+def test_a_component_is_needed_as_the_noising_grid_says(model):
+    asked = facts(model, 5, seed=6)
+    where = at_positions(asked, asked.last)
+    grid = patching.grid(model, asked, "mixer", noising=True, where=where).at(asked.last)
+    for layer in range(model.n_layers):
+        assert torch.allclose(activation_patching.needed(model, asked, layer), grid[layer], atol=2e-3)

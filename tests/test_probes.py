@@ -294,6 +294,13 @@ def test_the_interval_of_crossed_resampling_covers_seeds_and_items():
     assert differ.high - differ.low > alike.high - alike.low
 
 
+def test_a_value_that_all_share_is_no_share_of_right_answers():
+    shared = stats.crossed(torch.full((3, 1, 30), 0.25))[0]
+    assert shared[2:] == pytest.approx((0.25, 0.25))
+    right = stats.crossed(torch.ones(3, 1, 30))[0]
+    assert right.low == stats.proportion(30, 30).low < 1
+
+
 def test_number_is_read_at_the_top_of_both_and_not_at_the_bottom(model):
     parts = probes.collect(model, ["number"], SMALL)["number"]
     found = probes.probe(parts, 2, seeds=2)

@@ -430,6 +430,8 @@ SAID = {  # of three trainings, in the lessons' own words: technique, part of it
     "07a": [
         ("attribution patching", "fact", "at least partly"),
         ("attribution patching", "indirect object", "undecided"),
+    ],
+    "07b": [
         ("knockout", "", "transfers"),
         ("transplant", "", "transfers"),
         ("rank-one edit", "", "transfers"),

@@ -33,7 +33,7 @@ PIXEL = b"\x89PNG\r\n\x1a\n"
 SMALLER = {  # lesson -> what stands in its code -> what is run
     "06a_latent_knowledge": {'"validation": 288, "test": 576': '"validation": 64, "test": 96'},
     "06b_anomalies": {'"validation": 288, "test": 576': '"validation": 64, "test": 96'},
-    "07a_activation_patching": {"fact_edits(50,": "fact_edits(12,", "fact_edits(40,": "fact_edits(24,"},
+    "07b_knockout_and_edits": {"fact_edits(50,": "fact_edits(12,", "fact_edits(40,": "fact_edits(24,"},
 }
 
 

@@ -121,7 +121,7 @@ def crossed(values: Tensor) -> list[Estimate]:
     of_seeds, of_items = (torch.from_numpy(drawn(k, 1000, k) / k) for k in (seeds, n))
     means = torch.einsum("rs,srk->rk", of_seeds, of_items @ values.mT)
     ends = means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype), dim=0)
-    binary = values.unique().numel() <= 2  # right or wrong
+    binary = bool(((values == 0) | (values == 1)).all())  # right or wrong
     found = []
     for mean, low, high in zip(values.mean((0, 2)).tolist(), *ends.tolist(), strict=True):
         if binary:

@@ -1,16 +1,4 @@
-"""Wrong answers to lesson 07: the source that replaces the stub, and the hint it must get."""
-
-SCAN = """def dual_state(u, delta, A, B, C, sources, queries):
-    whole = kept = torch.zeros_like(A)
-    y = []
-    for t in range(len(u)):
-        decay = torch.exp(delta[t, :, None] * A)
-        write = (delta[t] * u[t])[:, None] * B[t]
-        whole = decay * whole + write
-        kept = decay * kept + (0 if t in sources else write)
-        y.append((kept if t in queries else whole) @ C[t])
-    return torch.stack(y)
-"""
+"""Wrong answers to lesson 07a: the source that replaces the stub, and the hint it must get."""
 
 PATCH = """def patch_one(model, batch, k, at):
     rows = torch.arange(len(batch))
@@ -39,24 +27,56 @@ GRID = """def grid_of_one(model, one):
     return torch.stack(rows)
 """
 
-ESTIMATE = """def estimated(model, batch):
-    clean, corrupt = (reading.streams(model, ids) for ids in (batch.ids, batch.corrupt))
+NEEDED = """def needed(model, batch, layer):
+    rows = torch.arange(len(batch))
+    with model.trace(batch.corrupt):
+        other = model.mixer_output(layer)[rows, batch.last].save()
+        corrupt = model.logits[rows, batch.last].save()
+    with model.trace(batch.ids):
+        clean = model.logits[rows, batch.last].save()
+    with model.trace(batch.ids):
+        model.mixer_output(layer)[rows, batch.last] = other
+        patched = model.logits[rows, batch.last].save()
+    return effect(*(batch.score(logits) for logits in (patched, corrupt, clean)))
+"""
+
+ROLES = """def by_role(effects, roles):
+    maps = []
+    for i, positions in enumerate(roles):
+        rows = [effects[:, i, list(at)].sum(-1) for at in positions.values()]
+        maps.append(torch.stack(rows))
+    return torch.stack(maps).mean(0)
+"""
+
+MOVE = """def depth_of_move(at_last):
+    held = (at_last > 0.5).long()
+    stretch = held.flip(0).cumprod(0).sum(0)
+    return (len(held) - stretch) / (len(held) - 1)
+"""
+
+ORDER = """def in_order(exact, estimate, apart=0.1):
+    larger = exact[:, None] - exact > apart
+    right = estimate[:, None] > estimate
+    return right[larger].float().mean()
+"""
+
+SLOPES = """def slopes(model, batch, x):
+    x = [x.clone().requires_grad_()]
     with torch.enable_grad():
-        x = [corrupt[0].clone().requires_grad_()]
         for layer in range(model.n_layers):
             x.append(model.block(layer, x[-1]))
         m = batch.score(reading.finish(model, x[-1], model.n_layers, batch.last))
-        slopes = torch.autograd.grad(m.sum(), x)
-    change = ((clean - corrupt) * torch.stack(slopes)).sum(-1)
-    m_clean = batch.score(reading.finish(model, clean[-1], model.n_layers, batch.last))
-    return change / (m_clean - m.detach())[:, None]
+        return torch.stack(torch.autograd.grad(m.sum(), x))
 """
 
-REACH = """def reach(sources, width):
-    wider = sources.clone()
-    for j in range(1, width + 1):
-        wider[:, j:] |= sources[:, :-j]
-    return wider
+ESTIMATE = """def estimated(model, batch, shares=(0,)):
+    clean, corrupt = (reading.streams(model, ids) for ids in (batch.ids, batch.corrupt))
+    starts = [torch.lerp(corrupt[0], clean[0], share) for share in shares]
+    slope = sum(slopes(model, batch, x) for x in starts) / len(starts)
+    change = ((clean - corrupt) * slope).sum(-1)
+    ends = (reading.finish(model, x[-1], model.n_layers, batch.last) for x in (clean, corrupt))
+    m_clean, m_corrupt = (batch.score(logits) for logits in ends)
+    return change / (m_clean - m_corrupt)[:, None]
 """
 
 WRONG = {
@@ -73,7 +93,7 @@ WRONG = {
         (
             "def effect(patched, clean, corrupt):  # over the clean run\n"
             "    return (patched - corrupt) / clean\n",
-            r"divide by its distance from the corrupt run's",
+            r"divide by the clean run's distance",
         ),
         (
             "def effect(patched, clean, corrupt):  # clipped\n"
@@ -128,69 +148,70 @@ WRONG = {
             r"a row for each of \d+ depths",
         ),
     ],
+    "by_role": [
+        (ROLES.replace(".sum(-1)", ".mean(-1).nan_to_num()"), r"you take the mean over a role's words"),
+        (ROLES.replace(".mean(0)", ".sum(0)"), r"you add up the prompts"),
+        (ROLES.replace("positions.values()", "roles[0].values()"), r"you use one's for all"),
+        (ROLES.replace("torch.stack(maps).mean(0)", "maps[0]"), r"this is one prompt alone"),
+    ],
+    "depth_of_move": [
+        (MOVE.replace(".flip(0).cumprod(0).sum(0)", ".cummax(0).values.sum(0)"), r"it \*stays\*"),
+        (MOVE.replace(" / (len(held) - 1)", ""), r"divide by the number of blocks"),
+        (MOVE.replace(" / (len(held) - 1)", " / len(held)"), r"one less than the number of depths"),
+        (MOVE.replace("> 0.5", ">= 0.5"), r"exactly half is not more"),
+    ],
+    "needed": [
+        (
+            NEEDED.replace("batch.ids", "swap")
+            .replace("batch.corrupt", "batch.ids")
+            .replace("swap", "batch.corrupt"),
+            r"here it is the other way round",
+        ),
+        (
+            NEEDED.replace("(patched, corrupt, clean)", "(patched, clean, corrupt)"),
+            r"0 should be no loss",
+        ),
+        (
+            NEEDED.replace("        model.mixer_output(layer)[rows, batch.last] = other\n", ""),
+            r"nothing was patched",
+        ),
+        (NEEDED.replace("[rows, batch.last] = other", "[rows, 0] = other"), r"patch at `batch.last`"),
+    ],
+    "in_order": [
+        (
+            ORDER.replace("estimate[:, None] > estimate", "estimate[:, None] <= estimate"),
+            r"the wrong order",
+        ),
+        (ORDER.replace("> apart", "> 0"), r"leave them out"),
+        (ORDER.replace("None] > estimate", "None] >= estimate"), r"two equal estimates"),
+        (
+            ORDER.replace("right[larger].float().mean()", "(right & larger).sum() / (5 * 4)"),
+            r"the share of all pairs",
+        ),
+        (ORDER.replace("> apart", "> 0.1"), r"more than `apart` apart"),
+    ],
+    "slopes": [
+        (SLOPES.replace("x = [x.clone()", "x = [x"), r"you change the x you were given"),
+        (SLOPES.replace("m.sum(), x)", "m.sum(), x[:1])"), r"give `torch.autograd.grad` all of them"),
+        (SLOPES.replace("m.sum()", "m.mean()"), r"you divide by the number of prompts"),
+        (SLOPES.replace("[x.clone()", "[model.embed(batch.corrupt).clone()"), r"begin with the x"),
+        (SLOPES.replace("m.sum()", "-m.sum()"), r"the sign is turned"),
+    ],
     "estimated": [
-        (ESTIMATE.replace("clean - corrupt", "corrupt - clean"), r"the sign is turned"),
-        (ESTIMATE.replace(" / (m_clean - m.detach())[:, None]", ""), r"divide by how far m could move"),
-        (ESTIMATE.replace("corrupt[0].clone()", "clean[0].clone()"), r"gradient of m in the corrupt run"),
+        (
+            ESTIMATE.replace("(clean - corrupt) * slope", "(corrupt - clean) * slope"),
+            r"the sign is turned",
+        ),
+        (ESTIMATE.replace(" / (m_clean - m_corrupt)[:, None]", ""), r"divide by how far m could move"),
+        (
+            ESTIMATE.replace("torch.lerp(corrupt[0], clean[0]", "torch.lerp(clean[0], corrupt[0]"),
+            r"not \(",
+        ),
+        (ESTIMATE.replace("clean[0], share)", "clean[0], 0)"), r"whatever `shares` says"),
+        (ESTIMATE.replace(" / len(starts)", ""), r"take their mean"),
         (
             ESTIMATE.replace(".sum(-1)", "").replace("[:, None]", "[:, None, None]"),
             r"expected the estimates of shape",
-        ),
-    ],
-    "reach": [
-        (REACH.replace("sources.clone()", "sources"), r"you change the mask you were given"),
-        (
-            REACH.replace("wider[:, j:] |= sources[:, :-j]", "wider[:, :-j] |= sources[:, j:]"),
-            r"words before a source",
-        ),
-        (REACH.replace("width + 1", "width + 2"), r"you add \d words instead of"),
-        (
-            REACH.replace("sources.clone()", "torch.zeros_like(sources)"),
-            r"the sources themselves are missing",
-        ),
-    ],
-    "dual_state": [
-        (SCAN.replace("(kept if t in queries else whole)", "whole"), r"nothing is blocked: at a query"),
-        (SCAN.replace("(kept if t in queries else whole)", "kept"), r"every position loses the sources"),
-        (
-            SCAN.replace(
-                "kept = decay * kept + (0 if t in sources else write)",
-                "kept = kept if t in sources else decay * kept + write",
-            ),
-            r"it must decay there",
-        ),
-        (
-            SCAN.replace("in queries else", "not in queries else"),
-            r"positions that are no queries must read the whole state",
-        ),
-        (SCAN.replace("@ C[t]", "@ C[t - 1]"), r"positions that are no queries"),
-    ],
-    "rank_one": [
-        (
-            "def rank_one(W, k, v, C):  # no covariance\n"
-            "    return W + torch.outer(v - W @ k, k / (k @ k))\n",
-            r"you ignore C",
-        ),
-        (
-            "def rank_one(W, k, v, C):  # adds v to the old value\n"
-            "    u = torch.linalg.solve(C, k)\n    return W + torch.outer(v, u / (u @ k))\n",
-            r"you add v to what W stored",
-        ),
-        (
-            "def rank_one(W, k, v, C):  # not scaled\n"
-            "    return W + torch.outer(v - W @ k, torch.linalg.solve(C, k))\n",
-            r"does not store v",
-        ),
-        (
-            "def rank_one(W, k, v, C):  # C instead of its inverse\n"
-            "    u = C @ k\n    return W + torch.outer(v - W @ k, u / (u @ k))\n",
-            r"another u moves the other keys less",
-        ),
-        (
-            "def rank_one(W, k, v, C):  # in place\n"
-            "    u = torch.linalg.solve(C, k)\n    W += torch.outer(v - W @ k, u / (u @ k))\n"
-            "    return W\n",
-            r"you change the W you were given",
         ),
     ],
 }

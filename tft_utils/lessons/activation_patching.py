@@ -1,4 +1,4 @@
-"""Lesson 07, activation_patching: its exercises, and figures of patches, knockouts and edits."""
+"""Lesson 07a, activation_patching: its exercises, and figures of patches and their estimates."""
 
 import functools
 import math
@@ -10,9 +10,8 @@ from torch import Tensor
 from tft_utils import models, reading
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
-from tft_utils.course.plots import BLUE, GREY, Drawn, Lines, Map, arrow, canvas, each, style, write
-from tft_utils.stats import Estimate
+from tft_utils.course.exercises import Wrong, expect_equal, expect_tensor
+from tft_utils.course.plots import BLUE, GREY, Drawn, Map, arrow, canvas, each, write
 from tft_utils.techniques import patching
 
 
@@ -59,53 +58,84 @@ def grid_of_one(model, one):
     return torch.stack(rows)
 
 
-def estimated(model, batch):
-    """An estimate of every patch's effect, from the gradients of one corrupt run: [depth prompt pos]."""
-    clean, corrupt = (reading.streams(model, ids) for ids in (batch.ids, batch.corrupt))
+def needed(model, batch, layer):
+    """How much of the answer is lost without what block `layer`'s mixer gives the last word: [prompt].
+
+    A noising patch: what the mixer gives in the corrupt run is put into the clean run. 0: nothing is
+    lost; 1: all of it.
+    """
+    rows = torch.arange(len(batch))
+    with model.trace(batch.corrupt):
+        other = model.mixer_output(layer)[rows, batch.last].save()
+        corrupt = model.logits[rows, batch.last].save()
+    with model.trace(batch.ids):
+        clean = model.logits[rows, batch.last].save()
+    with model.trace(batch.ids):
+        model.mixer_output(layer)[rows, batch.last] = other
+        patched = model.logits[rows, batch.last].save()
+    return effect(*(batch.score(logits) for logits in (patched, corrupt, clean)))
+
+
+def by_role(effects, roles):
+    """Mean over prompts of what the words of each role restore, summed: [role depth].
+
+    effects [depth prompt pos]; roles: for each prompt a dict, role -> positions of its words. All have
+    the same roles in the same order; a role may have no word.
+    """
+    maps = []
+    for i, positions in enumerate(roles):
+        rows = [effects[:, i, list(at)].sum(-1) for at in positions.values()]
+        maps.append(torch.stack(rows))
+    return torch.stack(maps).mean(0)
+
+
+def depth_of_move(at_last):
+    """The depth, 0 to 1, from which on the last word holds more than half of the answer: [prompt].
+
+    at_last: the effect of a patch at each prompt's last word, depth by depth [depth prompt].
+    """
+    held = (at_last > 0.5).long()
+    stretch = held.flip(0).cumprod(0).sum(0)  # how many of the last depths hold it, without a gap
+    return (len(held) - stretch) / (len(held) - 1)
+
+
+def in_order(exact, estimate, apart=0.1):
+    """The share of pairs of cells that an estimate puts in the right order: one number.
+
+    exact, estimate: effects of the same cells [cell]. A pair counts where its exact effects are more
+    than `apart` apart. Two equal estimates are in no order.
+    """
+    larger = exact[:, None] - exact > apart  # [cell cell]: a pair, the larger one first
+    right = estimate[:, None] > estimate
+    return right[larger].float().mean()
+
+
+def slopes(model, batch, x):
+    """The gradient of m at every depth of a run that begins with the embeddings x: [depth prompt pos d].
+
+    x [prompt pos d]: the clean prompts', the corrupt ones', or what lies between.
+    """
+    x = [x.clone().requires_grad_()]
     with torch.enable_grad():
-        x = [corrupt[0].clone().requires_grad_()]
         for layer in range(model.n_layers):
             x.append(model.block(layer, x[-1]))
         m = batch.score(reading.finish(model, x[-1], model.n_layers, batch.last))
-        slopes = torch.autograd.grad(m.sum(), x)
-    change = ((clean - corrupt) * torch.stack(slopes)).sum(-1)
-    m_clean = batch.score(reading.finish(model, clean[-1], model.n_layers, batch.last))
-    return change / (m_clean - m.detach())[:, None]
+        return torch.stack(torch.autograd.grad(m.sum(), x))
 
 
-def dual_state(u, delta, A, B, C, sources, queries):
-    """The scan in which no source reaches any query: y [pos channel].
+def estimated(model, batch, shares=(0,)):
+    """An estimate of every patch's effect, from gradients: [depth prompt pos].
 
-    u, delta [pos channel]; A [channel d_state], negative; B, C [pos d_state]; sources, queries: sets
-    of positions. The state decays at a blocked source as it always does. Other positions read as ever.
+    shares: where the gradients are taken on the line from the corrupt prompts' embeddings (0) to the
+    clean ones' (1); the mean over them counts.
     """
-    whole = kept = torch.zeros_like(A)
-    y = []
-    for t in range(len(u)):
-        decay = torch.exp(delta[t, :, None] * A)
-        write = (delta[t] * u[t])[:, None] * B[t]
-        whole = decay * whole + write
-        kept = decay * kept + (0 if t in sources else write)
-        y.append((kept if t in queries else whole) @ C[t])
-    return torch.stack(y)
-
-
-def reach(sources, width):
-    """The mask `sources` [prompt pos], with the `width` positions after each source added."""
-    wider = sources.clone()
-    for j in range(1, width + 1):
-        wider[:, j:] |= sources[:, :-j]
-    return wider
-
-
-def rank_one(W, k, v, C):
-    """W changed by a matrix of rank one, so that it stores v under the key k: [d_out d_in].
-
-    W [d_out d_in]; k [d_in]; v [d_out]; C [d_in d_in]: the mean of k k^T over other keys, which are to
-    notice as little as possible.
-    """
-    u = torch.linalg.solve(C, k)
-    return W + torch.outer(v - W @ k, u / (u @ k))
+    clean, corrupt = (reading.streams(model, ids) for ids in (batch.ids, batch.corrupt))
+    starts = [torch.lerp(corrupt[0], clean[0], share) for share in shares]
+    slope = sum(slopes(model, batch, x) for x in starts) / len(starts)
+    change = ((clean - corrupt) * slope).sum(-1)
+    ends = (reading.finish(model, x[-1], model.n_layers, batch.last) for x in (clean, corrupt))
+    m_clean, m_corrupt = (batch.score(logits) for logits in ends)
+    return change / (m_clean - m_corrupt)[:, None]
 
 
 def check_effect(attempt) -> None:
@@ -117,193 +147,200 @@ def check_effect(attempt) -> None:
         "corrupt run": 1 - right,
         "you do not divide by the distance between both runs, so effects of two prompts cannot be "
         "compared": patched - corrupt,
-        "you divide by the clean run's m; divide by its distance from the corrupt run's": (
-            (patched - corrupt) / clean
-        ),
+        "divide by the clean run's distance from the corrupt run, not by its m": (patched - corrupt)
+        / clean,
         "an effect beyond 1 or below 0 is possible and says something; do not clip it": right.clamp(0, 1),
     }
     definition = "the effect is the patched run's distance from the corrupt one, over the clean run's"
-    expect_equal(
-        attempt(patched, clean, corrupt), right, "one effect for each prompt", mistakes, definition
-    )
+    answer = attempt(patched, clean, corrupt)
+    expect_equal(answer, right, "one effect for each prompt", mistakes, definition)
 
 
 @functools.cache
-def _asked() -> dict[str, tuple[models.Model, reading.Asked]]:
+def _asked() -> list[tuple[models.Model, reading.Asked]]:
     """Each organism of the pair, and a few pairs of prompts of different lengths."""
-    asked = {}
-    for name, model in models.load_models().items():
-        pairs = world_pairs.fact_pairs(3, seed=2) + world_pairs.indirect_object_pairs(3, seed=2)
-        asked[name] = model, patching.asked_of(model, pairs)
-    return asked
+    pairs = world_pairs.fact_pairs(3, seed=2) + world_pairs.indirect_object_pairs(3, seed=2)
+    return [(model, patching.asked_of(model, pairs)) for model in models.load_models().values()]
 
 
 def _alike(answer: Tensor, truth: Tensor) -> bool:
     return torch.allclose(answer.double(), truth.double(), rtol=1e-2, atol=2e-3)
 
 
+def _expect(answer: Tensor, truth: Tensor, mistakes: Mapping[str, Tensor], otherwise: str) -> None:
+    """Refuses an answer that is not the truth, up to what two ways of running a model differ by."""
+    if not _alike(answer, truth):
+        hints = (hint for hint, wrong in mistakes.items() if _alike(answer, wrong))
+        raise Wrong(next(hints, otherwise))
+
+
+@torch.no_grad()
 def check_patch_one(attempt) -> None:
-    for model, batch in _asked().values():
+    for model, batch in _asked():
         differs = batch.ids != batch.corrupt  # the last such word: the giver, or the subject
         at = (differs * torch.arange(differs.shape[1])).argmax(1)
         rows, k = torch.arange(len(batch)), int(0.4 * model.n_layers)
-        with torch.no_grad():
-            clean, corrupt = (reading.streams(model, ids)[k] for ids in (batch.ids, batch.corrupt))
-            put = corrupt.clone()
-            put[rows, at] = clean[rows, at]
-            other = clean.clone()
-            other[rows, at] = corrupt[rows, at]
-            m = [
-                batch.score(reading.finish(model, x, k, batch.last)) for x in (put, clean, corrupt, other)
-            ]
-            last = corrupt.clone()
-            last[:, -1] = clean[:, -1]
-            answer = expect_tensor(attempt(model, batch, k, at), (len(batch),), "the effects")
-            wrong = {
-                "you patch the clean run with the corrupt stream; put the clean stream into the corrupt "
-                "run": effect(m[3], m[1], m[2]),
-                "nothing was patched: assign to `model.residual(k)[rows, at]` in a trace of the corrupt "
-                "prompts, before you read the logits": 0 * m[0],
-                "you hand over the whole stream; patch the one position `at` of each prompt": 0 * m[0]
-                + 1,
-                "you return a logit difference; put it through `effect`": m[0],
-            }
-        if _alike(answer, effect(*m[:3])):
-            continue
-        for hint, value in wrong.items():
-            if _alike(answer, value):
-                raise Wrong(hint)
-        raise Wrong(
-            "these are not the effects; prompts have different lengths: read the logits at `batch.last` "
-            "and patch each prompt at its own position"
+        clean, corrupt = (reading.streams(model, ids)[k] for ids in (batch.ids, batch.corrupt))
+        put, other = corrupt.clone(), clean.clone()
+        put[rows, at], other[rows, at] = clean[rows, at], corrupt[rows, at]
+        runs = (put, clean, corrupt, other)
+        m = [batch.score(reading.finish(model, x, k, batch.last)) for x in runs]
+        mistakes = {
+            "you patch the clean run with the corrupt stream; put the clean stream into the corrupt "
+            "run": effect(m[3], m[1], m[2]),
+            "nothing was patched: assign to `model.residual(k)[rows, at]` in a trace of the corrupt "
+            "prompts, before you read the logits": 0 * m[0],
+            "you hand over the whole stream; patch the one position `at` of each prompt": 0 * m[0] + 1,
+            "you return a logit difference; put it through `effect`": m[0],
+        }
+        answer = expect_tensor(attempt(model, batch, k, at), (len(batch),), "the effects")
+        otherwise = (
+            "not the effects: read the logits at `batch.last`, and patch each prompt at its own `at`"
         )
+        _expect(answer, effect(*m[:3]), mistakes, otherwise)
 
 
+@torch.no_grad()
 def check_grid_of_one(attempt) -> None:
-    for model, batch in _asked().values():
+    for model, batch in _asked():
         one = batch[:1]
-        with torch.no_grad():
-            truth = patching.grid(model, one).values[:, 0]
-            noising = patching.grid(model, one, noising=True).values[:, 0]
-            answer = attempt(model, one)
+        truth, noising = (patching.grid(model, one, noising=n).values[:, 0] for n in (False, True))
         hint = f"a row for each of {model.n_layers + 1} depths, a column for each word"
-        answer = expect_tensor(answer, truth.shape, "the effects", hint)
-        inside = truth.isfinite()
-        if _alike(answer[inside], truth[inside]):
-            continue
-        if _alike(answer[inside], 1 - noising[inside]):
-            raise Wrong("you patch the clean run; start from the corrupt streams")
-        if _alike(answer[0][inside[0]], torch.ones_like(truth[0][inside[0]])):
-            raise Wrong(
-                "every word restores everything: you patch the whole prompt in each row; row i gets the "
-                "clean stream at word i alone"
-            )
-        if _alike(answer[:, inside[0]], truth[:1, inside[0]].expand_as(answer[:, inside[0]])):
-            raise Wrong("all depths have the same effects; take the streams of depth k, and go on from k")
-        raise Wrong("these are not the effects of one patch at a time, depth by depth, word by word")
+        answer = expect_tensor(attempt(model, one), truth.shape, "the effects", hint)
+        inside = truth[0].isfinite()
+        answer, truth, noising = (x[:, inside] for x in (answer, truth, noising))
+        mistakes = {
+            "you patch the clean run; start from the corrupt streams": 1 - noising,
+            "every word restores everything: you patch the whole prompt in each row; row i gets the "
+            "clean stream at word i alone": torch.ones_like(truth),
+            "all depths have the same effects; take the streams of depth k, and go on from k": (
+                truth[:1].expand_as(truth)
+            ),
+        }
+        otherwise = "these are not the effects of one patch at a time, depth by depth, word by word"
+        _expect(answer, truth, mistakes, otherwise)
 
 
-def check_estimated(attempt) -> None:
-    for model, batch in _asked().values():
-        with torch.no_grad():
-            truth = patching.attribution(model, batch).values
-            answer = attempt(model, batch)
-        shape = truth.shape
-        answer = expect_tensor(answer, shape, "the estimates", "one for each depth, prompt and position")
-        kept = truth.isfinite()
-        if _alike(answer.detach()[kept], truth[kept]):
-            continue
-        whole = [
-            batch.score(
-                reading.finish(model, reading.streams(model, ids)[-1], model.n_layers, batch.last)
-            )
-            for ids in (batch.ids, batch.corrupt)
-        ]
-        scale = (whole[0] - whole[1])[:, None]
-        if _alike(answer.detach()[kept], -truth[kept]):
-            raise Wrong("the sign is turned: from the corrupt run to the clean one is clean - corrupt")
-        if _alike(answer.detach()[kept], (truth * scale)[kept]):
-            raise Wrong("divide by how far m could move, m_clean - m_corrupt, as in `effect`")
-        raise Wrong(
-            "these are not (clean - corrupt) times the gradient of m in the corrupt run, summed over the "
-            "vector, over m_clean - m_corrupt"
-        )
-
-
-def check_dual_state(attempt) -> None:
-    draw = torch.Generator().manual_seed(0)
-    u, B, C = (torch.randn(6, n, generator=draw) for n in (3, 2, 2))
-    delta = 0.2 + torch.rand(6, 3, generator=draw)
-    A, query, none = -0.2 - torch.rand(3, 2, generator=draw), 4, set()
-    answer = expect_tensor(attempt(u, delta, A, B, C, {1, 2}, {query}), (6, 3), "y")
-    plain = dual_state(u, delta, A, B, C, none, none)
-    if close(answer, dual_state(u, delta, A, B, C, {1, 2}, {query})):
-        if not close(attempt(u, delta, A, B, C, none, {query}), plain):
-            raise Wrong("with no source blocked, y must be that of the plain scan")
-        return
-    outside = torch.tensor([1, 0, 0, 1, 1, 1])[:, None]  # of the sources
-    hints = {
-        "every position loses the sources; only the queries may: keep two states": (u * outside, delta),
-        "nothing is blocked: at a query, read the state that never took in the sources": (u, delta),
+def check_by_role(attempt) -> None:
+    effects = torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(2))
+    roles = [
+        {"before": range(0), "subject": [0, 1], "last": [3]},
+        {"before": range(2), "subject": [2, 3, 4], "last": [5]},
+        {"before": [0], "subject": [1, 3], "last": [4]},
+    ]
+    right, words = by_role(effects, roles), [[max(1, len(at)) for at in row.values()] for row in roles]
+    of_each = torch.stack([by_role(effects[:, [i]], [row]) for i, row in enumerate(roles)])
+    mistakes = {
+        "you take the mean over a role's words; what they restore adds up": (
+            (of_each / torch.tensor(words)[..., None]).mean(0)
+        ),
+        "you add up the prompts; take their mean": 3 * right,
+        "each prompt has its own positions; you use one's for all": by_role(effects, roles[:1] * 3),
+        "this is one prompt alone; take the mean over all": of_each[0],
     }
-    refuse(answer, {hint: dual_state(*case, A, B, C, none, none) for hint, case in hints.items()})
-    hint = "the second state stands still at a source; it must decay there, and take in nothing"
-    refuse(answer[query], {hint: dual_state(u, delta * outside, A, B, C, none, none)[query]})
-    others = [t for t in range(6) if t != query]
-    if not close(answer[others], plain[others]):
-        raise Wrong("positions that are no queries must read the whole state, as ever")
-    raise Wrong(
-        "the query's y is not C times a state that decays like the other and skips the sources' writes"
-    )
+    hint = "for each prompt and role: the sum over its words; then the mean over prompts"
+    expect_equal(attempt(effects, roles), right, "a row for each role", mistakes, hint)
 
 
-def check_reach(attempt) -> None:
-    sources = torch.zeros(2, 8, dtype=torch.bool)
-    sources[0, 1] = sources[1, 2] = sources[1, 6] = True
-    before = sources.clone()
-    for width in (3, 0, 1):
-        answer = expect_tensor(attempt(sources, width), (2, 8), "the mask")
-        if not torch.equal(sources, before):
-            raise Wrong("you change the mask you were given; return a new one")
-        truth = reach(before, width)
-        if torch.equal(answer.bool(), truth):
-            continue
-        if torch.equal(answer.bool(), truth & ~before) and width:
-            raise Wrong("the sources themselves are missing; they stay in")
-        if torch.equal(answer.bool().flip(1), reach(before.flip(1), width)):
-            raise Wrong(
-                "you add the words before a source; a convolution looks back, so the words after it"
-            )
-        if torch.equal(answer.bool(), reach(before, width + 1)):
-            raise Wrong(f"you add {width + 1} words instead of {width}")
-        if torch.equal(answer.bool(), before):
-            raise Wrong("nothing was added; shift the mask to the right by 1, 2 ... width places")
-        raise Wrong(
-            f"with width {width}, each source and the {width} positions after it are in, no other"
+def check_depth_of_move(attempt) -> None:
+    columns = [[0, 0, 0.2, 0.8, 1], [0, 0.9, 0.1, 0.6, 1], [0.6, 0.7, 0.8, 0.9, 1], [0, 0, 0, 0.5, 1]]
+    at_last = torch.tensor(columns).T  # [depth prompt]
+    right, over = depth_of_move(at_last), at_last > 0.5
+    mistakes = {
+        "what comes and goes has not moved; ask from where on it *stays*": over.long().argmax(0) / 4,
+        "a depth of 1 is after the last block: divide by the number of blocks": right * 4,
+        "divide by the number of blocks, which is one less than the number of depths": right * 4 / 5,
+        "exactly half is not more than half": depth_of_move(at_last + 1e-6),
+    }
+    hint = "of each prompt, the first depth from which on no effect is a half or less, over the blocks"
+    expect_equal(attempt(at_last), right, "one depth for each prompt", mistakes, hint)
+
+
+@torch.no_grad()
+def check_needed(attempt) -> None:
+    for model, batch in _asked():
+        layer, where = model.n_layers // 3, reading.at_positions(batch, batch.last)
+        lost, restored = (
+            patching.grid(model, batch, "mixer", noising, where).at(batch.last)[layer]
+            for noising in (True, False)
+        )
+        mistakes = {
+            "you put the clean output into the corrupt run; here it is the other way round": restored,
+            "0 should be no loss, and yours is 1 there; measure from the clean run": 1 - lost,
+            "nothing was patched: assign to `model.mixer_output(layer)[rows, batch.last]` in a trace of "
+            "the clean prompts, before you read the logits": 0 * lost,
+        }
+        answer = expect_tensor(attempt(model, batch, layer), (len(batch),), "the losses")
+        _expect(
+            answer, lost, mistakes, "not the losses: patch at `batch.last`; the clean run is the start"
         )
 
 
-def check_rank_one(attempt) -> None:
-    draw = torch.Generator().manual_seed(1)
-    W, k, v = (torch.randn(*shape, generator=draw) for shape in ((3, 4), (4,), (3,)))
-    root = torch.randn(4, 4, generator=draw)
-    C, before = root @ root.T + 0.5 * torch.eye(4), W.clone()
-    answer = expect_tensor(attempt(W, k, v, C), (3, 4), "the new matrix")
-    if not torch.equal(W, before):
-        raise Wrong("you change the W you were given; return a new matrix")
-    if torch.linalg.matrix_rank(answer - W, atol=1e-4) > 1:
-        raise Wrong("the change has a rank above one; it is the outer product of two vectors")
-    if not torch.allclose(answer @ k, v, atol=1e-3):
-        if torch.allclose((answer - W) @ k, v, atol=1e-3):
-            raise Wrong("you add v to what W stored; only the difference v - W k is missing")
-        raise Wrong("the new matrix does not store v: times k it must give v; mind the scale of u")
-    if close(answer, W + torch.outer(v - W @ k, k / (k @ k))):
-        raise Wrong("v is stored, but you ignore C: keys that are common elsewhere are moved too much")
-    if not torch.allclose(answer, rank_one(W, k, v, C), atol=1e-3):
-        raise Wrong("v is stored, but another u moves the other keys less: solve C u = k")
+def check_in_order(attempt) -> None:
+    exact, estimate = torch.tensor([[1.0, 0.95, 0.5, 0.3, 0], [0.4, 0.6, 0.5, 0.1, 0.1]])
+    right, order = in_order(exact, estimate), estimate[:, None] > estimate
+    mistakes = {
+        "you count the pairs in the wrong order": 1 - right,
+        "pairs that are less than `apart` apart count too; leave them out": in_order(exact, estimate, 0),
+        "two equal estimates are in no order; they do not count as right": in_order(
+            exact, estimate - 1e-3 * torch.arange(5)
+        ),
+        "you take the share of all pairs; divide by those that are apart": (
+            order[exact[:, None] - exact > 0.1].sum() / 20
+        ),
+    }
+    for apart in (0.1, 0.3):
+        answer = torch.as_tensor(attempt(exact, estimate, apart), dtype=torch.float32)
+        hint = "of the pairs whose exact effects are more than `apart` apart: how many are in order?"
+        truth = in_order(exact, estimate, apart)
+        expect_equal(answer, truth, "one number", mistakes if apart == 0.1 else {}, hint)
 
 
-CONTROL = {"color": GREY, "linestyle": "-.", "marker": "v"}
+@torch.no_grad()
+def check_slopes(attempt) -> None:
+    for model, batch in _asked():
+        clean, corrupt = (model.embed(ids) for ids in (batch.ids, batch.corrupt))
+        x = torch.lerp(corrupt, clean, 0.3)
+        right, before = slopes(model, batch, x), x.clone()
+        answer = attempt(model, batch, x)
+        if x.requires_grad or not torch.equal(x, before):
+            raise Wrong("you change the x you were given; begin with a copy, `x.clone()`")
+        hint = f"of each of {model.n_layers + 1} depths: give `torch.autograd.grad` all of them"
+        answer = expect_tensor(answer, right.shape, "the gradients", hint).detach()
+        of_answer = reading.Asked(batch.ids, batch.last, batch.answers)
+        mistakes = {
+            "the sign is turned: of m, not of -m": -right,
+            "you divide by the number of prompts: take the gradient of m.sum()": right / len(batch),
+            "begin with the x that you were given": slopes(model, batch, corrupt),
+            "m is what `batch.score` returns, not the answer's logit": slopes(model, of_answer, x),
+        }
+        otherwise = "these are not the gradients of m.sum() at every depth; read logits at `batch.last`"
+        _expect(answer, right, mistakes, otherwise)
+
+
+@torch.no_grad()
+def check_estimated(attempt) -> None:
+    for model, batch in _asked():
+        plain, five = (patching.attribution(model, batch, steps).values for steps in (1, 5))
+        ends = (reading.streams(model, ids)[-1] for ids in (batch.ids, batch.corrupt))
+        clean, corrupt = (batch.score(reading.finish(model, x, model.n_layers, batch.last)) for x in ends)
+        kept, mistakes = plain.isfinite(), {}
+        for shares, truth in (((0,), plain), ((0.1, 0.3, 0.5, 0.7, 0.9), five)):
+            mistakes |= {
+                "the sign is turned: from the corrupt run to the clean one is clean - corrupt": -truth,
+                "divide by how far m could move, m_clean - m_corrupt, as in `effect`": (
+                    truth * (clean - corrupt)[:, None]
+                ),
+                "you add up the gradients of all `shares`; take their mean": truth * len(shares),
+            }
+            hint = "one for each depth, prompt and position"
+            answer = expect_tensor(attempt(model, batch, shares), truth.shape, "the estimates", hint)
+            wrong = {hint: value[kept] for hint, value in mistakes.items()}
+            otherwise = "not (clean - corrupt) times the mean gradient, over m_clean - m_corrupt"
+            _expect(answer.detach()[kept], truth[kept], wrong, otherwise)
+            mistakes = {"the estimate is the same whatever `shares` says; use each of them": plain}
+
+
 BY_PATCH = "effect of the patch"
 
 
@@ -365,6 +402,18 @@ def routes(maps: Mapping[str, Mapping[str, Tensor]], roles: Mapping[str, Sequenc
     return figure, f"{said}. {each(maps, arrives)}."
 
 
+def moves(depths: Mapping[str, Mapping[str, plots.Row]]) -> Drawn:
+    """Where answers move: per kind a panel, in it per model a marker for each training; model ->
+    'trained' and 'untrained' -> their depths."""
+    figure, axes = plots.dot_panels(depths, plots.DEPTH, (-0.03, 1.03), size=(4.7, 2.2))
+
+    def listed(row: plots.Row) -> str:
+        return ", ".join(f"{what} {' '.join(f'{x:.2f}' for x in xs)}" for what, xs in row.items())
+
+    said = "The mean depth at which answers move to the last word, of each training"
+    return figure, f"{said}. {each(depths, listed)}."
+
+
 def parts(maps: Mapping[str, Mapping[str, Tensor]], title: str) -> Drawn:
     """Effect of each component in each block: per model a map, component -> effects [block]."""
     grid, said = {}, []
@@ -374,7 +423,8 @@ def parts(maps: Mapping[str, Mapping[str, Tensor]], title: str) -> Drawn:
         grid[name] = Map(rows, list(effects), range(rows.shape[1]), cells)
         top, block = divmod(int(rows.nan_to_num(-math.inf).argmax()), rows.shape[1])
         said.append(f"{name}: {list(effects)[top]}, block {block}, {rows[top, block]:.2f}")
-    figure, _ = plots.maps(grid, BY_PATCH, "block", "", (-1, 1))
+    size = 4.7, 1.7 + 0.22 * max(map(len, maps.values()))
+    figure, _ = plots.maps(grid, BY_PATCH, "block", "", (-1, 1), size=size)
     return figure, f"{title}: the strongest component. {'; '.join(said)}."
 
 
@@ -396,41 +446,3 @@ def estimates(clouds: Mapping[str, Mapping[str, Clouds]]) -> Drawn:
     plots.legend(figure)
     said = each(grid, lambda both: f"{(both[0] - both[1]).abs().mean():.2f}")
     return figure, f"Mean distance of the estimate from the exact effect: {said}."
-
-
-def curves(lines: Lines, x: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) -> Drawn:
-    """Lines with 95 % bands, a panel a model on the same axes; a label that begins 'control' is grey."""
-    labels = list(dict.fromkeys(label for row in lines.values() for label in row))
-
-    def look(name: str, label: str, at: int) -> dict:
-        own = CONTROL if label.startswith("control") else plots.SERIES[labels.index(label)]
-        return {"markersize": 5} | own
-
-    def ends(line: Sequence[Estimate]) -> str:
-        values = [e.value for e in line if e.n]
-        return f"{values[0]:.2f} to {values[-1]:.2f}, lowest {min(values):.2f}"
-
-    figure, _ = plots.curves(lines, xlabel, ylabel, look, ylim=(-0.05, 1.05), x=x)
-    return figure, f"{ylabel[0].upper() + ylabel[1:]}, first to last point. {each(lines, ends)}."
-
-
-Points = tuple[Sequence[float], Sequence[float]]  # relative depths, scores
-
-
-def sweep(
-    scores: Mapping[str, Mapping[str, Sequence[float]]], published: Mapping[str, Mapping[str, Points]]
-) -> Drawn:
-    """An edit's score by layer: per panel the models over relative depth, and in grey the published
-    sweeps of another model (label -> its points)."""
-    lines = {title: dict(by_model) for title, by_model in scores.items()}
-    for title, others in published.items():
-        lines[title] |= {label: dict(zip(*line, strict=True)) for label, line in others.items()}
-
-    def look(title: str, label: str, at: int) -> dict:
-        ours = len(scores[title])
-        return style(label) if at < ours else {"color": GREY, "linestyle": ":", "marker": "^v"[at - ours]}
-
-    names = "block / last block", "score (harmonic mean)"
-    figure, _ = plots.curves(lines, *names, look, ylim=(-0.03, 1.03))
-    said = each(scores, lambda line: f"block {line.index(max(line))} with {max(line):.2f}")
-    return figure, f"The best block for an edit: {said}."

@@ -259,7 +259,6 @@ def blocked(
 
     sources, queries: masks [pair pos], in the clean run. spread: as in `attention.block`.
     """
-    model.requires("hidden attention")
     try:
         logits = attention.block(model, asked.ids, layers, sources, queries, spread)
     except attention.NothingLeft as nothing:  # go on with the other prompts
@@ -280,21 +279,3 @@ def knockout(
         raise ValueError(f"expected a window of 1 to {model.n_layers} layers; found {window}")
     windows = (range(i, i + window) for i in range(model.n_layers - window + 1))
     return torch.stack([blocked(model, asked, w, sources, queries, spread) for w in windows])
-
-
-# ---- comparing two estimates ---------------------------------------------------------------------
-
-
-def out_of_order(exact: Effects, estimate: Effects, apart: float) -> Tensor:
-    """The share of pairs of cells that an estimate puts in the wrong order, in each prompt: [pair].
-
-    Of all cells that do anything, the pairs whose exact effects are more than `apart` apart: with two
-    effects of 1.00 and 0.99, an order is noise. nan where a prompt has no such pair.
-    """
-    shares = []
-    for a, b in zip(exact.values.unbind(1), estimate.values.unbind(1), strict=True):
-        kept = (a.nan_to_num() != 0) & b.isfinite()
-        a, b = a[kept], b[kept]
-        wrong = b[:, None] <= b  # of each pair, the first should be larger
-        shares.append(wrong[a[:, None] - a > apart].float().mean())
-    return torch.stack(shares)
