@@ -661,7 +661,7 @@ def drawn():
         yield figures.grids({f"{name}, first word": table for name in names}, 3)
         yield figures.beside_chance({(name, place): run for name in names for place in ("a", "b")})
         yield state_figures.both_ways([{"theirs": ranges}, dict.fromkeys(names, ranges)])
-        yield state_figures.blocks(dict.fromkeys(names, (table[0], ["one part", "all parts"])))
+        yield state_figures.blocks(dict.fromkeys(names, (table[0], ["one part", "all"])))
         yield figures.relabelled(dict.fromkeys(names, {"refusal": [0.9] + [0.5] * 9}))
         yield state_figures.moods(dict.fromkeys(names, {0.0: (0.1, 1.0), 1.0: (0.7, 1.1)}), 30)
 

@@ -385,7 +385,8 @@ def grids(tables: Mapping[str, tuple[Tensor, Sequence[str], Sequence[float]]], c
         )
         for title, (reach, depths, multipliers) in tables.items()
     }
-    size = {"size": (3.1, 2.8), "columns": columns}
+    rows = max(len(depths) for _, depths, _ in tables.values())
+    size = {"size": (3.1, max(2.8, 0.9 + 0.25 * rows)), "columns": columns}
     figure, _ = plots.maps(drawn, "reach (points)", "multiplier m", "depth k/L", (-100, 100), **size)
     said = "; ".join(f"{title} at most {100 * reach.max():.0f}" for title, (reach, *_) in tables.items())
     return figure, f"Reach over depth and multiplier on validation questions, in points: {said}."

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from torch import Tensor
 
 from tft_utils import models, reading, stats
@@ -401,7 +401,7 @@ def blocks(reaches: Mapping[str, tuple[Tensor, Sequence[str]]]) -> Drawn:
         row, at = divmod(int(reach.argmax()), reach.shape[1])
         said.append(f"{title}: {rows[row]} of block {at + 1} reaches {round(100 * reach.max().item())}")
     tall = 1.0 + 0.4 * max(len(rows) for _, rows in reaches.values())
-    size = {"size": (4.5, tall), "columns": 2}
+    size = {"size": (4.5, tall), "columns": min(2, len(drawn))}
     figure, _ = plots.maps(drawn, "reach (points)", "block", "", (-100, 100), **size)
     return figure, f"Reach of each block's state, changed alone, in points. {'; '.join(said)}."
 
@@ -440,6 +440,7 @@ def moods(tried: Mapping[str, Mapping[float, tuple[float, float]]], n: int) -> D
     good.set(ylabel="good-mood continuations (%)", ylim=(-0.03, 1.03))
     good.yaxis.set_major_formatter(in_points())
     harm.axhline(1.2, color=GREY, linewidth=1, linestyle=":")
-    harm.set(ylabel="perplexity, steered / unsteered", yscale="log")
+    harm.set(ylabel="perplexity ratio", yscale="log")
+    harm.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     plots.legend(figure)
     return figure, f"Stories that began badly: {'; '.join(said)}."
