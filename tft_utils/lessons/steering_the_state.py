@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from tft_utils import models, reading, stats
@@ -440,7 +440,6 @@ def moods(tried: Mapping[str, Mapping[float, tuple[float, float]]], n: int) -> D
     good.set(ylabel="good-mood continuations (%)", ylim=(-0.03, 1.03))
     good.yaxis.set_major_formatter(in_points())
     harm.axhline(1.2, color=GREY, linewidth=1, linestyle=":")
-    harm.set(ylabel="perplexity ratio", yscale="log")
-    harm.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    harm.set(ylabel="perplexity, steered / unsteered", ylim=(0.9, 2))
     plots.legend(figure)
     return figure, f"Stories that began badly: {'; '.join(said)}."
