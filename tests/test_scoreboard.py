@@ -439,8 +439,8 @@ SAID = {  # of three trainings, in the lessons' own words: technique, part of it
     "08a": [
         ("steering, announcement", "", "at least partly"),
         ("steering, first word", "", "at most partly"),
-        ("mood steering", "", "no basis"),
     ],
+    "08b": [("mood steering", "", "no basis")],
 }
 
 

@@ -19,6 +19,7 @@ from tft_utils.corpora.questions import Contrast, Question
 from tft_utils.course import plots
 from tft_utils.files import LoadError
 from tft_utils.lessons import steering as figures
+from tft_utils.lessons import steering_the_state as state_figures
 from tft_utils.models import load
 from tft_utils.techniques import contrasts, steering
 from tft_utils.techniques.contrasts import Direction
@@ -674,21 +675,22 @@ def _closed_figures():
 
 
 def drawn():
-    e = stats.Estimate(0.3, 20, 0.2, 0.4)
     table = (torch.linspace(-1, 1, 6).view(2, 3), ["0/2", "2/2"], (0.1, 1.0, 3.0))
     run = {
         "its own vector": torch.rand(1, 7, generator=torch.Generator().manual_seed(0)),
         "another's": torch.linspace(-1, 1, 42).view(6, 7),
         "random": torch.linspace(-0.1, 0.1, 56).view(8, 7),
     }
-    yield figures.two_places()
+    yield figures.three_words()
+    yield state_figures.two_places()
     ranges = {"residual": {"refusal": 0.1}, "state": {"refusal": 0.9}}
     for names in (("mamba",), ("mamba", "transformer", "somebody's")):
         yield figures.grids({f"{name}, first word": table for name in names}, 3)
         yield figures.beside_chance({(name, place): run for name in names for place in ("a", "b")})
-        yield figures.both_ways([{"theirs": ranges}, dict.fromkeys(names, ranges)])
+        yield state_figures.both_ways([{"theirs": ranges}, dict.fromkeys(names, ranges)])
+        yield state_figures.blocks(dict.fromkeys(names, (table[0], ["one part", "all"])))
         yield figures.relabelled(dict.fromkeys(names, {"refusal": [0.9] + [0.5] * 9}))
-        yield figures.moods(dict.fromkeys(names, [(0.0, e, 1.0), (1.0, e, 1.1)]))
+        yield state_figures.moods(dict.fromkeys(names, {0.0: (0.1, 1.0), 1.0: (0.7, 1.1)}), 30)
 
 
 def test_a_grid_shows_every_cell_at_its_depth_and_multiplier():

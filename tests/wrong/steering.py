@@ -1,4 +1,4 @@
-"""Wrong answers to lesson 08: the source that replaces the stub, and the hint it must get."""
+"""Wrong answers to lesson 08a: the source that replaces the stub, and the hint it must get."""
 
 WRONG = {
     "steering_vector": [
@@ -25,6 +25,40 @@ WRONG = {
             "def steering_vector(behaving, other):  # over the wrong axis\n"
             "    return behaving.mean(1)[:4] - other.mean(1)\n",
             r"it is not the mean of one side",
+        ),
+    ],
+    "last_words": [
+        (
+            "def last_words(model, texts):  # the first word\n"
+            "    with model.trace(list(texts)):\n"
+            "        depths = [model.residual(k)[:, 0] for k in range(model.n_layers + 1)]\n"
+            "        streams = torch.stack(depths, 1).save()\n"
+            "    return streams\n",
+            r"you read the first word",
+        ),
+        (
+            "def last_words(model, texts):  # depth first\n"
+            "    with model.trace(list(texts)):\n"
+            "        depths = [model.residual(k)[:, -1] for k in range(model.n_layers + 1)]\n"
+            "        streams = torch.stack(depths).save()\n"
+            "    return streams\n",
+            r"one for each text, depth",
+        ),
+        (
+            "def last_words(model, texts):  # one depth short\n"
+            "    with model.trace(list(texts)):\n"
+            "        depths = [model.residual(k)[:, -1] for k in range(model.n_layers)]\n"
+            "        streams = torch.stack(depths, 1).save()\n"
+            "    return streams\n",
+            r"of shape \(3, 7, 128\), found \(3, 6, 128\)",
+        ),
+        (
+            "def last_words(model, texts):  # the mean over words\n"
+            "    with model.trace(list(texts)):\n"
+            "        depths = [model.residual(k).mean(1) for k in range(model.n_layers + 1)]\n"
+            "        streams = torch.stack(depths, 1).save()\n"
+            "    return streams\n",
+            r"you take the mean over words",
         ),
     ],
     "steer": [
@@ -167,6 +201,48 @@ WRONG = {
             r"use a torch.Generator",
         ),
     ],
+    "beside": [
+        (
+            "def beside(reach_of, own, n, seed):  # its own vector among the others\n"
+            "    drawn = torch.stack([random_like(v, n, seed + i) for i, v in enumerate(own)], 1)\n"
+            "    return {\n"
+            '        "its own vector": reach_of(own)[None],\n'
+            '        "another\'s": torch.stack([reach_of(own.roll(i, 0)) for i in range(3)]),\n'
+            '        "random": torch.stack([reach_of(v) for v in drawn]),\n'
+            "    }\n",
+            r"some behaviour gets its own vector",
+        ),
+        (
+            "def beside(reach_of, own, n, seed):  # one other, three times\n"
+            "    drawn = torch.stack([random_like(v, n, seed + i) for i, v in enumerate(own)], 1)\n"
+            "    return {\n"
+            '        "its own vector": reach_of(own)[None],\n'
+            '        "another\'s": torch.stack([reach_of(own.roll(1, 0)) for _ in range(3)]),\n'
+            '        "random": torch.stack([reach_of(v) for v in drawn]),\n'
+            "    }\n",
+            r"each other one's vector once",
+        ),
+        (
+            "def beside(reach_of, own, n, seed):  # one random vector, repeated\n"
+            "    drawn = torch.stack([random_like(v, 1, seed + i)[0] for i, v in enumerate(own)])\n"
+            "    return {\n"
+            '        "its own vector": reach_of(own)[None],\n'
+            '        "another\'s": torch.stack([reach_of(own.roll(i, 0)) for i in (1, 2, 3)]),\n'
+            '        "random": torch.stack([reach_of(drawn) for _ in range(n)]),\n'
+            "    }\n",
+            r"all rows are the same",
+        ),
+        (
+            "def beside(reach_of, own, n, seed):  # behaviours first\n"
+            "    drawn = torch.stack([random_like(v, n, seed + i) for i, v in enumerate(own)])\n"
+            "    return {\n"
+            '        "its own vector": reach_of(own)[None],\n'
+            '        "another\'s": torch.stack([reach_of(own.roll(i, 0)) for i in (1, 2, 3)]),\n'
+            '        "random": torch.stack([reach_of(v) for v in drawn]),\n'
+            "    }\n",
+            r"reach of 'random' of shape \(5, 4\), found \(4, 5\)",
+        ),
+    ],
     "half_dose": [
         (
             "def half_dose(reach_at, most, steps=6):  # of the multiplier\n    return most / 2\n",
@@ -195,81 +271,6 @@ WRONG = {
             "            high = middle\n"
             "    return high\n",
             r"shrinks to the wrong end",
-        ),
-    ],
-    "steer_state": [
-        (
-            "def steer_state(model, asked, k, part, change):  # a copy\n"
-            '    ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left")\n'
-            "    cache, _ = reading.run(model, ids[:, :-1], mask[:, :-1])\n"
-            "    state = model.state(cache, k - 1)[part]\n"
-            "    state = state + change\n"
-            "    _, logits = reading.run(model, ids[:, -1:], mask, cache)\n"
-            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
-            r"nothing was steered",
-        ),
-        (
-            "def steer_state(model, asked, k, part, change):  # too late\n"
-            '    ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left")\n'
-            "    cache, logits = reading.run(model, ids, mask)\n"
-            "    state = model.state(cache, k - 1)[part]\n"
-            "    state += change\n"
-            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
-            r"nothing was steered",
-        ),
-        (
-            "def steer_state(model, asked, k, part, change):  # another block\n"
-            '    ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left")\n'
-            "    cache, _ = reading.run(model, ids[:, :-1], mask[:, :-1])\n"
-            "    state = model.state(cache, k - 2)[part]\n"
-            "    state += change\n"
-            "    _, logits = reading.run(model, ids[:, -1:], mask, cache)\n"
-            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
-            r"the k-th block is layer k - 1",
-        ),
-        (
-            "def steer_state(model, asked, k, part, change):  # counted from 0\n"
-            '    ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left")\n'
-            "    cache, _ = reading.run(model, ids[:, :-1], mask[:, :-1])\n"
-            "    state = model.state(cache, k)[part]\n"
-            "    state += change\n"
-            "    _, logits = reading.run(model, ids[:, -1:], mask, cache)\n"
-            "    return logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]\n",
-            r"stopped with|the k-th block is layer k - 1",
-        ),
-    ],
-    "put_given": [
-        (
-            "def put_given(given, change, end):  # at every word\n"
-            "    def put(name, value, t=None):\n"
-            '        return value + change if name == "carry" else given.get(name, value)\n'
-            "    put.stepwise = True\n"
-            "    return put\n",
-            r"too late for the answer",
-        ),
-        (
-            "def put_given(given, change, end):  # one word late\n"
-            "    def put(name, value, t=None):\n"
-            '        return value + change if name == "carry" and t == end else given.get(name, value)\n'
-            "    put.stepwise = True\n"
-            "    return put\n",
-            r"word end - 1 leaves behind should get",
-        ),
-        (
-            "def put_given(given, change, end):  # not step by step\n"
-            "    def put(name, value, t=None):\n"
-            '        hit = name == "carry" and t == end - 1\n'
-            "        return value + change if hit else given.get(name, value)\n"
-            "    return put\n",
-            r"set put.stepwise = True",
-        ),
-        (
-            "def put_given(given, change, end):  # forgets the others\n"
-            "    def put(name, value, t=None):\n"
-            '        return value + change if name == "carry" else given.get(name)\n'
-            "    put.stepwise = True\n"
-            "    return put\n",
-            r"keeps its value",
         ),
     ],
     "labellings": [

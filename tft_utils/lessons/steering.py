@@ -1,4 +1,4 @@
-"""Lesson 08, steering: references, checks and figures."""
+"""Lesson 08a, steering: references, checks and figures."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,35 +13,26 @@ from tft_utils import models, reading, stats
 from tft_utils.corpora import questions
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, refuse
-from tft_utils.course.plots import (
-    BLUE,
-    GREEN,
-    GREY,
-    PURPLE,
-    VERMILION,
-    Drawn,
-    Map,
-    arrow,
-    canvas,
-    style,
-    write,
-)
-from tft_utils.stats import Estimate
+from tft_utils.course.plots import BLUE, GREEN, GREY, PURPLE, Drawn, Map, arrow, canvas, style, write
 from tft_utils.techniques import steering
 
 in_points = partial(PercentFormatter, xmax=1, decimals=0, symbol="")  # shows shares in points
-KINDS = {  # of steering
-    "residual": {"color": BLUE, "marker": "o"},
-    "state": {"color": VERMILION, "marker": "s"},
-    "both": {"color": GREY, "marker": "^"},
-    "first word": {"color": GREEN, "marker": "D"},
-    "announcement": {"color": PURPLE, "marker": "v"},
-}
 
 
 def steering_vector(behaving, other):
     """The direction [...] from texts of one side [n ...] and of the other [m ...]: a mean difference."""
     return behaving.mean(0) - other.mean(0)
+
+
+def last_words(model, texts):
+    """The residual stream at the last word of each text, after 0 ... n_layers blocks [text k d_model].
+
+    Texts are of one length.
+    """
+    with model.trace(list(texts)):
+        depths = [model.residual(k)[:, -1] for k in range(model.n_layers + 1)]
+        streams = torch.stack(depths, 1).save()
+    return streams
 
 
 def steer(model, asked, k, word, change):
@@ -100,6 +91,21 @@ def random_like(v, n, seed):
     return drawn * (v.norm() / lengths).view(-1, *[1] * v.dim())
 
 
+def beside(reach_of, own, n, seed):
+    """Reach of the behaviours' own vectors and of what they are set beside: name -> [vector behaviour].
+
+    reach_of(v) gives each behaviour's reach [behaviour] when v [behaviour d_model] holds its vector; own:
+    the vectors of the behaviours. "its own vector" has one row, "another's" one for every shift of
+    `own` by 1, 2, ... behaviours, "random" n: behaviour i draws them by `random_like` with seed + i.
+    """
+    drawn = torch.stack([random_like(v, n, seed + i) for i, v in enumerate(own)], 1)
+    shifted = [own.roll(i, 0) for i in range(1, len(own))]
+    found = {"its own vector": reach_of(own)[None]}
+    found["another's"] = torch.stack([reach_of(vectors) for vectors in shifted])
+    found["random"] = torch.stack([reach_of(vectors) for vectors in drawn])
+    return found
+
+
 def half_dose(reach_at, most, steps=6):
     """The multiplier from 0 to `most` whose reach is half of reach_at(most), by bisection."""
     goal = reach_at(most) / 2
@@ -111,36 +117,6 @@ def half_dose(reach_at, most, steps=6):
         else:
             high = middle
     return high
-
-
-def steer_state(model, asked, k, part, change):
-    """Matching probability [prompt] when `change` is added to a part of the state in the k-th block.
-
-    The state is the one that reaches the last word. asked: questions of any lengths.
-    """
-    ids, mask = reading.tokens(model, [question.prompt for question in asked], side="left")
-    cache, _ = reading.run(model, ids[:, :-1], mask[:, :-1])
-    state = model.state(cache, k - 1)[part]
-    state += change
-    _, logits = reading.run(model, ids[:, -1:], mask, cache)
-    letters = steering.letter_tokens(model, asked)
-    return logits.gather(1, letters).softmax(1)[:, 0]
-
-
-def put_given(given, change, end):
-    """A `put` for one block, which runs step by step.
-
-    The state that word end - 1 leaves behind, the point 'carry', gets `change` added. Every point that
-    `given` names has the value that stands there, and all others keep theirs.
-    """
-
-    def put(name, value, t=None):
-        if name == "carry" and t == end - 1:
-            return value + change
-        return given.get(name, value)
-
-    put.stepwise = True
-    return put
 
 
 def labellings(per_cue):
@@ -175,8 +151,23 @@ def check_steering_vector(attempt) -> None:
     expect_equal(attempt(behaving, other), truth, "the direction", mistakes, otherwise)
 
 
-def _questions(n: int, behaviour: str = "refusal") -> list[questions.Question]:
-    return questions.questions(behaviour, "validation")[:n]
+def _questions(n: int) -> list[questions.Question]:
+    return questions.questions("refusal", "validation")[:n]
+
+
+@torch.no_grad()
+def check_last_words(attempt) -> None:
+    model, texts = models.load("transformer"), questions.cued("refusal", 3).behaviour
+    streams = reading.streams(model, reading.tokens(model, texts).ids)  # [k text pos d_model]
+    truth = streams[:, :, -1].transpose(0, 1)
+    hint = "one for each text, depth 0 ... n_layers and dimension, in this order"
+    answer = expect_tensor(attempt(model, texts), truth.shape, "the streams", hint)
+    mistakes = {
+        "you read the first word; the last one is at -1": streams[:, :, 0].transpose(0, 1),
+        "you take the mean over words; take the last one": streams.mean(2).transpose(0, 1),
+    }
+    if not torch.allclose(answer, truth, atol=1e-4):
+        refuse(answer, mistakes, "it is not model.residual(k)[:, -1] at every k, stacked along axis 1")
 
 
 @torch.no_grad()
@@ -225,18 +216,14 @@ def check_swept(attempt) -> None:
     ends = [[(_table(k, m), _table(k, -m)) for m in multipliers] for k in depths]
     means = torch.tensor([[[x.mean() for side in cell for x in side] for cell in row] for row in ends])
     up, odd_up, down, odd_down = means.unbind(-1)
+    mistakes = {
+        "the sign is turned: reach is the mean at m minus that at -m": down - up,
+        "that is half the way; do not divide by 2": (up - down) / 2,
+        "that is the distance from 0.5 of one end; take both ends": up - 0.5,
+        "you keep the absolute value; what steers the wrong way has a negative reach": (up - down).abs(),
+    }
     if not close(reach, up - down):
-        refuse(
-            reach,
-            {
-                "the sign is turned: reach is the mean at m minus that at -m": down - up,
-                "that is half the way; do not divide by 2": (up - down) / 2,
-                "that is the distance from 0.5 of one end; take both ends": up - 0.5,
-                "you keep the absolute value; a direction that steers the wrong way has a negative "
-                "reach": (up - down).abs(),
-            },
-            "the reach is not the mean at m minus the mean at -m",
-        )
+        refuse(reach, mistakes, "the reach is not the mean at m minus the mean at -m")
     mistakes = {
         "that is the nonsense of one end; take the larger of the two": odd_up,
         "you average the nonsense of the two ends; take the larger": (odd_up + odd_down) / 2,
@@ -300,6 +287,30 @@ def check_random_like(attempt) -> None:
             raise Wrong("another seed should give other directions; hand the seed to the generator")
 
 
+def check_beside(attempt) -> None:
+    own = torch.arange(1.0, 13).view(4, 3)
+
+    def reach_of(vectors):
+        return vectors @ torch.tensor([1.0, 0.5, -0.2])
+
+    truth, found = beside(reach_of, own, 5, 7), attempt(reach_of, own, 5, 7)
+    if not (isinstance(found, dict) and set(found) == set(truth)):
+        raise Wrong(f"expected a dict with the keys {', '.join(map(repr, truth))}")
+    for whose, right in truth.items():
+        hint = "one row for each set of vectors, one column for each behaviour"
+        expect_tensor(found[whose], right.shape, f"reach of {whose!r}", hint)
+    if not close(found["its own vector"], truth["its own vector"]):
+        raise Wrong("'its own vector' is reach_of(own), as one row")
+    if ((found["another's"] - truth["its own vector"]).abs() < 1e-5).any():
+        raise Wrong("another's: some behaviour gets its own vector; own.roll(i, 0) with i from 1 on")
+    if not close(found["another's"].sort(0).values, truth["another's"].sort(0).values):
+        raise Wrong("another's: every behaviour should get each other one's vector once")
+    if (found["random"] - found["random"][:1]).abs().max() < 1e-5:
+        raise Wrong("random: all rows are the same; row j holds the j-th random vector of each behaviour")
+    if not close(found["random"], truth["random"]):
+        raise Wrong("random: behaviour i draws its vectors by random_like(own[i], n, seed + i)")
+
+
 def check_half_dose(attempt) -> None:
     for most, reach_at in (
         (2.0, lambda m: 0.4 * m),
@@ -324,68 +335,6 @@ def check_half_dose(attempt) -> None:
         raise Wrong(f"reach_at({found:.3g}) is {reach_at(found):.3g}, half would be {goal:.3g}")
 
 
-@torch.no_grad()
-def check_steer_state(attempt) -> None:
-    model, asked = models.load("mamba"), [*_questions(2), *_questions(2, "hallucination")]
-    k, part = model.n_layers, model.kind(model.n_layers - 1).compressed[0]
-    read = steering.read_once(model, asked)
-    states = read.past[k - 1][part][:, 0]
-    change = torch.randn(states.shape[1:], generator=torch.Generator().manual_seed(1))
-    change *= states[0].norm() / change.norm()
-
-    def at(times: float, k: int = k) -> Tensor:
-        return steering.respond(model, read, k, {part: times * change.expand_as(states)})[0]
-
-    mistakes = {
-        "nothing was steered; `state += change` changes the cache itself, `state = state + change` makes "
-        "a copy": at(0.0),
-        "you change block k + 1's or another block's state; the k-th block is layer k - 1": at(
-            1.0, k - 1
-        ),
-        "you subtract the change; add it": at(-1.0),
-    }
-    cache, _ = reading.run(
-        model, *(x[:, :-1] for x in reading.tokens(model, [q.prompt for q in asked[:2]]))
-    )
-    if model.state(cache, 0)[part].shape[0] != 2:
-        raise RuntimeError("expected one state for each prompt")
-    otherwise = (
-        "it is not the answer with the change made before the last word; read all words but the last, "
-        "change, then read the last with the mask of all"
-    )
-    answer = attempt(model, asked, k, part, change)
-    expect_equal(answer, at(1.0), "the matching probabilities", mistakes, otherwise)
-
-
-def check_put_given(attempt) -> None:
-    C, change = torch.tensor([7.0, 8.0]), torch.tensor([1.0, 2.0])
-    put, value = attempt({"C": C}, change, 5), torch.tensor([10.0, 20.0])
-    if not callable(put):
-        raise Wrong(f"expected a function, found {type(put).__name__}; define put inside and return it")
-    if not getattr(put, "stepwise", False):
-        raise Wrong("set put.stepwise = True; the state is there only step by step")
-    for name, t, truth, hint in (
-        ("gate", None, value, "a point that is not given keeps its value; return value"),
-        ("C", None, C, "the point C should have the value that is given for it"),
-        (
-            "carry",
-            4,
-            value + change,
-            "the state that word end - 1 leaves behind should get the change added",
-        ),
-        (
-            "carry",
-            5,
-            value,
-            "word end itself leaves a state behind, too late for the answer: t is end - 1",
-        ),
-        ("carry", 2, value, "you change the state at every word; the change comes once, at end - 1"),
-    ):
-        answer = put(name, value.clone()) if t is None else put(name, value.clone(), t)
-        if not (isinstance(answer, Tensor) and close(answer, truth)):
-            raise Wrong(hint)
-
-
 def check_labellings(attempt) -> None:
     per_cue = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
     answer = attempt(per_cue)
@@ -405,24 +354,22 @@ def check_labellings(attempt) -> None:
         raise Wrong("one of the ten ways is missing; each three with cue 0 stands once against the rest")
 
 
-def two_places() -> Drawn:
-    """A sketch: what can be steered at a word of either model."""
-    figure, axes = canvas((9, 3.1), (-0.6, 4.0), (-0.4, 2.3), "Transformer", "Mamba")
-    looks = [{"color": style(name)["color"]} for name in ("transformer", "mamba")]
-    for axis, look in zip(axes, looks, strict=True):
-        for x, word in enumerate(("...", "Answer", ":", "(")):
-            write(axis, x, -0.2, word, fontsize=13)
-            arrow(axis, (x, 0.05), (x, 2.0))
-        write(axis, 3.08, 1.5, "+ m v", ha="left", fontsize=14, weight="bold", **look)
-        write(axis, 3.08, 1.15, "residual\nstream", ha="left", fontsize=9, va="top", **look)
-    for x in range(3):
-        arrow(axes[0], (x + 0.05, 0.6), (2.95, 1.0), connectionstyle="arc3,rad=-0.1", **looks[0])
-        arrow(axes[1], (x + 0.05, 0.8), (x + 0.95, 0.8), **looks[1])
-    write(axes[1], 2.5, 0.5, "+ m s", fontsize=14, weight="bold", **looks[1])
-    write(axes[1], 2.5, 0.3, "state", fontsize=9, va="top", **looks[1])
+def three_words() -> Drawn:
+    """A sketch: the words of a question that can be steered, each in a place of its own."""
+    figure, (axis,) = canvas((9, 2.5), (-0.7, 12.2), (-0.9, 2.0))
+    words = ("This", "is", "a", "machine", ".", "The", "guest", "...", "Answer", ":", "(")
+    places = {"announcement": (3, PURPLE), "first word": (5, GREEN), "last word": (10, BLUE)}
+    for x, word in enumerate(words):
+        write(axis, 1.1 * x, 0, word, fontsize=11)
+        arrow(axis, (1.1 * x, 0.2), (1.1 * x, 1.5), linewidth=1)
+    for place, (x, color) in places.items():
+        arrow(axis, (1.1 * x, 0.2), (1.1 * x, 1.5), color=color, linewidth=3)
+        write(axis, 1.1 * x, 1.75, "+ m v", fontsize=13, weight="bold", color=color)
+        write(axis, 1.1 * x, -0.5, place, fontsize=10, color=color)
+    write(axis, 11.9, 0, "?", fontsize=11)
     return figure, (
-        "In both models a vector can be added to the residual stream of the last word; in Mamba "
-        "also to the state that reaches that word."
+        "A vector, m times v, can be added to the residual stream of one word: the last word before the "
+        "answer, the first word of the question, or the word machine of an announcement before it."
     )
 
 
@@ -438,7 +385,8 @@ def grids(tables: Mapping[str, tuple[Tensor, Sequence[str], Sequence[float]]], c
         )
         for title, (reach, depths, multipliers) in tables.items()
     }
-    size = {"size": (3.1, 2.8), "columns": columns}
+    rows = max(len(depths) for _, depths, _ in tables.values())
+    size = {"size": (3.1, max(2.8, 0.9 + 0.25 * rows)), "columns": columns}
     figure, _ = plots.maps(drawn, "reach (points)", "multiplier m", "depth k/L", (-100, 100), **size)
     said = "; ".join(f"{title} at most {100 * reach.max():.0f}" for title, (reach, *_) in tables.items())
     return figure, f"Reach over depth and multiplier on validation questions, in points: {said}."
@@ -475,44 +423,6 @@ def beside_chance(runs: Mapping[tuple[str, str], Mapping[str, Tensor]]) -> Drawn
         for (name, place), run in runs.items()
     )
     return figure, f"Mean reach in points beside that of random vectors. {said}."
-
-
-def both_ways(rows: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Drawn:
-    """Reach. Of each row: model -> kind of steering -> behaviour -> share."""
-    columns, groups = max(map(len, rows)), {}
-    for row in rows:
-        groups |= row | {" " * (len(groups) + at): {} for at in range(len(row), columns)}
-
-    def look(title: str, kind: str, at: int) -> dict:
-        return KINDS[kind]
-
-    grid = {"size": (2.9, 3.3), "columns": columns}
-    figure, axes = plots.dot_panels(groups, "reach or range (points)", (-0.03, 1.05), look, **grid)
-    axes[0].xaxis.set_major_formatter(in_points())
-    for axis in axes:
-        axis.tick_params(labelbottom=True)  # also where the panel below is empty
-    said = plots.each(groups, lambda row: f"median {100 * np.median(list(row.values())):.0f}")
-    return figure, f"Range or reach of the matching probability in points. {said}."
-
-
-def moods(curves: Mapping[str, Sequence[tuple[float, Estimate, float]]]) -> Drawn:
-    """Per model (multiplier, share of good continuations, perplexity ratio): two panels."""
-    figure, (good, harm) = plots.titled(["", ""], "multiplier m", size=(4.6, 3.4), sharey=False)
-    said = []
-    for name, rows in curves.items():
-        m, shares, ratios = zip(*rows, strict=True)
-        plots.curve(good, shares, m, name, bars=True, **style(name))
-        plots.curve(harm, ratios, m, **style(name))
-        said.append(
-            f"{name} from {shares[0].value:.0%} to {shares[-1].value:.0%} good continuations "
-            f"at {ratios[-1]:.2f} times the perplexity"
-        )
-    good.set(ylabel="good-mood continuations (%)", ylim=(-0.03, 1.03))
-    good.yaxis.set_major_formatter(in_points())
-    harm.axhline(1.2, color=GREY, linewidth=1, linestyle=":")
-    harm.set_ylabel("perplexity, steered / unsteered")
-    plots.legend(figure)
-    return figure, f"Stories that began badly: {'; '.join(said)}."
 
 
 def relabelled(models: Mapping[str, Mapping[str, Sequence[float]]]) -> Drawn:
