@@ -165,7 +165,8 @@ def guessed(drive, U, rounds):
 READ = "what is read [pos head value]"
 
 
-def _draws(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
+def draws(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
+    """A tensor of normal numbers for each shape."""
     g = torch.Generator().manual_seed(seed)
     return [torch.randn(*shape, generator=g) for shape in shapes]
 
@@ -175,7 +176,7 @@ def _shifted(x: Tensor) -> Tensor:
 
 
 def check_remember(attempt) -> None:
-    decay, write, read = _draws((4, 2, 3, 3), (4, 2, 3, 5), (4, 2, 3))
+    decay, write, read = draws((4, 2, 3, 3), (4, 2, 3, 5), (4, 2, 3))
     y = expect_tensor(attempt(decay, write, read), (4, 2, 5), "what is read [pos head value]")
     diagonal = torch.diag_embed(decay.diagonal(dim1=-2, dim2=-1))
     late, new = _shifted(remember(decay, write, read.roll(-1, 0))), remember(decay, decay @ write, read)
@@ -193,7 +194,7 @@ def check_remember(attempt) -> None:
 
 
 def check_looking_back(attempt) -> None:
-    q, k, v, a = _draws((5, 2, 3), (5, 2, 3), (5, 2, 4), (5, 2))
+    q, k, v, a = draws((5, 2, 3), (5, 2, 3), (5, 2, 4), (5, 2))
     a = a.sigmoid()
     own, last = looking_back(q, k * a[..., None], v, a), looking_back(q, k, v, a.roll(-1, 0))
     total = a.log().cumsum(0)
@@ -227,21 +228,21 @@ def _mistakes(machine: Callable, u: Tensor, step: Tensor, *rest: Tensor) -> dict
 
 
 def check_mamba(attempt) -> None:
-    u, step, rate, B, C = _draws((4, 3), (4, 3), (3, 5), (4, 5), (4, 5))
+    u, step, rate, B, C = draws((4, 3), (4, 3), (3, 5), (4, 5), (4, 5))
     given = u, step.exp(), -rate.exp(), B, C
     hint = "a channel is a head with `entry` keys and one value; its decay stands on a diagonal"
     expect_equal(attempt(*given), mamba(*given), "y [pos channel]", _mistakes(mamba, *given), hint)
 
 
 def check_mamba2(attempt) -> None:
-    u, step, rate, B, C = _draws((4, 2, 3), (4, 2), (2,), (4, 2, 5), (4, 2, 5))
+    u, step, rate, B, C = draws((4, 2, 3), (4, 2), (2,), (4, 2, 5), (4, 2, 5))
     given = u, step.exp(), -rate.exp(), B, C
     hint = "expected remember(exp(step rate) times the identity, step B u, C): check the three one by one"
     expect_equal(attempt(*given), mamba2(*given), READ, _mistakes(mamba2, *given), hint)
 
 
 def check_rg_lru(attempt) -> None:
-    u, r, i, L = _draws((5, 3), (5, 3), (5, 3), (3,))
+    u, r, i, L = draws((5, 3), (5, 3), (5, 3), (3,))
     r, i = r.sigmoid(), i.sigmoid()
     a, one = torch.exp(-8 * F.softplus(L) * r), torch.ones_like(u)
 
@@ -266,7 +267,7 @@ def check_rg_lru(attempt) -> None:
 
 
 def check_mlstm(attempt) -> None:
-    q, k, v, i, f = _draws((6, 2, 3), (6, 2, 3), (6, 2, 4), (6, 2), (6, 2))
+    q, k, v, i, f = draws((6, 2, 3), (6, 2, 3), (6, 2, 4), (6, 2), (6, 2))
     i, f = i.exp(), (f + 2).sigmoid()
 
     def parts(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -288,7 +289,7 @@ def check_mlstm(attempt) -> None:
 
 
 def check_rwkv(attempt) -> None:
-    k, v, w, bonus = _draws((6, 3), (6, 3), (3,), (3,))
+    k, v, w, bonus = draws((6, 3), (6, 3), (3,), (3,))
     w = w.exp()
     counted, one = torch.stack([v, torch.ones_like(v)], -1), torch.ones_like(k)[..., None]
     write, present = k.exp()[..., None] * counted, torch.exp(k + bonus)[..., None] * counted
@@ -307,7 +308,7 @@ def check_rwkv(attempt) -> None:
 
 
 def check_gated_delta(attempt) -> None:
-    q, k, v, a, e = _draws((5, 2, 3), (5, 2, 3), (5, 2, 4), (5, 2), (5, 2))
+    q, k, v, a, e = draws((5, 2, 3), (5, 2, 3), (5, 2, 4), (5, 2), (5, 2))
     k, a, e = F.normalize(k, dim=-1), (a + 1).sigmoid(), e.sigmoid()
     outer, kept, share = k[..., None] * k[..., None, :], a[..., None, None], e[..., None, None]
     write = share * k[..., None] * v[..., None, :]
@@ -328,7 +329,7 @@ def check_gated_delta(attempt) -> None:
 
 
 def check_lstm(attempt) -> None:
-    drive, U = _draws((5, 12), (12, 3))
+    drive, U = draws((5, 12), (12, 3))
     i, f, g, o = drive.chunk(4, -1)
     blind = o.sigmoid() * by_halves(f.sigmoid(), i.sigmoid() * g.tanh()).tanh()
     swapped = lstm(torch.cat([f, i, g, o], -1), U.view(4, 3, 3)[[1, 0, 2, 3]].reshape(12, 3))
@@ -346,7 +347,7 @@ def check_lstm(attempt) -> None:
 
 def check_by_halves(attempt) -> None:
     for pos in (1, 2, 5, 8):
-        decay, write = _draws((pos, 3), (pos, 3))
+        decay, write = draws((pos, 3), (pos, 3))
         decay = decay.sigmoid()
         truth = remember(decay[..., None, None], write[..., None, None], torch.ones(pos, 3, 1))[..., 0]
         S = expect_tensor(attempt(decay.clone(), write.clone()), (pos, 3), "states [pos channel]")
@@ -366,7 +367,7 @@ def check_by_halves(attempt) -> None:
 
 
 def check_guessed(attempt) -> None:
-    drive, U = _draws((6, 12), (12, 3))
+    drive, U = draws((6, 12), (12, 3))
     for rounds in (0, 1, 2, 6):
         own = drive.new_zeros(6, 3)
         for _ in range(rounds):
@@ -405,11 +406,6 @@ def instead(point: str, new: Tensor) -> Callable:
         return new.view_as(value) if name == point else value
 
     return put
-
-
-def recurrent(model) -> list[int]:
-    """The layers that carry a state of their own from word to word."""
-    return [layer for layer in range(model.n_layers) if "carry" in model.kind(layer).stepwise]
 
 
 # --------------------------------------------------------------------------------------------------
