@@ -87,7 +87,7 @@ def survival(decay, planted):
 
 
 def told_again(ids, logits, told, asked):
-    """Shares of each document [3 doc]: at the first question new and old colour, at the rest the right one.
+    """Shares of each document [3 doc]: at the first question new and old colour, else the right one.
 
     ids [doc pos]; logits [doc pos vocab]; told, asked [doc n]: where colours are told and asked for. The
     first that is told is the old colour of the name that is asked for first.
@@ -107,7 +107,8 @@ def lost(model, asked, layers, where):
 
     asked: an `Asked`, whose `ids` are the clean prompts; where [pair pos], a mask.
     """
-    clean, corrupt = reading.streams(model, asked.ids), reading.streams(model, asked.corrupt)
+    clean = reading.streams(model, asked.ids)
+    corrupt = reading.streams(model, asked.corrupt)
     puts = {}
     for layer in layers:
         other = patching.held(model, corrupt[layer], layer, "mixer")
@@ -159,7 +160,7 @@ def check_misread(attempt) -> None:
     keys = F.normalize(draws((4, 3, 6))[0], dim=-1)
 
     def machine(k: Tensor, v: Tensor, on: Tensor, back: int = 0, least: int = 0) -> Tensor:
-        return gated_delta(k, k, v.roll(back, 0), torch.ones_like(on), on.clamp(min=least) / 2)
+        return gated_delta(k, k, v, torch.ones_like(on), on.clamp(min=least) / 2).roll(back, -1)
 
     old, always = partial(machine, back=4), partial(machine, least=1)
     for again in (False, True):
@@ -248,7 +249,7 @@ def check_told_again(attempt) -> None:
 
 
 def check_lost(attempt) -> None:
-    model, layers = random_model("mamba"), [0, 2]
+    model, layers = random_model("mamba", dtype=torch.float64), [0, 2]
     ids = torch.randint(5, 60, (4, 6), generator=torch.Generator().manual_seed(0))
     corrupt, last = ids.clone(), torch.full((4,), 5)
     corrupt[:, 1] += 1
@@ -280,10 +281,9 @@ def check_read_off(attempt) -> None:
     if not all(isinstance(answer, tuple) and len(answer) == 3 for answer in answers):
         raise Wrong("expected three things: words with their counts, trainings, and a width")
     (words, seeds, width), (*_, nothing) = answers
-    said = {"no": 2, "no basis": 1, "transfers": 1}
     hints = {
         "n/a is no verdict: count the words of WORDS alone": "n/a" not in words,
-        f"count the words of the one architecture; found {words}": dict(words) == said,
+        f"count the words of the one architecture; found {words}": sorted(words.values()) == [1, 1, 2],
         f"the most effects behind a verdict are 3, found {seeds}": seeds == 3,
         f"of widths 0.2, 0.4 and 0.8 the middle one is 0.4, found {width}": abs(width - 0.4) < 1e-6,
         f"without a ratio the width is nan, found {nothing}": nothing != nothing,
@@ -294,8 +294,7 @@ def check_read_off(attempt) -> None:
 
 def check_late_less_early(attempt) -> None:
     given = ids, logits, told, asked = _answers()
-    truth = late_less_early(*given)
-    first, last = asked.chunk(2, 1)
+    truth, (first, last) = late_less_early(*given), asked.chunk(2, 1)
     halves = [recalled(logits, half, ids.gather(1, half)) for half in (first, last)]
     mistakes = {
         "you take the first told minus the last told": -truth,
@@ -397,11 +396,10 @@ def recall_curves(
 
     panels = {"size": (4.9, 4.2), "sharex": False}
     figure, axes = plots.curves(lines, "", "share of colours right", look, (-0.03, 1.03), **panels)
-    ends = {}
-    for axis, (title, series) in zip(axes, found.items(), strict=True):
+    for axis, title in zip(axes, found, strict=True):
         axis.set(xlabel=title, title="", xticks=list(control[title]))
         axis.axvline(known[title], color=GREY, linestyle=":", linewidth=1.5)
-        ends[title] = {name: list(line.values())[-1] for name, line in series.items()}
+    ends = {title: {k: [*line.values()][-1] for k, line in row.items()} for title, row in found.items()}
     return figure, f"Share of colours right at the right end of each panel. {listed(ends, '.2f')}."
 
 
