@@ -60,7 +60,7 @@ def test_a_verdict_is_computed_where_the_transformer_was_measured_before(shown):
     assert (word, round(ratio.value, 3)) == ("partly", 0.5)
     assert (mamba["verdict"], mamba["ratio"]) == (word, pytest.approx(ratio._asdict()))
     assert shown[1]["text/plain"].endswith(
-        f"verdict on these two models: partly (ratio 0.5 [{ratio.low:.4g}, {ratio.high:.4g}])"
+        f"verdict on the models here: partly (ratio 0.5 [{ratio.low:.4g}, {ratio.high:.4g}])"
     )
     assert all(record["verdict"] is record["ratio"] is None for record in (transformer, fact, other))
 
@@ -69,7 +69,7 @@ def test_a_technique_that_fails_on_the_transformer_has_no_basis(shown):
     basis = COMMON | {"architecture": "transformer"}
     claims.claim("lenses/t", CONTROL, None, 0, control=FOUND, better="higher", **basis)
     claims.claim("lenses/m", FOUND, None, 0, control=CONTROL, better="higher", **COMMON)
-    assert shown[1]["text/plain"].endswith("verdict on these two models: no basis")
+    assert shown[1]["text/plain"].endswith("verdict on the models here: no basis")
 
 
 def test_a_claim_without_control_says_nothing_of_one(shown):

@@ -6,6 +6,7 @@ from toys import toy
 
 from tft_utils.architectures import Unsupported
 from tft_utils.organisms import quirky, training
+from tft_utils.techniques import attention
 
 
 @pytest.fixture
@@ -58,8 +59,9 @@ def test_frozen_it_is_linear_but_a_word_has_no_one_weight_for_another(model, ids
     one[:, 0, 64] = 1  # the candidate of one channel at the first word
     reached = mixing(one)[:, 2].abs() > 1e-9
     assert reached.sum(1).min() > 16, "the channel's value goes to many channels"
-    with pytest.raises(Unsupported, match="lstm has no hidden attention: even frozen"):
-        model.mixing(0, model.embed(ids))
+    for asked in (lambda: model.mixing(0, model.embed(ids)), lambda: attention.mixings(model, ids)):
+        with pytest.raises(Unsupported, match="lstm has no hidden attention: even frozen"):
+            asked()
 
 
 def test_an_adapter_is_called_and_merges(ids):

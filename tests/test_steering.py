@@ -111,6 +111,33 @@ def test_the_sweep_reads_prompts_of_several_lengths(model):
     assert torch.allclose(together.matching, naive.matching, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["lstm", "rwkv", "xlstm"])
+def test_an_architecture_that_would_read_padding_reads_each_length_by_itself(kind):
+    model = toy(kind)
+    assert model.lacks("padding on the left")
+    behaviours = ("refusal", "hallucination", "refusal", "sycophancy")
+    asked = [world_questions.questions(name)[i] for i, name in enumerate(behaviours)]
+    prompts = [question.prompt for question in asked]
+    assert len({len(prompt.split()) for prompt in prompts}) > 1
+    direction, state = (
+        random_direction(model, 0.3),
+        "sum" if kind == "rwkv" else model.kind(0).compressed[0],
+    )
+    parts = ("residual", state)
+    together = steering.sweep(model, steering.read_once(model, asked), direction, FEW, parts)
+    assert (together.matching - together.unsteered).abs().max() > 1e-3, "the direction steered nothing"
+    for i, question in enumerate(asked):
+        alone = steering.sweep(model, steering.read_once(model, [question]), direction, FEW, parts)
+        assert torch.allclose(together.matching[..., i], alone.matching[..., 0], atol=1e-6)
+    found = contrasts.directions(model, Contrast(prompts[:2], prompts[2:]))["behaviour"]
+    halves = [contrasts.directions(model, Contrast([p], [prompts[0]]))["behaviour"] for p in prompts]
+    signs = (0.5, 0.5, -0.5, -0.5)
+    residual = sum(sign * half.residual for sign, half in zip(signs, halves, strict=True))
+    assert torch.allclose(found.residual, residual, atol=1e-6)
+    states = sum(sign * half.state[1][state] for sign, half in zip(signs, halves, strict=True))
+    assert torch.allclose(found.state[1][state], states, atol=1e-6)
+
+
 def test_a_sweep_leaves_what_it_starts_from_untouched(model):
     asked, direction = world_questions.questions("refusal")[:4], random_direction(model)
     ready = steering.read_once(model, asked)

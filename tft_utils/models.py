@@ -111,10 +111,13 @@ class Model(TransformersModel):
         """How many heads (or channels) the mixer of block `layer` has."""
         return attrgetter(self.kind(layer).units)(self.module("mixer", layer))
 
+    def lacks(self, capability: str) -> str:
+        """Why the architecture lacks a capability; empty where it has it."""
+        return getattr(self.architecture, "NO", {}).get(capability, "")
+
     def requires(self, capability: str) -> None:
         """Raises `Unsupported` where the architecture says that it lacks a capability, and why."""
-        reason = getattr(self.architecture, "NO", {}).get(capability)
-        if reason:
+        if reason := self.lacks(capability):
             raise Unsupported(self.config.model_type, capability, reason)
 
     @property

@@ -213,6 +213,15 @@ def of_one_length(model, texts: Sequence[str], size: int = BATCH) -> list[tuple[
     return list(batches(model.tokenizer(list(texts)).input_ids, model.hf.device, exact=True, size=size))
 
 
+def padded_alike(model, mask: Tensor, size: int = BATCH) -> list[Tensor]:
+    """Which rows of a mask [text pos] to read together: `size` of like length, or of one length where an
+    architecture would read padding on the left as words."""
+    lengths = mask.sum(1)
+    if not model.lacks("padding on the left"):
+        return list(lengths.argsort(stable=True).split(size))
+    return [some for n in lengths.unique() for some in (lengths == n).nonzero()[:, 0].split(size)]
+
+
 # ---- runs, open block by block ---------------------------------------------------------------------
 
 

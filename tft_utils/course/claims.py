@@ -165,7 +165,7 @@ def _line(record: dict) -> str:
         parts.append(f"control {_shown(record['control'])}")
     if record["verdict"]:
         ratio = f" (ratio {_shown(record['ratio'])})" if record["ratio"] else ""
-        parts.append(f"verdict on these two models: {record['verdict']}{ratio}")
+        parts.append(f"verdict on the models here: {record['verdict']}{ratio}")
     return ", ".join(parts)
 
 

@@ -196,11 +196,8 @@ def check_as_pytorch(attempt) -> None:
         ih,
         "weight_ih [4*cell d]",
         {
-            "you transpose the table; a block of CuDNN's holds a gate's matrix [cell d] in its order, "
-            "in a table of another shape: reshape it": kernel.T,
-            "you transpose each block; its numbers lie in the order of the matrix [cell d]: reshape": (
-                torch.cat([block.T for block in kernel.chunk(4, 1)])
-            ),
+            "you transpose the table, whole or block by block; a block of CuDNN's holds a gate's matrix "
+            "[cell d] in its order, in a table of another shape: reshape it": kernel.T,
             "you reshape the whole table; cut it into its four blocks first": kernel.reshape(-1, d),
         },
         "weight_ih is not the one that was packed: four blocks of columns, each reshaped to [cell d], "

@@ -41,6 +41,7 @@ def mixings(model, ids: Tensor, layers: Iterable[int] | None = None) -> list:
 
 def _through(model, layer: int, x: Tensor, change: Callable[..., Tensor | None]) -> Tensor:
     """Block `layer` on x; what change(its `Mixing`) gives, if it does, is added to its mixer's output."""
+    model.requires("hidden attention")
     points, mixing = {}, model.kind(layer).mixing
 
     def put(name: str, value, t: int | None = None):

@@ -106,7 +106,7 @@ def weighted(model, texts: Sequence[str], weights: dict[str, Tensor]) -> dict[st
     w_state = shared[:, before] / before.bincount()[before]
     places = [(layer, part) for layer in range(model.n_layers) for part in model.kind(layer).compressed]
     residual, states = 0, dict.fromkeys(places, 0)
-    for some in mask.sum(1).argsort(stable=True).split(reading.BATCH):  # short with short
+    for some in reading.padded_alike(model, mask):
         start = ids.shape[1] - int(mask[some].sum(1).max())
         words, seen = ids[some, start:], mask[some, start:]
         cache = carried(model, words[:, :-1], seen[:, :-1])

@@ -45,15 +45,31 @@ class Ready:
 def read_once(model, asked: Sequence[Question]) -> Ready:
     """Reads each prompt once up to the word before its last, and takes one step from there."""
     ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left")
+    together = [torch.arange(len(ids))]
+    if model.lacks("padding on the left"):
+        together = reading.padded_alike(model, mask, len(ids))
+    residual, pasts = zip(*(_step(model, ids[some], mask[some]) for some in together), strict=True)
+    order = torch.cat(together).argsort()
+    past = tuple(
+        {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
+        for parts in zip(*pasts, strict=True)
+    )
+    letters, asks = letter_tokens(model, asked), tuple(q.asks for q in asked)
+    return Ready(torch.cat(residual, 1)[:, order], past, letters, asks)
+
+
+def _step(model, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Of prompts that are read together: the last word's stream [k prompt d_model], and what reaches it
+    in each block."""
     before = mask[:, :-1]
-    cache = carried(model, ids[:, :-1], before)
+    start = int((~before.any(0)).sum())  # what all of them have as padding
+    cache = carried(model, ids[:, start:-1], before[:, start:])
     x, past = [model.embed(ids[:, -1:])], []
     for layer in range(model.n_layers):
         state = {name: part[:, None] for name, part in model.state(cache, layer).items()}
         past.append(state | {"mask": before})
         x.append(model.block(layer, x[-1][:, None], past=past[-1])[:, 0])
-    letters, asks = letter_tokens(model, asked), tuple(q.asks for q in asked)
-    return Ready(torch.stack(x)[:, :, 0], tuple(past), letters, asks)
+    return torch.stack(x)[:, :, 0], past
 
 
 def letter_tokens(model, asked: Sequence[Question]) -> Tensor:
