@@ -49,8 +49,7 @@ GLANCE = ("Time", "Run time", "You need", "Verdict")
 CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 80, 4500, 18, 8, 400
 WRITTEN = 60  # lines of a lesson that the learner writes
 LONG_CELLS = {
-    *("two_machines", "linguistic_probing", "latent_knowledge", "activation_patching", "steering"),
-    "other_machines",
+    *("two_machines", "linguistic_probing", "latent_knowledge", "activation_patching", "steering")
 }
 LONG = 25  # what cells of these may still have
 FEW_WRITTEN = {

@@ -249,7 +249,7 @@ def check_told_again(attempt) -> None:
 
 
 def check_lost(attempt) -> None:
-    model, layers = random_model("mamba", dtype=torch.float64), [0, 2]
+    model, layers = random_model("mamba"), [0, 2]
     ids = torch.randint(5, 60, (4, 6), generator=torch.Generator().manual_seed(0))
     corrupt, last = ids.clone(), torch.full((4,), 5)
     corrupt[:, 1] += 1
@@ -264,9 +264,9 @@ def check_lost(attempt) -> None:
         "you write what stands there anyway: take the corrupt run's streams": (0 * gone, whole),
         "that is what is left; what is lost is whole - cut": (whole - gone, whole),
     }
-    stacked = {hint: 1e3 * torch.stack(wrong) for hint, wrong in mistakes.items()}
-    truth, hint = 1e3 * torch.stack((gone, whole)), "return whole - cut and whole - none, of each pair"
-    expect_equal(1e3 * torch.stack(answer), truth, "both [2 pair]", stacked, hint)
+    stacked = {hint: torch.stack(wrong) for hint, wrong in mistakes.items()}
+    truth, hint = torch.stack((gone, whole)), "return whole - cut and whole - none, of each pair"
+    expect_equal(torch.stack(answer), truth, "both [2 pair]", stacked, hint)
 
 
 def check_read_off(attempt) -> None:
