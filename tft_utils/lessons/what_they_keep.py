@@ -320,13 +320,14 @@ def recall_document(rng: Rng, lexicon: Lexicon, n: int, gap: int = 0, changed: b
     return lexicon, names, colours, between, rng.sample(range(n), n)
 
 
-def recall_pair(rng: Rng, lexicon: Lexicon, n: int) -> Pair:
-    """n names with colours, then the first name again; corrupt: its colour and the next are exchanged."""
+def recall_pair(rng: Rng, lexicon: Lexicon, n: int, of_names: bool = False) -> Pair:
+    """n names with colours, then the first again; corrupt: two colours exchanged, or their two names."""
     names, colours = rng.sample(list(lexicon.names), n), rng.sample(list(lexicon.colours), n)
-    exchanged = [colours[1], colours[0], *colours[2:]]
-    documents = [lay_out(lexicon, names, shown, [], [0]) for shown in (colours, exchanged)]
-    (at,) = documents[0].positions("value")
-    return Pair(*documents, at, *(lexicon.spoken(document.words[at].text) for document in documents))
+    clean, exchanged = lay_out(lexicon, names, colours, [], [0]), names if of_names else colours
+    exchanged[:2] = exchanged[1::-1]
+    corrupt = lay_out(lexicon, names, colours, [], [int(of_names)])
+    (at,) = clean.positions("value")
+    return Pair(clean, corrupt, at, *(lexicon.spoken(text.words[at].text) for text in (clean, corrupt)))
 
 
 def places(documents: Sequence[world.Document], role: str) -> Tensor:
@@ -416,8 +417,7 @@ def memories(found: Mapping[str, Mapping[str, Mapping[int, Estimate]]], key: int
 
 def fading(found: Mapping[str, Mapping[str, Mapping[int, Estimate]]]) -> Drawn:
     """Panels: what is left of a planted change after so many words, each architecture."""
-    label = "words since it was planted"
-    figure, axes = plots.curves(found, label, "share of its length left", ylim=(0, 1.0))
+    figure, axes = plots.curves(found, "words since then", "share of its length left", ylim=(0, 1.0))
     ticks = list(next(iter(next(iter(found.values())).values())))
     for axis in axes:
         axis.set_xscale("log", base=2)
