@@ -265,6 +265,8 @@ def test_the_paths_lead_to_modules_and_the_units_fill_the_projection(model):
         assert model.module("output", layer).weight.shape[1] % model.units(layer) == 0
         assert isinstance(model.module("memory", layer), torch.nn.Linear)
         assert model.module("mixer", layer) is not model.module("block", layer)
+    unembedding = model.architecture.WHERE["unembedding"].rpartition(".")[2]
+    assert unembedding in model.architecture.LORA_TARGETS, "an adapter learns to say new words"
     for target in model.architecture.LORA_TARGETS:
         assert any(name.endswith(target) for name, _ in model.hf.named_modules()), target
 

@@ -76,7 +76,7 @@ RULE_SETS = {  # MambaLRP (Jafari et al. 2024) carried over to this recurrence, 
     "CP-LRP": _SHARES | {"q": 0, "k": 0, "v": 1},
 }
 LEAKS = {"AttnLRP": softmax.leak}
-LORA_TARGETS = ["linear_x", "linear_y", "q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
+LORA_TARGETS = ["linear_x", "linear_y", "q_proj", "k_proj", "v_proj", "up_proj", "down_proj", "lm_head"]
 
 
 def prepare(hf, readable: bool = False) -> None:
