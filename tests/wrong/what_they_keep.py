@@ -302,7 +302,7 @@ WRONG = {
             "        seeds = max(seeds, len(cell.effects))\n"
             "        if cell.ratio is not None:\n"
             "            widths.append(cell.ratio.high - cell.ratio.low)\n"
-            '    width = statistics.median(widths) if widths else float("nan")\n'
+            '    width = torch.tensor(widths).quantile(0.5).item() if widths else float("nan")\n'
             "    return words, seeds, width\n",
             r"n/a is no verdict",
         ),
@@ -316,7 +316,7 @@ WRONG = {
             "        seeds = max(seeds, len(cell.effects))\n"
             "        if cell.ratio is not None:\n"
             "            widths.append(cell.ratio.high - cell.ratio.low)\n"
-            '    width = statistics.median(widths) if widths else float("nan")\n'
+            '    width = torch.tensor(widths).quantile(0.5).item() if widths else float("nan")\n'
             "    return words, seeds, width\n",
             r"of the one architecture",
         ),
@@ -330,7 +330,7 @@ WRONG = {
             "        seeds = seeds + len(cell.effects)\n"
             "        if cell.ratio is not None:\n"
             "            widths.append(cell.ratio.high - cell.ratio.low)\n"
-            '    width = statistics.median(widths) if widths else float("nan")\n'
+            '    width = torch.tensor(widths).quantile(0.5).item() if widths else float("nan")\n'
             "    return words, seeds, width\n",
             r"most effects behind a verdict",
         ),
@@ -344,7 +344,7 @@ WRONG = {
             "        seeds = max(seeds, len(cell.effects))\n"
             "        if cell.ratio is not None:\n"
             "            widths.append(cell.ratio.high - cell.ratio.low)\n"
-            '    width = max(widths) if widths else float("nan")\n'
+            '    width = torch.tensor(widths).max().item() if widths else float("nan")\n'
             "    return words, seeds, width\n",
             r"the middle one",
         ),

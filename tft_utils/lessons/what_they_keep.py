@@ -1,7 +1,6 @@
 """Lesson 09b, what_they_keep: how much trained machines hold, how long, and what they can overwrite."""
 
 import dataclasses
-import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -135,7 +134,7 @@ def read_off(cells, name):
         seeds = max(seeds, len(cell.effects))
         if cell.ratio is not None:
             widths.append(cell.ratio.high - cell.ratio.low)
-    width = statistics.median(widths) if widths else float("nan")
+    width = torch.tensor(widths).quantile(0.5).item() if widths else float("nan")
     return words, seeds, width
 
 
