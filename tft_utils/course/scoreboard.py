@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from tft_utils import files
 from tft_utils.architectures import ARCHITECTURES
@@ -33,6 +34,7 @@ from tft_utils.stats import Estimate
 
 RUNS = files.ROOT / "build" / "scoreboard"
 AT_ONCE = 2  # runs side by side, a thread each
+_PARSING = Lock()  # Python 3.11 may fail where two threads build syntax trees at once
 LONGEST = 3600  # seconds a cell may take: a large model on a slow machine
 
 
@@ -193,7 +195,8 @@ def run_lesson(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> 
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     notebook, path = notebooks.parse(lesson), run_file(lesson, model, seed, scale)
-    fresh = digest(notebook, model, seed)
+    with _PARSING:
+        fresh = digest(notebook, model, seed)
     known = known_runs(scale).get((lesson.stem, model, seed))
     if known and known["digest"] == fresh:
         return known
