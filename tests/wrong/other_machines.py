@@ -1,4 +1,4 @@
-"""Wrong answers to lesson 09: the source that replaces the stub, and the hint it must get."""
+"""Wrong answers to lesson 09a: the source that replaces the stub, and the hint it must get."""
 
 WRONG = {
     "remember": [
@@ -42,6 +42,80 @@ WRONG = {
             "        outputs.append(y[:, 0])\n"
             "    return torch.stack(outputs)\n",
             r"the transpose of the decay",
+        ),
+    ],
+    "looking_back": [
+        (
+            "def looking_back(q, k, v, a):\n"
+            "    total = a.log().cumsum(0)\n"
+            "    left = torch.exp(total[:, None] - total[None, :])\n"
+            '    weights = torch.einsum("thk,shk->tsh", q, k) * left\n'
+            '    return torch.einsum("tsh,shv->thv", weights, v)\n',
+            r"you look ahead",
+        ),
+        (
+            "def looking_back(q, k, v, a):\n"
+            "    total = a.log().cumsum(0)\n"
+            "    left = torch.exp(total[:, None] - total[None, :])\n"
+            "    to_come = torch.ones(len(q), len(q)).triu(1).bool()\n"
+            '    weights = torch.einsum("thk,shk->tsh", q, k)\n'
+            "    weights = weights.masked_fill(to_come[..., None], 0)\n"
+            '    return torch.einsum("tsh,shv->thv", weights, v)\n',
+            r"nothing fades",
+        ),
+        (
+            "def looking_back(q, k, v, a):\n"
+            "    total = a.log().cumsum(0)\n"
+            "    left = torch.exp(total[:, None] - total[None, :] + a.log()[None])\n"
+            "    to_come = torch.ones(len(q), len(q)).triu(1).bool()\n"
+            '    weights = torch.einsum("thk,shk->tsh", q, k) * left\n'
+            "    weights = weights.masked_fill(to_come[..., None], 0)\n"
+            '    return torch.einsum("tsh,shv->thv", weights, v)\n',
+            r"own decay acts on what it writes",
+        ),
+        (
+            "def looking_back(q, k, v, a):\n"
+            "    total = a.log().cumsum(0)\n"
+            "    left = torch.exp(total[None, :] - total[:, None])\n"
+            "    to_come = torch.ones(len(q), len(q)).triu(1).bool()\n"
+            '    weights = torch.einsum("thk,shk->tsh", q, k) * left\n'
+            "    weights = weights.masked_fill(to_come[..., None], 0)\n"
+            '    return torch.einsum("tsh,shv->thv", weights, v)\n',
+            r"subtract the source's total",
+        ),
+    ],
+    "mamba": [
+        (
+            "def mamba(u, step, rate, B, C):\n"
+            "    decay = torch.diag_embed(torch.exp(step[..., None] * rate))\n"
+            "    write = u[..., None, None] * B[:, None, :, None]\n"
+            "    read = C[:, None].expand(-1, u.shape[1], -1)\n"
+            "    return remember(decay, write, read)[..., 0]\n",
+            r"missing from what is written",
+        ),
+        (
+            "def mamba(u, step, rate, B, C):\n"
+            "    decay = torch.diag_embed(torch.exp(rate).expand(len(u), -1, -1))\n"
+            "    write = (step * u)[..., None, None] * B[:, None, :, None]\n"
+            "    read = C[:, None].expand(-1, u.shape[1], -1)\n"
+            "    return remember(decay, write, read)[..., 0]\n",
+            r"missing from the decay",
+        ),
+        (
+            "def mamba(u, step, rate, B, C):\n"
+            "    decay = torch.diag_embed(torch.exp(step[..., None] * rate))\n"
+            "    write = (step * u)[..., None, None] * C[:, None, :, None]\n"
+            "    read = B[:, None].expand(-1, u.shape[1], -1)\n"
+            "    return remember(decay, write, read)[..., 0]\n",
+            r"B and C are exchanged",
+        ),
+        (
+            "def mamba(u, step, rate, B, C):\n"
+            "    decay = torch.diag_embed(torch.exp(-step[..., None] * rate))\n"
+            "    write = (step * u)[..., None, None] * B[:, None, :, None]\n"
+            "    read = C[:, None].expand(-1, u.shape[1], -1)\n"
+            "    return remember(decay, write, read)[..., 0]\n",
+            r"old memories grow",
         ),
     ],
     "mamba2": [
@@ -119,8 +193,7 @@ WRONG = {
         (
             "def mlstm(q, k, v, i, f):\n"
             "    decay = f[..., None, None] * torch.eye(k.shape[-1])\n"
-            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)"
-            "  # the last value is always 1\n"
+            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)\n"
             "    write = i[..., None, None] * k[..., :, None] * counted[..., None, :]\n"
             "    y = remember(decay, write, q)\n"
             "    return y[..., :-1]\n",
@@ -129,8 +202,7 @@ WRONG = {
         (
             "def mlstm(q, k, v, i, f):\n"
             "    decay = f[..., None, None] * torch.eye(k.shape[-1])\n"
-            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)"
-            "  # the last value is always 1\n"
+            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)\n"
             "    write = i[..., None, None] * k[..., :, None] * counted[..., None, :]\n"
             "    y = remember(decay, write, q)\n"
             "    return y[..., :-1] / y[..., -1:].abs()\n",
@@ -139,8 +211,7 @@ WRONG = {
         (
             "def mlstm(q, k, v, i, f):\n"
             "    decay = f[..., None, None] * torch.eye(k.shape[-1])\n"
-            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)"
-            "  # the last value is always 1\n"
+            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)\n"
             "    write = i[..., None, None] * k[..., :, None] * counted[..., None, :]\n"
             "    y = remember(decay, write, q)\n"
             "    return y[..., :-1] / y[..., -1:].clamp(min=1)\n",
@@ -149,8 +220,7 @@ WRONG = {
         (
             "def mlstm(q, k, v, i, f):\n"
             "    decay = f[..., None, None] * torch.eye(k.shape[-1])\n"
-            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)"
-            "  # the last value is always 1\n"
+            "    counted = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)\n"
             "    write = k[..., :, None] * counted[..., None, :]\n"
             "    y = remember(decay, write, q)\n"
             "    return y[..., :-1] / y[..., -1:].abs().clamp(min=1)\n",
@@ -274,18 +344,6 @@ WRONG = {
             "    return torch.stack(outputs)\n",
             r"the outputs are h",
         ),
-        (
-            "def lstm(drive, U):\n"
-            "    h = c = drive.new_zeros(U.shape[1])\n"
-            "    outputs = []\n"
-            "    for word in drive:\n"
-            "        i, f, g, o = (word + U @ h).chunk(4)\n"
-            "        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)\n"
-            "        h = torch.sigmoid(o) * c\n"
-            "        outputs.append(h)\n"
-            "    return torch.stack(outputs)\n",
-            r"the last tanh is missing",
-        ),
     ],
     "by_halves": [
         (
@@ -313,49 +371,40 @@ WRONG = {
             r"the product of both",
         ),
     ],
-    "survival": [
+    "guessed": [
         (
-            "def survival(decay, planted):\n"
-            "    left, shares = planted, []\n"
-            "    for D in decay:\n"
-            "        left = D @ left\n"
-            "        shares.append(left.norm(dim=(-2, -1)))\n"
-            "    return torch.stack(shares)\n",
-            r"these are lengths",
+            "def guessed(drive, U, rounds):\n"
+            "    h = drive.new_zeros(len(drive), U.shape[1])\n"
+            "    for _ in range(rounds):\n"
+            "        before = h\n"
+            "        i, f, g, o = (drive + before @ U.T).chunk(4, -1)\n"
+            "        c = by_halves(torch.sigmoid(f), torch.sigmoid(i) * torch.tanh(g))\n"
+            "        h = torch.sigmoid(o) * torch.tanh(c)\n"
+            "    return h\n",
+            r"words read their own h",
         ),
         (
-            "def survival(decay, planted):\n"
-            "    left, shares = planted, []\n"
-            "    for D in decay:\n"
-            "        left = D @ planted\n"
-            "        shares.append(left.norm(dim=(-2, -1)) / planted.norm(dim=(-2, -1)))\n"
-            "    return torch.stack(shares)\n",
-            r"passes through all words",
+            "def guessed(drive, U, rounds):\n"
+            "    h = drive.new_zeros(len(drive), U.shape[1])\n"
+            "    for _ in range(rounds + 1):\n"
+            "        before = F.pad(h[:-1], (0, 0, 1, 0))\n"
+            "        i, f, g, o = (drive + before @ U.T).chunk(4, -1)\n"
+            "        c = by_halves(torch.sigmoid(f), torch.sigmoid(i) * torch.tanh(g))\n"
+            "        h = torch.sigmoid(o) * torch.tanh(c)\n"
+            "    return h\n",
+            r"one round too many",
         ),
         (
-            "def survival(decay, planted):\n"
-            "    left, shares = planted, []\n"
-            "    for D in decay:\n"
-            "        shares.append(left.norm(dim=(-2, -1)) / planted.norm(dim=(-2, -1)))\n"
-            "        left = D @ left\n"
-            "    return torch.stack(shares)\n",
-            r"not before it",
-        ),
-    ],
-    "recalled": [
-        (
-            "def recalled(logits, at, wanted):\n"
-            "    rows = torch.arange(len(logits))[:, None]\n"
-            "    guesses = logits[rows, at].argmax(-1)\n"
-            "    return (guesses == wanted).float().mean(-1)\n",
-            r"ask one position earlier",
-        ),
-        (
-            "def recalled(logits, at, wanted):\n"
-            "    rows = torch.arange(len(logits))[:, None]\n"
-            "    guesses = logits[rows, at - 1].argmax(-1)\n"
-            "    return (guesses == wanted).float().sum(-1)\n",
-            r"take the mean",
+            "def guessed(drive, U, rounds):\n"
+            "    h = drive.new_zeros(len(drive), U.shape[1])\n"
+            "    for _ in range(rounds):\n"
+            "        h = drive.new_zeros(len(drive), U.shape[1])\n"
+            "        before = F.pad(h[:-1], (0, 0, 1, 0))\n"
+            "        i, f, g, o = (drive + before @ U.T).chunk(4, -1)\n"
+            "        c = by_halves(torch.sigmoid(f), torch.sigmoid(i) * torch.tanh(g))\n"
+            "        h = torch.sigmoid(o) * torch.tanh(c)\n"
+            "    return h\n",
+            r"hand h on",
         ),
     ],
 }

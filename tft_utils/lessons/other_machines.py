@@ -1,26 +1,13 @@
-"""Lesson 09, other_machines: one recurrence under many names, and what each of them keeps."""
+"""Lesson 09a, other_machines: one recurrence under many names, and the LSTM, which is another."""
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
-from tft_utils import models, reading, stats
-from tft_utils.architectures import ARCHITECTURES
-from tft_utils.corpora import world
-from tft_utils.corpora.lexicon import VOCABULARY, WORLD, Lexicon, Rng
-from tft_utils.corpora.pairs import Pair
-from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
-from tft_utils.course.plots import GREY, Drawn, Map, arrow, canvas, listed, points, style, write
-from tft_utils.course.verdicts import WORDS
-from tft_utils.organisms.evaluation import tokenizer
-from tft_utils.stats import Estimate
-from tft_utils.techniques import patching
+from tft_utils.course.plots import GREY, Drawn, arrow, canvas, write
 
 
 def remember(decay, write, read):
@@ -35,6 +22,32 @@ def remember(decay, write, read):
         y = read[t][:, None, :] @ S
         outputs.append(y[:, 0])
     return torch.stack(outputs)
+
+
+def looking_back(q, k, v, a):
+    """The same y [pos head value] without a state: y_t sums v_s over all words s up to t, each times
+    q_t k_s and the decays of all words after s, t among them.
+
+    q, k [pos head key]; v [pos head value]; a [pos head]: each word's decay, above 0.
+    """
+    total = a.log().cumsum(0)
+    left = torch.exp(total[:, None] - total[None, :])  # [query source head]
+    to_come = torch.ones(len(q), len(q)).triu(1).bool()
+    weights = torch.einsum("thk,shk->tsh", q, k) * left
+    weights = weights.masked_fill(to_come[..., None], 0)
+    return torch.einsum("tsh,shv->thv", weights, v)
+
+
+def mamba(u, step, rate, B, C):
+    """Mamba, y [pos channel]: S_t = exp(step_t rate) S_before + step_t u_t B_t, y_t = C_t S_t.
+
+    Each channel has a state of its own, [entry]. u, step [pos channel]; rate [channel entry], negative;
+    B, C [pos entry], the same for all channels.
+    """
+    decay = torch.diag_embed(torch.exp(step[..., None] * rate))
+    write = (step * u)[..., None, None] * B[:, None, :, None]
+    read = C[:, None].expand(-1, u.shape[1], -1)
+    return remember(decay, write, read)[..., 0]
 
 
 def mamba2(u, step, rate, B, C):
@@ -131,50 +144,47 @@ def by_halves(decay, write):
     return write
 
 
-def survival(decay, planted):
-    """What is left of a planted state after each word that follows, as a share of its length: [pos head].
+def guessed(drive, U, rounds):
+    """The h [pos channel] of an LSTM after so many rounds, each for all words at once: every word's gates
+    read the h before it as the last round left it; before the first round all h are 0.
 
-    decay [pos head key key], of the words that follow; planted [head key value].
+    drive [pos 4*channel], U [4*channel channel]: as `lstm` takes them.
     """
-    left, shares = planted, []
-    for D in decay:
-        left = D @ left
-        shares.append(left.norm(dim=(-2, -1)) / planted.norm(dim=(-2, -1)))
-    return torch.stack(shares)
-
-
-def recalled(logits, at, wanted):
-    """The share of right answers of each document [doc]: the wanted word is the likeliest one.
-
-    logits [doc pos vocab]; at [doc n]: where the answers stand; wanted [doc n]: their token ids.
-    """
-    rows = torch.arange(len(logits))[:, None]
-    guesses = logits[rows, at - 1].argmax(-1)
-    return (guesses == wanted).float().mean(-1)
+    h = drive.new_zeros(len(drive), U.shape[1])
+    for _ in range(rounds):
+        before = F.pad(h[:-1], (0, 0, 1, 0))
+        i, f, g, o = (drive + before @ U.T).chunk(4, -1)
+        c = by_halves(torch.sigmoid(f), torch.sigmoid(i) * torch.tanh(g))
+        h = torch.sigmoid(o) * torch.tanh(c)
+    return h
 
 
 # --------------------------------------------------------------------------------------------------
 # Checks
 
+READ = "what is read [pos head value]"
 
-def _draws(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
+
+def draws(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
+    """A tensor of normal numbers for each shape."""
     g = torch.Generator().manual_seed(seed)
     return [torch.randn(*shape, generator=g) for shape in shapes]
 
 
+def _shifted(x: Tensor) -> Tensor:
+    return torch.cat([torch.zeros_like(x[:1]), x[:-1]])
+
+
 def check_remember(attempt) -> None:
-    decay, write, read = _draws((4, 2, 3, 3), (4, 2, 3, 5), (4, 2, 3))
+    decay, write, read = draws((4, 2, 3, 3), (4, 2, 3, 5), (4, 2, 3))
     y = expect_tensor(attempt(decay, write, read), (4, 2, 5), "what is read [pos head value]")
-    late = _shifted(remember(decay, write, read.roll(-1, 0)))
+    diagonal = torch.diag_embed(decay.diagonal(dim1=-2, dim2=-1))
+    late, new = _shifted(remember(decay, write, read.roll(-1, 0))), remember(decay, decay @ write, read)
     mistakes = {
         "you read before you write: y_t reads S_t, which holds the word itself": late,
-        "you let the new word decay as well: only S_before is multiplied": remember(
-            decay, decay @ write, read
-        ),
+        "you let the new word decay as well: only S_before is multiplied": new,
         "each of your states knows one word alone: hand S on": torch.einsum("thk,thkv->thv", read, write),
-        "the decay is a matrix, from the left: decay_t @ S_before": remember(
-            torch.diag_embed(decay.diagonal(dim1=-2, dim2=-1)), write, read
-        ),
+        "the decay is a matrix, from the left: decay_t @ S_before": remember(diagonal, write, read),
         "you multiply by the transpose of the decay: decay_t @ S_before": remember(decay.mT, write, read),
     }
     if not close(y, remember(decay, write, read)):
@@ -183,52 +193,71 @@ def check_remember(attempt) -> None:
         )
 
 
-def check_mamba2(attempt) -> None:
-    u, raw, B, C, rate = _draws((4, 2, 3), (4, 2), (4, 2, 5), (4, 2, 5), (2,))
-    step, rate = raw.exp(), -rate.exp()
+def check_looking_back(attempt) -> None:
+    q, k, v, a = draws((5, 2, 3), (5, 2, 3), (5, 2, 4), (5, 2))
+    a = a.sigmoid()
+    own, last = looking_back(q, k * a[..., None], v, a), looking_back(q, k, v, a.roll(-1, 0))
+    total = a.log().cumsum(0)
+    ahead = torch.einsum("thk,shk,tsh,shv->thv", q, k, torch.exp(total[:, None] - total), v)
     mistakes = {
-        "the step size is missing from what is written: a word with step 0 must leave no trace": remember(
-            torch.exp(step * rate)[..., None, None] * torch.eye(5), B[..., None] * u[..., None, :], C
-        ),
-        "the step size is missing from the decay: a word with step 0 must change nothing": mamba2(
-            step[..., None] * u, torch.ones_like(step), rate, B, C
-        ),
-        "B and C are exchanged: B says where it is written, C where it is read": mamba2(
+        "you look ahead: a word weighs itself and those before it, no others": ahead,
+        "nothing fades: multiply by the decays": looking_back(q, k, v, torch.ones_like(a)),
+        "a word's own decay acts on what it writes: only words after s make s fade": own,
+        "the decays are one word late: all words after s count, t among them": last,
+        "old words grow: subtract the source's total from the query's": looking_back(q, k, v, 1 / a),
+    }
+    hint = "the weight of s at t is q_t k_s times exp(total_t - total_s), and 0 where s comes after t"
+    expect_equal(attempt(q, k, v, a), looking_back(q, k, v, a), READ, mistakes, hint)
+
+
+def _mistakes(machine: Callable, u: Tensor, step: Tensor, *rest: Tensor) -> dict[str, Tensor]:
+    """Of a machine with a step size, by the hint."""
+    rate, B, C = rest
+    wide, one = step.view(*step.shape, *(1,) * (u.dim() - step.dim())), torch.ones_like(step)
+    unwritten, unfaded = machine(u / wide, step, *rest), machine(u * wide, one, *rest)
+    return {
+        "the step size is missing from what is written: a word with step 0 leaves no trace": unwritten,
+        "the step size is missing from the decay: a word with step 0 must change nothing": unfaded,
+        "B and C are exchanged: B says where it is written, C where it is read": machine(
             u, step, rate, C, B
         ),
-        "old memories grow: rate is negative already, so the sign in exp(step rate) is a plus": mamba2(
+        "old memories grow: rate is negative already, so exp(step rate) has a plus": machine(
             u, step, -rate, B, C
         ),
     }
-    expect_equal(
-        attempt(u, step, rate, B, C),
-        mamba2(u, step, rate, B, C),
-        "what is read [pos head value]",
-        mistakes,
-        "expected remember(exp(step rate) times the identity, step B u, C): check the three one by one",
-    )
+
+
+def check_mamba(attempt) -> None:
+    u, step, rate, B, C = draws((4, 3), (4, 3), (3, 5), (4, 5), (4, 5))
+    given = u, step.exp(), -rate.exp(), B, C
+    hint = "a channel is a head with `entry` keys and one value; its decay stands on a diagonal"
+    expect_equal(attempt(*given), mamba(*given), "y [pos channel]", _mistakes(mamba, *given), hint)
+
+
+def check_mamba2(attempt) -> None:
+    u, step, rate, B, C = draws((4, 2, 3), (4, 2), (2,), (4, 2, 5), (4, 2, 5))
+    given = u, step.exp(), -rate.exp(), B, C
+    hint = "expected remember(exp(step rate) times the identity, step B u, C): check the three one by one"
+    expect_equal(attempt(*given), mamba2(*given), READ, _mistakes(mamba2, *given), hint)
 
 
 def check_rg_lru(attempt) -> None:
-    u, r, i, L = _draws((5, 3), (5, 3), (5, 3), (3,))
+    u, r, i, L = draws((5, 3), (5, 3), (5, 3), (3,))
     r, i = r.sigmoid(), i.sigmoid()
-    a, one = torch.exp(-8 * F.softplus(L) * r), torch.ones_like(u)[..., None]
+    a, one = torch.exp(-8 * F.softplus(L) * r), torch.ones_like(u)
 
-    def written(share: Tensor, kept: Tensor = a) -> Tensor:
-        return remember(kept[..., None, None], (share * i * u)[..., None, None], one)[..., 0]
+    def written(share: Tensor, kept: Tensor = a, first: bool = True) -> Tensor:
+        share = torch.cat([one[:1], share[1:]]) if first else share
+        return remember(kept[..., None, None], (share * i * u)[..., None, None], one[..., None])[..., 0]
 
-    share = torch.sqrt(1 - a**2)
-    first = torch.cat([torch.ones_like(share[:1]), share[1:]])
+    room = torch.sqrt(1 - a**2)
+    unlike = written(room, torch.exp(-8 * L * r))
     mistakes = {
-        "the first word is written whole: its share is 1, and yours is sqrt(1 - a^2)": written(share),
-        "the share sqrt(1 - a^2) is missing: what is written must make room for what is kept": written(
-            torch.ones_like(u)
-        ),
-        "the share is sqrt(1 - a^2), and yours is 1 - a": written(
-            torch.cat([torch.ones_like(a[:1]), 1 - a[1:]])
-        ),
+        "the first word is written whole: its share is 1": written(room, first=False),
+        "the share sqrt(1 - a^2) is missing: what is written must make room": written(one),
+        "the share is sqrt(1 - a^2), and yours is 1 - a": written(1 - a),
         "the 8 is missing: a = exp(-8 softplus(L) r)": rg_lru(u, r / 8, i, L),
-        "the softplus is missing: a = exp(-8 softplus(L) r)": written(first, torch.exp(-8 * L * r)),
+        "the softplus is missing: a = exp(-8 softplus(L) r)": unlike,
     }
     given = u.clone()
     h = attempt(u, r, i, L)
@@ -238,151 +267,91 @@ def check_rg_lru(attempt) -> None:
 
 
 def check_mlstm(attempt) -> None:
-    q, k, v, i, f = _draws((6, 2, 3), (6, 2, 3), (6, 2, 4), (6, 2), (6, 2))
+    q, k, v, i, f = draws((6, 2, 3), (6, 2, 3), (6, 2, 4), (6, 2), (6, 2))
     i, f = i.exp(), (f + 2).sigmoid()
 
     def parts(weight: Tensor) -> tuple[Tensor, Tensor]:
-        decay = f[..., None, None] * torch.eye(3)
         counted = torch.cat([v, torch.ones_like(v[..., :1])], -1)
-        y = remember(decay, weight[..., None, None] * k[..., None] * counted[..., None, :], q)
+        write = weight[..., None, None] * k[..., None] * counted[..., None, :]
+        y = remember(f[..., None, None] * torch.eye(3), write, q)
         return y[..., :-1], y[..., -1:]
 
-    y, n = parts(i)
+    (y, n), (bare, m) = parts(i), parts(torch.ones_like(i))
     mistakes = {
         "the normaliser is missing: divide by max(|q n|, 1)": y,
         "the normaliser may not be smaller than 1": y / n.abs(),
         "the normaliser's sign does not count: |q n|": y / n.clamp(min=1),
-        "the input gate is missing from what is written": parts(torch.ones_like(i))[0]
-        / parts(torch.ones_like(i))[1].abs().clamp(min=1),
-        "the input gate is missing from the normaliser, which counts what is written": y
-        / parts(torch.ones_like(i))[1].abs().clamp(min=1),
+        "the input gate is missing from what is written": bare / m.abs().clamp(min=1),
+        "the input gate is missing from the normaliser": y / m.abs().clamp(min=1),
     }
-    expect_equal(
-        attempt(q, k, v, i, f),
-        mlstm(q, k, v, i, f),
-        "what is read [pos head value]",
-        mistakes,
-        "C and n share decay and read: write v and a 1 side by side",
-    )
+    hint = "C and n share decay and read: write v and a 1 side by side"
+    expect_equal(attempt(q, k, v, i, f), mlstm(q, k, v, i, f), READ, mistakes, hint)
 
 
 def check_rwkv(attempt) -> None:
-    k, v, w, bonus = _draws((6, 3), (6, 3), (3,), (3,))
+    k, v, w, bonus = draws((6, 3), (6, 3), (3,), (3,))
     w = w.exp()
-    truth = rwkv(k, v, w, bonus)
-    counted = torch.stack([v, torch.ones_like(v)], -1)
-    whole = remember(
-        torch.exp(-w).expand_as(k)[..., None, None],
-        k.exp()[..., None, None] * counted[..., None, :],
-        torch.ones_like(k)[..., None],
-    )
-    total = whole + torch.exp(k + bonus)[..., None] * counted
+    counted, one = torch.stack([v, torch.ones_like(v)], -1), torch.ones_like(k)[..., None]
+    write, present = k.exp()[..., None] * counted, torch.exp(k + bonus)[..., None] * counted
+    whole = remember(torch.exp(-w).expand_as(k)[..., None, None], write[..., None, :], one)
+    twice, total, past = whole + present, _shifted(whole) + present, _shifted(whole)
     mistakes = {
-        "the present word is in twice: what is read of the past is S_before": total[..., 0]
-        / total[..., 1],
-        "the bonus is missing: the present word has the weight exp(k + bonus)": rwkv(k, v, w, 0 * bonus),
-        "you return the sum of weighted values: an average divides by the sum of weights": (
-            truth * _weights_of_rwkv(k, v, w, bonus)
-        ),
-        "the present word is missing: add exp(k + bonus) times its value, and to the weights": _shifted(
-            whole[..., 0] / whole[..., 1]
-        ),
+        "the present word is in twice: what is read of the past is S_before": twice[..., 0]
+        / twice[..., 1],
+        "the bonus is missing: the present word weighs exp(k + bonus)": rwkv(k, v, w, 0 * bonus),
+        "you return the sum of weighted values: an average divides by the sum of weights": total[..., 0],
+        "the present word is missing: add its value, and its weight": past[..., 0] / past[..., 1],
         "old weights grow: each word that passes multiplies them by exp(-w)": rwkv(k, v, -w, bonus),
     }
-    expect_equal(
-        attempt(k, v, w, bonus),
-        truth,
-        "the average [pos channel]",
-        mistakes,
-        "let remember sum weighted values and weights, shift by one word, add the present, divide",
-    )
-
-
-def _weights_of_rwkv(k: Tensor, v: Tensor, w: Tensor, bonus: Tensor) -> Tensor:
-    """The sum of weights that the average divides by [pos channel]."""
-    t = torch.arange(len(k))
-    apart = (t[:, None] - 1 - t)[..., None]  # [pos source 1]
-    weights = torch.exp(k[None] - apart * w).masked_fill(apart < 0, 0.0)
-    return weights.sum(1) + torch.exp(k + bonus)
-
-
-def _shifted(x: Tensor) -> Tensor:
-    return torch.cat([torch.zeros_like(x[:1]), x[:-1]])
+    hint = "let remember sum weighted values and weights, shift by one word, add the present, divide"
+    expect_equal(attempt(k, v, w, bonus), rwkv(k, v, w, bonus), "y [pos channel]", mistakes, hint)
 
 
 def check_gated_delta(attempt) -> None:
-    q, k, v, a, e = _draws((5, 2, 3), (5, 2, 3), (5, 2, 4), (5, 2), (5, 2))
+    q, k, v, a, e = draws((5, 2, 3), (5, 2, 3), (5, 2, 4), (5, 2), (5, 2))
     k, a, e = F.normalize(k, dim=-1), (a + 1).sigmoid(), e.sigmoid()
-    eye, outer = torch.eye(3), k[..., :, None] * k[..., None, :]
-    write = e[..., None, None] * k[..., :, None] * v[..., None, :]
-
-    def with_decay(decay: Tensor, written: Tensor = write) -> Tensor:
-        return remember(decay, written, q)
-
+    outer, kept, share = k[..., None] * k[..., None, :], a[..., None, None], e[..., None, None]
+    write = share * k[..., None] * v[..., None, :]
+    whole = remember(kept * (torch.eye(3) - outer), write, q)
+    unfaded = remember(kept * torch.eye(3) - share * outer, write, q)
+    bare = remember(kept * (torch.eye(3) - share * outer), write / share, q)
     mistakes = {
-        "nothing is erased: the decay must take away what stands under k": with_decay(
-            a[..., None, None] * eye
+        "nothing is erased: the decay takes away what is under k": remember(
+            kept * torch.eye(3), write, q
         ),
-        "you erase all that stands under k, whatever e says": with_decay(
-            a[..., None, None] * (eye - outer)
-        ),
-        "e is missing from what is written": with_decay(
-            a[..., None, None] * (eye - e[..., None, None] * outer), write / e[..., None, None]
-        ),
-        "what is erased has decayed, too: a stands before the whole matrix": with_decay(
-            a[..., None, None] * eye - e[..., None, None] * outer
-        ),
+        "you erase all that stands under k, whatever e says": whole,
+        "e is missing from what is written": bare,
+        "what is erased has decayed, too: a stands before the whole matrix": unfaded,
         "nothing fades: a is missing from the decay": gated_delta(q, k, v, torch.ones_like(a), e),
     }
-    expect_equal(
-        attempt(q, k, v, a, e),
-        gated_delta(q, k, v, a, e),
-        "what is read [pos head value]",
-        mistakes,
-        "the decay is a (1 - e k k^T), a matrix; the write is e k v^T",
-    )
+    hint = "the decay is a (1 - e k k^T), a matrix; the write is e k v^T"
+    expect_equal(attempt(q, k, v, a, e), gated_delta(q, k, v, a, e), READ, mistakes, hint)
 
 
 def check_lstm(attempt) -> None:
-    drive, U = _draws((5, 12), (12, 3))
-    h = expect_tensor(attempt(drive, U), (5, 3), "h [pos channel]", "one h for each word")
+    drive, U = draws((5, 12), (12, 3))
     i, f, g, o = drive.chunk(4, -1)
-    c = by_halves(f.sigmoid(), i.sigmoid() * g.tanh())
-    swapped = torch.cat([f, i, g, o], -1)
-    order = torch.arange(12).view(4, 3)[[1, 0, 2, 3]].flatten()
+    blind = o.sigmoid() * by_halves(f.sigmoid(), i.sigmoid() * g.tanh()).tanh()
+    swapped = lstm(torch.cat([f, i, g, o], -1), U.view(4, 3, 3)[[1, 0, 2, 3]].reshape(12, 3))
+    before = _shifted(lstm(drive, U))
+    i, f, g, o = (drive + before @ U.T).chunk(4, -1)
+    cells = by_halves(f.sigmoid(), i.sigmoid() * g.tanh())
     mistakes = {
-        "your gates do not see h: add U @ h to the word's drive": o.sigmoid() * c.tanh(),
-        "input and forget gate are exchanged: i, f, g, o in this order": lstm(swapped, U[order]),
-        "you return the cells c; the outputs are h": _cells(drive, U),
-        "the last tanh is missing: h = sigmoid(o) tanh(c)": _cells(drive, U, squash=False),
+        "your gates do not see h: add U @ h to the word's drive": blind,
+        "input and forget gate are exchanged: i, f, g, o in this order": swapped,
+        "you return the cells c; the outputs are h": cells,
     }
-    truth = lstm(drive, U)
-    if not close(h, truth):
-        refuse(h, mistakes, "expected the two lines of the docstring at each word, h and c handed on")
-
-
-def _cells(drive: Tensor, U: Tensor, squash: bool | None = None) -> Tensor:
-    """c [pos channel] of an LSTM; squash False: h where h = sigmoid(o) c."""
-    h = c = drive.new_zeros(U.shape[1])
-    outputs = []
-    for word in drive:
-        i, f, g, o = (word + U @ h).chunk(4)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * (c if squash is False else c.tanh())
-        outputs.append(c if squash is None else h)
-    return torch.stack(outputs)
+    hint = "expected the two lines of the docstring at each word, h and c handed on"
+    expect_equal(attempt(drive, U), lstm(drive, U), "h [pos channel]", mistakes, hint)
 
 
 def check_by_halves(attempt) -> None:
     for pos in (1, 2, 5, 8):
-        decay, write = _draws((pos, 3), (pos, 3))
+        decay, write = draws((pos, 3), (pos, 3))
         decay = decay.sigmoid()
-        truth, state = [], torch.zeros(3)
-        for d, w in zip(decay, write, strict=True):
-            state = d * state + w
-            truth.append(state)
+        truth = remember(decay[..., None, None], write[..., None, None], torch.ones(pos, 3, 1))[..., 0]
         S = expect_tensor(attempt(decay.clone(), write.clone()), (pos, 3), "states [pos channel]")
-        if close(S, torch.stack(truth)):
+        if close(S, truth):
             continue
         once = write + decay * _shifted(write)
         mistakes = {
@@ -397,114 +366,24 @@ def check_by_halves(attempt) -> None:
         )
 
 
-def check_survival(attempt) -> None:
-    decay, planted = _draws((4, 2, 3, 3), (2, 3, 5))
-    shares = expect_tensor(attempt(decay, planted), (4, 2), "shares [pos head]", "one for each head")
-    truth, left = survival(decay, planted), planted
-    lengths, single = [], []
-    for D in decay:
-        left = D @ left
-        lengths.append(left.norm(dim=(-2, -1)))
-        single.append((D @ planted).norm(dim=(-2, -1)) / planted.norm(dim=(-2, -1)))
-    mistakes = {
-        "these are lengths; divide by the length of what was planted": torch.stack(lengths),
-        "each of your shares knows one word: what is left passes through all words": torch.stack(single),
-        "the first share is that after the first word, not before it": torch.cat(
-            [torch.ones(1, 2), truth[:-1]]
-        ),
-    }
-    if not close(shares, truth):
-        refuse(
-            shares, mistakes, "hand on what is left, decay @ left, and compare its length head by head"
-        )
-
-
-def check_recalled(attempt) -> None:
-    (logits,) = _draws((3, 7, 10))
-    at = torch.tensor([[2, 5], [3, 6], [1, 4]])
-    best = logits.argmax(-1)
-    wanted = best.gather(1, at - 1)
-    wanted[1, 0] = (wanted[1, 0] + 1) % 10
-    wanted[2] = (wanted[2] + 1) % 10
-    shares = expect_tensor(
-        attempt(logits, at, wanted), (3,), "shares [doc]", "a mean over each one's answers"
-    )
-    late = (best.gather(1, at) == wanted).float().mean(-1)
-    mistakes = {
-        "the logits at a position are about the next word: ask one position earlier": late,
-        "you count answers; take the mean": 2 * recalled(logits, at, wanted),
-    }
-    if not close(shares, recalled(logits, at, wanted)):
-        refuse(shares, mistakes, "an answer is right where the likeliest of all words is the wanted one")
+def check_guessed(attempt) -> None:
+    drive, U = draws((6, 12), (12, 3))
+    for rounds in (0, 1, 2, 6):
+        own = drive.new_zeros(6, 3)
+        for _ in range(rounds):
+            i, f, g, o = (drive + own @ U.T).chunk(4, -1)
+            own = o.sigmoid() * by_halves(f.sigmoid(), i.sigmoid() * g.tanh()).tanh()
+        mistakes = {
+            "your words read their own h: shift by one word, zeros first": own,
+            "one round too many: after 0 rounds all h are 0": guessed(drive, U, rounds + 1),
+            "each of your rounds starts from nothing: hand h on": guessed(drive, U, min(rounds, 1)),
+        }
+        truth, hint = guessed(drive, U, rounds), "in each round: shift h, make all gates, sum by halves"
+        expect_equal(attempt(drive, U, rounds), truth, f"h after {rounds} rounds", mistakes, hint)
 
 
 # --------------------------------------------------------------------------------------------------
 # What the lesson asks the models
-
-
-def random_model(model_type: str, seed: int = 0) -> models.Model:
-    """A small model with random weights; no bias is zero, nor any weight that training starts at zero."""
-    logging.set_verbosity_error()  # of each kernel that only a GPU has, it would say that it is missing
-    config = ARCHITECTURES[model_type].tiny()
-    config.vocab_size = len(VOCABULARY)
-    torch.manual_seed(seed)
-    hf = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    with torch.no_grad():
-        for name, parameter in hf.named_parameters():
-            if name.endswith("bias") or not parameter.any():
-                parameter += 0.1 * torch.randn_like(parameter)
-    models.prepare(hf)
-    return models.Model(hf.eval(), tokenizer())
-
-
-def recall_document(
-    rng: Rng, n: int, gap: int = 0, changed: bool = False, lexicon: Lexicon = WORLD
-) -> world.Document:
-    """n names, each with a colour (role 'item'); `gap` other words; then all names in another order, each
-    with its colour, which is asked for there (role 'value').
-
-    changed: before the questions the first name gets another colour ('change'), and is asked for first.
-    """
-    names, colours = rng.sample(list(lexicon.names), n), rng.sample(list(lexicon.colours), n + changed)
-    draft, others = world.Draft(lexicon), [*lexicon.things, *lexicon.places]
-    draft.fill(lexicon.opening)
-
-    def state(i: int, role: str) -> None:
-        draft.add(names[i], role="key")
-        draft.add(colours[i], role=role)
-        draft.add(".")
-
-    for i in range(n):
-        state(i, "item")
-    for _ in range(gap):
-        draft.add(rng.choice(others))
-    if changed:
-        colours[0] = colours[n]
-        state(0, "change")
-    for i in range(n) if changed else rng.sample(range(n), n):
-        state(i, "value")
-    return draft.document("recall")
-
-
-def recall_pair(rng: Rng, n: int, lexicon: Lexicon = WORLD) -> Pair:
-    """n names with colours, then the first name again; corrupt: its colour and the next are exchanged."""
-    names, colours = rng.sample(list(lexicon.names), n), rng.sample(list(lexicon.colours), n)
-    documents = []
-    for shown in (colours, [colours[1], colours[0], *colours[2:]]):
-        draft = world.Draft(lexicon)
-        draft.fill(lexicon.opening)
-        for name, colour in zip([*names, names[0]], [*shown, shown[0]], strict=True):
-            draft.add(name, role="key")
-            draft.add(colour, role="value")
-            draft.add(".")
-        documents.append(draft.document("recall"))
-    at = documents[0].positions("value")[-1]
-    return Pair(*documents, at, *(lexicon.spoken(document.words[at].text) for document in documents))
-
-
-def places(documents: Sequence[world.Document], role: str) -> Tensor:
-    """Where words of a role stand, of which each document has equally many [doc n]."""
-    return torch.tensor([document.positions(role) for document in documents])
 
 
 def inside(model, layer: int, x: Tensor) -> dict:
@@ -529,125 +408,6 @@ def instead(point: str, new: Tensor) -> Callable:
     return put
 
 
-def recurrent(model) -> list[int]:
-    """The layers that carry a state of their own from word to word."""
-    return [layer for layer in range(model.n_layers) if "carry" in model.kind(layer).stepwise]
-
-
-@torch.no_grad()
-def planted(model, streams: Tensor, at: int, seed: int = 0) -> dict[int, Tensor]:
-    """How much of a random change of the state after the word at `at` is left after each later word.
-
-    streams [depth batch pos d_model] of a run. For each layer that has a state of its own, shares of the
-    change's length [batch later]. The change is a tenth as long as the state.
-    """
-    left = {}
-    for layer in recurrent(model):
-        carried, draws = [], torch.Generator().manual_seed(seed + layer)
-
-        def put(name, value, t=None, carried=carried, draws=draws):
-            if name != "carry" or t < at:
-                return value
-            half = len(value) // 2
-            if t == at:
-                noise = torch.randn(value[half:].shape, generator=draws).to(value)
-                size = 0.1 * value[half:].flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1)
-                noise = noise * size.view(-1, *(1,) * (value.dim() - 1))
-                value = torch.cat([value[:half], value[half:] + noise])
-            carried.append((value[half:] - value[:half]).flatten(1).norm(dim=1))
-            return value
-
-        put.stepwise, put.points = True, ("carry",)
-        model.block(layer, streams[layer].repeat(2, 1, 1), put)
-        left[layer] = torch.stack([c / carried[0] for c in carried[1:]], 1)
-    return left
-
-
-def fades(model, ids: Tensor, at: int, words: Sequence[int]) -> Tensor:
-    """What is left of a change planted after the word at `at` so many words later, a mean over layers
-    [words text], in texts of ids [text pos]."""
-    left = torch.stack([*planted(model, reading.streams(model, ids), at).values()]).mean(0)
-    return left[:, [n - 1 for n in words]].T
-
-
-def misread(machine: Callable, n: int, key: int, again: bool, seed: int = 0) -> list[float]:
-    """Squared error of what is read under n random keys of length 1, in 20 tables, one number a table.
-
-    machine: (keys [pos table key], values [pos table value], on [pos table]) -> what is read [pos table
-    value]; it writes where on is 1. Values are directions of their own, of length 1. again: every key
-    is written a second time, with another value, which is the one that should be read.
-    """
-    draw = torch.Generator().manual_seed(seed)
-    keys = F.normalize(torch.randn(n, 20, key, generator=draw), dim=-1)
-    told = torch.cat([keys, keys]) if again else keys
-    values = torch.eye(len(told))[:, None].expand(-1, 20, -1)
-    on = torch.ones(len(told), 20)
-    asked = torch.cat([told, keys]), torch.cat([values, 0 * values[:n]]), torch.cat([on, 0 * on[:n]])
-    error = (machine(*asked)[-n:] - values[-n:]).square().sum(-1)
-    return error.mean(0).tolist()
-
-
-def decays(core) -> Tensor:
-    """The decay of a frozen recurrence as matrices [batch pos head key key], with what it erases."""
-    eye = torch.eye(core.k.shape[-1], dtype=core.k.dtype)
-    decay = core.decay[..., None, :] * eye if core.decay.shape[-1] > 1 else core.decay[..., None] * eye
-    if core.erase is None:
-        return decay
-    return (eye - core.erase[..., None, None] * core.k[..., :, None] * core.k[..., None, :]) @ decay
-
-
-@torch.no_grad()
-def carried(model, asked: reading.Asked, layers: Sequence[int]) -> Estimate:
-    """The share of the answer that mixers of these blocks bring to the last word: what clean runs lose
-    when they write there what they write in the corrupt ones."""
-    clean, corrupt = (reading.streams(model, ids) for ids in (asked.ids, asked.corrupt))
-    last = reading.at_positions(asked, asked.last)
-    puts = {
-        k: patching.replace(model, k, "mixer", last, patching.held(model, corrupt[k], k, "mixer"))
-        for k in layers
-    }
-    whole, none, cut = (
-        asked.score(reading.finish(model, x[0], 0, asked.last, given))
-        for x, given in ((clean, {}), (corrupt, {}), (clean, puts))
-    )
-    share = stats.ratio(whole - cut, whole - none)
-    low, high = sorted(share[2:])  # where a model answers wrong, what lies between is negative
-    return share._replace(low=low, high=high)
-
-
-def five_sentences(rows: Sequence[Mapping], known: Sequence[str]) -> str:
-    """What a board says, as a list in Markdown; known: the architectures that it could hold."""
-    judged = [row for row in rows if row["verdict"]]
-    of = {name: [r for r in judged if r["architecture"] == name] for name in known}
-    there = [name for name, found in of.items() if found]
-    seeds = sorted({len(row["seeds"]) for row in judged})
-    counts = "; ".join(
-        f"{name}: " + ", ".join(f"{n} {word}" for word in WORDS if (n := _count(of[name], word)))
-        for name in there
-    )
-    widths = [row["ratio"]["high"] - row["ratio"]["low"] for row in judged if row["ratio"]]
-    lessons = {row["lesson"] for row in judged}
-    missing = ", ".join(name for name in known if name not in there) or "none"
-    return "\n".join(
-        (
-            f"1. It compares {', '.join(there) or 'nothing'} with the Transformer: {len(judged)} scores "
-            f"from {' or '.join(map(str, seeds))} seeds an architecture.",
-            f"2. Its words are {counts or 'none'}.",
-            f"3. The {_count(judged, 'no basis')} without a basis say nothing about either: "
-            "there the Transformer's own effect may be chance, or its seeds differ too much.",
-            f"4. Half of the intervals are wider than {statistics.median(widths):.2f} of the "
-            f"Transformer's effect, and {len(lessons)} lessons on the same models are not independent."
-            if widths
-            else "4. No ratio has a basis.",
-            f"5. About these it says nothing, since no lesson has run on them: {missing}.",
-        )
-    )
-
-
-def _count(rows: Sequence[Mapping], word: str) -> int:
-    return sum(row["verdict"] == word for row in rows)
-
-
 # --------------------------------------------------------------------------------------------------
 # Figures
 
@@ -670,114 +430,3 @@ def one_step() -> Drawn:
         figure,
         "One step: the state before, times a decay, plus a write, is the new state, and is read.",
     )
-
-
-def recall_curves(
-    found: Mapping[str, Mapping[str, Mapping[int, Estimate]]], control: Mapping, known: Mapping[str, int]
-) -> Drawn:
-    """A panel for each way to make recall harder: each model's share right; grey, the highest control;
-    dotted, how far training went."""
-    lines = {
-        title: dict(series) | {"another name's colour, highest of all": control[title]}
-        for title, series in found.items()
-    }
-
-    def look(_: str, name: str, at: int) -> dict:
-        return (
-            {"color": GREY, "linewidth": 1, "marker": "^", "linestyle": "-"}
-            if "," in name
-            else style(name)
-        )
-
-    size = {"size": (4.9, 4.2), "sharex": False}
-    figure, axes = plots.curves(lines, "", "share of colours right", look, (-0.03, 1.03), **size)
-    for axis, title in zip(axes, found, strict=True):
-        axis.set(xlabel=title, title="", xticks=list(control[title]))
-        axis.axvline(known[title], color=GREY, linestyle=":", linewidth=1.5)
-    ends = {
-        title: {name: list(line.values())[-1] for name, line in series.items()}
-        for title, series in found.items()
-    }
-    return figure, f"Share of colours right at the right end of each panel. {listed(ends, '.2f')}."
-
-
-def memories(found: Mapping[str, Mapping[str, Mapping[int, Estimate]]], key: int) -> Drawn:
-    """A panel for each task: squared error of what is read against the number of keys; dotted: numbers in
-    a key; at 1 one might as well read nothing."""
-    figure, axes = plots.curves(found, "keys written", "squared error of what is read", ylim=(-0.05, 2.6))
-    for axis in axes:
-        axis.axvline(key, color=GREY, linestyle=":", linewidth=1.5)
-        axis.axhline(1, color=GREY, linewidth=1)
-    ends = {title: {name: line[16] for name, line in series.items()} for title, series in found.items()}
-    return figure, f"Squared error of what is read with 16 keys. {listed(ends, '.2f')}."
-
-
-def fading(found: Mapping[str, Mapping[str, Mapping[int, Estimate]]]) -> Drawn:
-    """Panels: what is left of a planted change after so many words, each architecture."""
-    label = "words since it was planted"
-    figure, axes = plots.curves(found, label, "share of its length left", ylim=(0, 1.0))
-    ticks = list(next(iter(next(iter(found.values())).values())))
-    for axis in axes:
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(ticks, map(str, ticks))
-    middle = {
-        title: {name: line[ticks[-2]] for name, line in series.items()} for title, series in found.items()
-    }
-    return figure, f"Of a planted change is left after {ticks[-2]} words. {listed(middle, '.2f')}."
-
-
-def by_block(found: Mapping[str, Mapping[str, Sequence[Estimate]]], attends: Mapping) -> Drawn:
-    """A panel for each model: what each block's mixer brings to the last word, for each question; blocks
-    that attend stand on grey."""
-    wide = 2.2 + 0.24 * max(map(len, attends.values()))
-    figure, axes = plots.titled(found, "block", "share of the answer", (wide, 3.6), sharex=False)
-    looks = (style("transformer") | {"marker": "o"}, style("mamba") | {"marker": "s"})
-    for axis, (name, series) in zip(axes, found.items(), strict=True):
-        for look, (what, values), shift in zip(looks, series.items(), (-0.12, 0.12), strict=True):
-            at = [k + shift for k in range(len(values))]
-            points(axis, at, values, upright=True, label=what, **look)
-        for k, attending in enumerate(attends[name]):
-            if attending:
-                axis.axvspan(k - 0.5, k + 0.5, color="#E4E4E4", zorder=0)
-        axis.set_xticks(range(len(attends[name])))
-    plots.legend(figure)
-    most = {
-        name: {
-            what: f"block {max(range(len(v)), key=lambda k: v[k].value)}" for what, v in series.items()
-        }
-        for name, series in found.items()
-    }
-    return figure, f"The block whose mixer brings most to the last word. {listed(most, str)}."
-
-
-def board_map(rows: Sequence[Mapping]) -> Drawn:
-    """The scoreboard: a row for each technique and metric, a column for each architecture, the verdict in
-    each cell; its colour is the ratio, white where there is none."""
-    judged = [row for row in rows if row["verdict"]]
-    what = list(dict.fromkeys((row["technique"], row["metric"]) for row in judged))
-    who = list(dict.fromkeys(row["architecture"] for row in judged))
-    values, cells = torch.full((len(what), len(who)), torch.nan), [[""] * len(who) for _ in what]
-    for row in judged:
-        y, x = what.index((row["technique"], row["metric"])), who.index(row["architecture"])
-        if row["ratio"]:
-            cells[y][x] = row["verdict"]
-            values[y, x] = min(1.0, max(0.0, row["ratio"]["value"]))
-    names = [f"{technique}: {metric}"[:64] for technique, metric in what]
-    size = (5.6 + 1.3 * len(who), 1.2 + 0.27 * len(what))
-    shown = {"": Map(values, rows=names, columns=who, cells=cells)}
-    figure, (axis,) = plots.maps(shown, "ratio to the Transformer's effect", "architecture", size=size)
-    for y, x in values.isnan().nonzero().tolist():
-        word = next(
-            (
-                r["verdict"]
-                for r in judged
-                if (r["technique"], r["metric"], r["architecture"]) == (*what[y], who[x])
-            ),
-            "not run",
-        )
-        write(axis, x, y, word, fontsize=8.5, color=GREY)
-    counts = {
-        name: {w: _count([r for r in judged if r["architecture"] == name], w) for w in WORDS}
-        for name in who
-    }
-    return figure, f"How many scores got which verdict. {listed(counts, str)}."

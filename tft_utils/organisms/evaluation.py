@@ -3,15 +3,17 @@
     evaluate(load("mamba").hf)   capability -> accuracy with n and a 95 % interval
 
 `BARS` says what each capability must reach. A word is a token: `tokenizer` and `TOKEN_ID`.
+`random_model` is a model of any architecture that has learned nothing.
 """
 
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
-from tft_utils import stats
+from tft_utils import models, stats
 from tft_utils.architectures import ARCHITECTURES
 from tft_utils.corpora import world
 from tft_utils.corpora.lexicon import END, MOODS, PAD, UNKNOWN, VOCABULARY, WORLD, Lexicon, Rng
@@ -43,6 +45,29 @@ def tokenizer() -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_max_length=256,
     )
+
+
+def random_model(
+    model_type: str, seed: int = 0, dtype: torch.dtype = torch.float32, **changes
+) -> models.Model:
+    """A small model with random weights: the architecture's `tiny()` with other settings, the same ones
+    for each model type of its file. No bias is zero, nor any weight that training starts at zero."""
+    config = ARCHITECTURES[model_type].tiny()
+    if config.model_type != model_type:
+        settings = {key: value for key, value in config.to_dict().items() if key != "model_type"}
+        config = AutoConfig.for_model(model_type, **settings)
+    for name, value in ({"vocab_size": len(VOCABULARY)} | changes).items():
+        setattr(config, name, value)
+    logging.set_verbosity_error()  # of each kernel that only a GPU has, it would say that it is missing
+    torch.manual_seed(seed)
+    hf = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            if name.endswith("bias") or not parameter.any():
+                parameter += 0.1 * torch.randn_like(parameter)
+    hf = hf.to(dtype).eval()
+    models.prepare(hf)
+    return models.Model(hf, tokenizer())
 
 
 def _ids(document: world.Document) -> list[int]:
