@@ -48,15 +48,7 @@ PAGE_SECTIONS = ("title", "setup")  # of a page that is no lesson
 GLANCE = ("Time", "Run time", "You need", "Verdict")
 CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 80, 4500, 18, 8, 400
 WRITTEN = 60  # lines of a lesson that the learner writes
-LONG_CELLS = {
-    *("linguistic_probing", "latent_knowledge", "activation_patching", "steering"),
-    "other_machines",
-}
-LONG = 25  # what cells of these may still have
-FEW_WRITTEN = {
-    *("linguistic_probing", "latent_knowledge", "activation_patching"),
-    *("why", "a_real_rnn", "your_turn"),
-}
+FEW_WRITTEN = {"why", "a_real_rnn", "your_turn"}
 SHOWN = {"text/plain", "text/markdown", "image/png", claims.MIME}
 BANNED = re.compile(r"\b(simply|obviously)\b", re.IGNORECASE)
 EMPTY_LINK_TEXTS = {"here", "click here", "link", "this"}
@@ -305,10 +297,9 @@ def budgets(path: Path, notebook: dict) -> Problems:
     ):
         if found > most:
             yield "", f"it has {found} {what}, at most {most}; shorten it"
-    most = LONG if lesson_of(path) in LONG_CELLS else LINES
     for cell in cells(notebook, "code"):
-        if (lines := len(cell["source"].splitlines())) > most:
-            yield cell["id"], f"it has {lines} lines, at most {most}; split it"
+        if (lines := len(cell["source"].splitlines())) > LINES:
+            yield cell["id"], f"it has {lines} lines, at most {LINES}; split it"
 
 
 def language(path: Path, notebook: dict) -> Problems:
