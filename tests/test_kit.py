@@ -144,9 +144,14 @@ def test_the_plans_name_every_lesson_and_their_times_are_the_lessons():
     text = kit.GUIDE.read_text(encoding="utf-8")
     lessons = {notebooks.number(path): notebooks.parse(path) for path in PATHS}
     assert kit.plan(text, lessons) == text, "a lesson's times changed: run `make kit`"
-    weeks = text[text.index("### Eight weeks") :]
-    for number in lessons:
-        assert f" <!-- {number} -->" in weeks, f"lesson {number} is in no plan of docs/teaching.md"
+    weeks = text[text.index("### Eight weeks") :].splitlines()
+    planned = {
+        number.strip(" ,")
+        for row in weeks
+        if row.startswith("| ")
+        for number in row.split("|")[2].split()
+    }
+    assert lessons.keys() <= planned, "a lesson is in no week of docs/teaching.md"
 
 
 def test_a_hint_reads_as_text():
