@@ -202,7 +202,8 @@ def check_state_vectors(attempt) -> None:
                 mistakes,
                 "it is not the mean of one side minus that of the other, each over its own texts",
             )
-    if any(attempt(models.load("transformer"), behaving, other)):
+    without = attempt(models.load("transformer"), behaving, other)
+    if any(without):
         raise Wrong(
             "a Transformer carries nothing of one size, so its dicts are empty; take the names of "
             "model.kind(layer).compressed"
