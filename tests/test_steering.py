@@ -479,6 +479,8 @@ def test_best_prefers_the_gentlest_of_equals_and_refuses_nonsense():
     assert steering.best(cells, +1) == (1, 1.0)
     with pytest.raises(ValueError, match="found none; sweep smaller multipliers"):
         steering.best(swept([[[0.9] * 4] * 3] * 2, nonsense=0.5), +1)
+    overflowed = swept([[[0.4] * 4, [float("nan")] * 4, [0.7] * 4], [[0.5] * 4] * 3])
+    assert steering.best(overflowed, +1) == (1, 2.0)
 
 
 @pytest.mark.parametrize(

@@ -230,10 +230,11 @@ def _letters(logits: Tensor, letters: Tensor) -> tuple[Tensor, Tensor]:
 def best(swept: Sweep, sign: int, nonsense: float = 0.1) -> tuple[int, float]:
     """(depth, multiplier of this sign) of the largest mean effect in its direction.
 
-    Cells with more mean nonsense than `nonsense` do not count: a broken answer is no behaviour.
+    Cells with more mean nonsense than `nonsense` do not count: a broken answer is no behaviour. Nor do
+    those where a changed state overflows.
     """
     shift = sign * (swept.matching - swept.unsteered).mean(-1)
-    allowed = swept.nonsense.mean(-1) <= nonsense
+    allowed = (swept.nonsense.mean(-1) <= nonsense) & shift.isfinite()
     allowed &= torch.tensor([sign * m > 0 for m in swept.multipliers], device=shift.device)
     if not allowed.any():
         raise ValueError(
