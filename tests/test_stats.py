@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+import torch
 
 from tft_utils import stats
 
@@ -255,3 +256,10 @@ def test_paired_bootstrap_covers_the_truth(monkeypatch):
 def test_paired_bootstrap_wants_pairs(a, b):
     with pytest.raises(ValueError, match="expected two equally long lists of numbers, found shapes"):
         stats.paired_bootstrap(a, b, seed=0)
+
+
+def test_the_interval_of_a_ratio_stays_in_order_where_units_sum_below_zero():
+    amounts, units = torch.tensor([1.0, 2.0, 2.5]), torch.tensor([-1.0, -2.0, -4.0])
+    found, mirrored = stats.ratio(amounts, units), stats.ratio(amounts, -units)
+    assert found.low < found.value < found.high
+    assert (found.low, found.high) == pytest.approx((-mirrored.high, -mirrored.low))

@@ -47,7 +47,7 @@ def ratio(amounts: Tensor, units: Tensor) -> Estimate:
     if n < 2:
         raise ValueError(f"expected at least 2 independent values for an interval; found {n}")
     value = float(amounts.sum() / units.sum())
-    error = (n / (n - 1) * (amounts - value * units).square().sum()).sqrt() / units.sum()
+    error = (n / (n - 1) * (amounts - value * units).square().sum()).sqrt() / units.sum().abs()
     return Estimate(value, n, value - Z * float(error), value + Z * float(error))
 
 

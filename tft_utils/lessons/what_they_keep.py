@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tft_utils import reading, stats
+from tft_utils import reading
 from tft_utils.corpora import world
 from tft_utils.corpora.lexicon import WORLD, Lexicon, Rng
 from tft_utils.corpora.pairs import Pair
@@ -332,13 +332,6 @@ def recall_pair(rng: Rng, lexicon: Lexicon, n: int, of_names: bool = False) -> P
 def places(documents: Sequence[world.Document], role: str) -> Tensor:
     """Where words of a role stand, of which each document has equally many [doc n]."""
     return torch.tensor([document.positions(role) for document in documents])
-
-
-def share(lost: Tensor, whole: Tensor) -> Estimate:
-    """The share of the whole that is lost, over pairs."""
-    found = stats.ratio(lost, whole)
-    low, high = sorted(found[2:])  # where a model answers wrong, the whole is negative
-    return found._replace(low=low, high=high)
 
 
 def five_sentences(cells: Sequence[Cell], known: Sequence[str], read_off) -> str:
