@@ -104,10 +104,10 @@ def run(path: Path, **parameters: object) -> list[str]:
 def test_a_lesson_runs_on_models_of_the_hub(path, served, tmp_path):
     problems = run(path, SCALE="small", DEVICE="cpu")
     assert not problems, "\n".join(problems)
-    kept = json.loads((tmp_path / "claims-small.json").read_text(encoding="utf-8"))
-    lesson = path.stem.partition("_")[2]
-    assert kept
-    assert {record["name"].partition("/")[0] for record in kept} == {lesson}
+    lesson, file = path.stem.partition("_")[2], tmp_path / "claims-small.json"
+    if lesson != "a_real_rnn":  # it has models of its own, at tiny alone, and one published one
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        assert {record["name"].partition("/")[0] for record in kept} == {lesson}
 
 
 def test_a_lesson_runs_on_every_model_of_the_scale(served, quick):
