@@ -211,6 +211,18 @@ def test_the_board_keeps_its_runs_where_build_is_lost(lesson, tmp_path, monkeypa
     ]
 
 
+def test_an_older_run_in_build_does_not_drive_out_the_boards(lesson, tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "all_notebooks", lambda: [lesson])
+    scoreboard.main(["run", "transformer", "mamba", "--seeds", "0"])
+    path = scoreboard.run_file(lesson, "transformer", 0, "tiny")
+    old = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(old | {"digest": old["digest"] | {"lesson": "0"}}), encoding="utf-8")
+    before = (tmp_path / "scoreboard.json").read_text(encoding="utf-8")
+    scoreboard.main(["run", "mamba", "transformer", "--seeds", "0"])
+    assert (tmp_path / "scoreboard.json").read_text(encoding="utf-8") == before
+    assert (tmp_path / "log").read_text(encoding="utf-8").split() == ["ran", "ran"]
+
+
 def test_the_table_of_committed_claims_has_a_verdict_for_each_score(capsys):
     scoreboard.main(["table"])
     head, rule, *lines = capsys.readouterr().out.splitlines()

@@ -4,6 +4,7 @@ families that published models use, trained on the words of English."""
 import functools
 import json
 import re
+from collections.abc import Callable, Iterable
 
 import torch
 from tokenizers import Tokenizer, decoders, processors, trainers
@@ -13,12 +14,25 @@ from transformers import PreTrainedTokenizerFast
 
 from tft_utils import models
 from tft_utils.corpora.english import FILE
+from tft_utils.course import plots
+from tft_utils.course.plots import Drawn
 from tft_utils.organisms.evaluation import random_model
 
 
 def toy(model_type: str, seed: int = 0, dtype: torch.dtype = torch.float64, **changes) -> models.Model:
     """A small model with random weights, in float64."""
     return random_model(model_type, seed, dtype, **changes)
+
+
+def check_figures(make: Callable[[], Iterable[Drawn]]) -> None:
+    """Every figure that `make` draws is fit for a page, with a label at every axis, and drawn again has
+    the same bytes."""
+    for figure, alt in make():
+        assert not plots.unfit(figure, alt)
+        for axis in figure.axes:
+            assert not axis.axison or axis.get_xlabel() or axis.get_ylabel()
+    first, second = ([plots.png(figure) for figure, _ in make()] for _ in range(2))
+    assert first == second
 
 
 def words_of(value) -> list[str]:

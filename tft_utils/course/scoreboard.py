@@ -48,12 +48,12 @@ def _target(scale: str) -> Path:
     return claims.SCOREBOARD if scale == "tiny" else RUNS / f"{scale}.json"
 
 
-def known_runs(scale: str) -> dict[tuple[str, str, int], dict]:
-    """(lesson, model, seed) -> its run: those of the board, and before them those of build/scoreboard."""
+def known_runs(scale: str, runs: str = "*/*.json") -> list[dict]:
+    """The runs of the board, then those of build/scoreboard whose file is like `runs`. One may stand in
+    both, and either may be the older."""
     kept = _target(scale)
     made = files.read_json(kept, "run `make scoreboard`").get("runs", []) if kept.is_file() else []
-    made += [files.read_json(path, "delete it") for path in sorted((RUNS / scale).glob("*/*.json"))]
-    return {(run["lesson"], run["model"], run["seed"]): run for run in made}
+    return made + [files.read_json(path, "delete it") for path in sorted((RUNS / scale).glob(runs))]
 
 
 def digest(lesson: dict, model: str, seed: int) -> dict[str, str]:
@@ -197,9 +197,10 @@ def run_lesson(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> 
     notebook, path = notebooks.parse(lesson), run_file(lesson, model, seed, scale)
     with _PARSING:
         fresh = digest(notebook, model, seed)
-    known = known_runs(scale).get((lesson.stem, model, seed))
-    if known and known["digest"] == fresh:
-        return known
+    asked = [lesson.stem, model, seed, fresh]
+    for known in known_runs(scale, path.relative_to(RUNS / scale).as_posix()):
+        if [known[part] for part in ("lesson", "model", "seed", "digest")] == asked:
+            return known
     with_parameters(notebook, SCALE=scale, MODELS=(model,), SEED=seed)
     start, broken = time.monotonic(), []
     client = NotebookClient(
@@ -362,8 +363,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             said = f"{len(done['claims'])} claims in {done['seconds']:.0f} s{trouble}"
             print(f"{i + 1}/{len(work)} {lesson.stem} on {model}, seed {seed}: {said}", file=sys.stderr)
     notebook_of = {path.stem: notebooks.parse(path) for path in lessons()}
-    known = sorted(known_runs(options.scale).items())
-    runs = [run for _, run in known if not _out_of_date(run, notebook_of)]
+    fresh = [run for run in known_runs(options.scale) if not _out_of_date(run, notebook_of)]
+    latest = {(run["lesson"], run["model"], run["seed"]): run for run in fresh}
+    runs = [run for _, run in sorted(latest.items())]
     whole = {"scale": options.scale, "runs": runs, "rows": board(runs)}
     text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
     target = _target(options.scale)
