@@ -419,16 +419,13 @@ class Reading(NamedTuple):
 SHARE = "share of the explained number"
 
 
-def shared_out(books: Mapping[str, Mapping[str, float]]) -> Drawn:
+def shared_out(books: Mapping[str, plots.Row]) -> Drawn:
     """Who got the explained number: 'model, rule set' -> owner -> share of it; the shares sum to 1."""
-    shades = {}
-    for name in books:
-        base = style(name.partition(",")[0])
-        again = sum(other.partition(",")[0] == name.partition(",")[0] for other in shades)
-        shades[name] = base | {"markerfacecolor": (base["color"], "white", "#BBBBBB")[min(again, 2)]}
-    values = [value for owners in books.values() for value in owners.values()]
+    owners = {owner: {name: row[owner] for name, row in books.items()} for owner in [*books.values()][0]}
+    values = [value for row in owners.values() for value in row.values()]
     ends = [end for v in values for end in ((v.low, v.high) if isinstance(v, Estimate) else (v,))]
-    return plots.compared(books, SHARE, (min(ends) - 0.1, max(ends) + 0.1), shades)
+    looks = dict(zip(owners, plots.SERIES, strict=False))
+    return plots.compared(owners, SHARE, (min(ends) - 0.1, max(ends) + 0.1), looks)
 
 
 def hit_rates(tops: Mapping[str, Mapping[str, plots.Row]]) -> Drawn:
