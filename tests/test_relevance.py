@@ -639,7 +639,7 @@ def test_figures_say_what_they_show(names):
         {f"{name}, a rule set": {"words": 0.7, "leak": 0.3} for name in names}
     )
     assert not plots.unfit(figure, alt)
-    assert f"words: {first}, a rule set 0.70" in alt
+    assert f"{first}, a rule set: words 0.70, leak 0.30" in alt
 
 
 def test_the_sketch_conserves_too():
