@@ -561,12 +561,9 @@ PAIR = ("transformer", "mamba")
 
 def all_figures(*names: str):
     """Every figure of the lesson that compares models, on small made-up results."""
-    draw = torch.Generator().manual_seed(0)
-    maps = {name: torch.rand(3, 3, generator=draw).tril() for name in names}
     shares = {name: [0.0, 0.1 * i, 1.0] for i, name in enumerate(names)}
     yield figures.by_block(shares, {name: [0.0, 0.1, 0.1] for name in names}, "share")
     yield figures.around({name: {"raw": [0, 1, 2], "better": [0, 2, 1]} for name in names}, range(-1, 2))
-    yield figures.word_maps(["a", "b", "c"], maps, "share")
 
 
 def figures_of_one_model():
@@ -575,7 +572,6 @@ def figures_of_one_model():
     yield figures.two_ways_to_read()
     yield figures.head_maps(maps, 3)
     yield figures.lag_maps(torch.rand(2, 4, 6, generator=draw), (3, 5), list("wxyz"))
-    yield figures.word_maps(["a", "b", "c"], {"A": maps[0][0] - 0.5}, "weight")
 
 
 @pytest.mark.parametrize("names", [PAIR[:1], PAIR, ("mamba", "own", "transformer")])
@@ -596,18 +592,19 @@ def test_figures_are_fit_to_show_and_the_same_every_time():
 
 
 def test_alt_texts_state_what_is_seen():
-    by_block, around, _ = (alt for _, alt in all_figures(*PAIR))
+    by_block, around = (alt for _, alt in all_figures(*PAIR))
     assert "transformer at block 2 with 100%" in by_block
     assert "transformer, raw: +1; transformer, better: +0" in around
 
 
 def test_signed_maps_are_centred_on_zero_and_others_start_there():
-    *_, (shares, _) = all_figures(*PAIR)
-    *_, (weights, _) = figures_of_one_model()
-    low, high = weights.axes[0].images[0].get_clim()
-    assert low == -high
-    assert shares.axes[0].images[0].get_clim() == shares.axes[1].images[0].get_clim()
-    assert shares.axes[0].images[0].get_clim()[0] == 0
+    (mixing,) = attention.mixings(load("mamba"), IDS[:1], [3])
+    words = [str(at) for at in range(IDS.shape[1])]
+    for level, signed in (("scan", True), ("contributions", False)):
+        figure, alt = figures.one_map(mixing, 0, level, words, "mamba")
+        low, high = figure.axes[0].images[0].get_clim()
+        assert low == (-high if signed else 0)
+        assert not plots.unfit(figure, alt)
 
 
 def test_the_explorer_draws_what_is_chosen():

@@ -169,45 +169,40 @@ def _wrong_unrolls(delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> dict[str, 
     }
 
 
-def check_entry_attention(attempt) -> None:
-    delta, written, read = _random((5,), (5,), (5,))
-    delta, rate = 0.3 + delta.abs() / 2, -0.7
-    weights = attempt(delta, rate, written, read)
-    weights = expect_tensor(weights, (5, 5), "weights [query source]")
-    columns = delta[:, None], torch.tensor([[rate]]), written[:, None], read[:, None]
-    if close(weights, unroll(*columns)[0]):
+def _refuse_scan(weights: Tensor, *scan: Tensor) -> None:
+    """Refuses weights [channel query source] that are not those of `unroll` on the same tensors."""
+    truth = unroll(*scan)
+    if close(weights, truth):
         return
     if weights.triu(1).abs().max() > 1e-6:
         raise Wrong("a word reads words after it; sources after the query get weight 0")
-    if close(weights, unroll(*columns)[0].tril(-1)):
+    if close(weights, truth.tril(-1)):
         raise Wrong("a word also reads itself: s runs up to t, and nothing has faded yet")
-    mistakes = {hint: wrong[0] for hint, wrong in _wrong_unrolls(*columns).items()}
     otherwise = (
-        "expected weight [t, s] to be read[t] exp(rate (delta[s+1] + ... + delta[t])) delta[s] written[s]"
+        "expected weight [t, s] to be read C_t times exp(A (delta_{s+1} + ... + delta_t)) times delta_s "
+        "times written B_s, summed over entries; try one channel with one entry on paper"
     )
-    refuse(weights, mistakes, otherwise)
+    refuse(weights, _wrong_unrolls(*scan), otherwise)
+
+
+def check_entry_attention(attempt) -> None:
+    delta, written, read = _random((5,), (5,), (5,))
+    delta, rate = 0.3 + delta.abs() / 2, -0.7
+    weights = expect_tensor(attempt(delta, rate, written, read), (5, 5), "weights [query source]")
+    _refuse_scan(weights[None], delta[:, None], torch.tensor([[rate]]), written[:, None], read[:, None])
 
 
 def check_unroll(attempt) -> None:
     delta, A, B, C = _random((5, 3), (3, 2), (5, 2), (5, 2))
     delta, A = 0.3 + delta.abs() / 2, -0.3 - A.abs() / 2
     weights = expect_tensor(attempt(delta, A, B, C), (3, 5, 5), "weights [channel query source]")
-    if close(weights, unroll(delta, A, B, C)):
-        long = torch.full((200, 1), 5.0)  # gaps of up to 1,000: exp of them is infinite
-        if not attempt(long, torch.tensor([[-1.0]]), *torch.ones(2, 200, 1)).isfinite().all():
-            raise Wrong(
-                "right on five words, not finite on 200: for a source after its query the gap is "
-                "negative and its exponential explodes; cut the gap off at 0 before exp"
-            )
-        return
-    if weights.triu(1).abs().max() > 1e-6:
-        raise Wrong("a word reads words after it; sources after the query get weight 0")
-    mistakes = _wrong_unrolls(delta, A, B, C)
-    otherwise = (
-        "expected weight [c, t, s] to be the sum over n of C_t exp(A (delta_{s+1} + ... + delta_t)) "
-        "delta_s B_s; try one channel with one entry on paper"
-    )
-    refuse(weights, mistakes, otherwise)
+    _refuse_scan(weights, delta, A, B, C)
+    long = torch.full((200, 1), 5.0)  # gaps of up to 1,000: exp of them is infinite
+    if not attempt(long, torch.tensor([[-1.0]]), *torch.ones(2, 200, 1)).isfinite().all():
+        raise Wrong(
+            "right on five words, not finite on 200: for a source after its query the gap is negative "
+            "and its exponential explodes; cut the gap off at 0 before exp"
+        )
 
 
 def check_follows(attempt) -> None:
@@ -290,33 +285,25 @@ def check_resampled(attempt) -> None:
         rest = {at: sorted({*range(model.units(at))} - {*some}) for at, some in units.items()}
         whole = {at: range(model.units(at)) for at in units}
         elsewhere = partial(_from, donors)
+        same_text = partial(_from, donors % 7 + torch.tensor([[0], [7]]))
         ways = {
             "": (units, elsewhere),
-            "your edit changes nothing: assign into what `model.unit_outputs` gives, not a copy": (
-                {},
-                None,
-            ),
+            "your edit changes nothing: assign into what `model.unit_outputs` gives": ({}, None),
             "you set the units to 0; they say what they say at another word": (units, torch.zeros_like),
             "you resample whole blocks; only the chosen units": (whole, elsewhere),
             "you resample all units but the chosen ones": (rest, elsewhere),
-            "each word takes from its own text; `donors` counts through the whole batch, row after row": (
-                units,
-                partial(_from, donors % 7 + torch.tensor([[0], [7]])),
-            ),
+            "each word takes from its own text; `donors` counts through the batch": (units, same_text),
         }
         logits = attempt(model, ids, units, donors)
         shape = (*ids.shape, model.config.vocab_size)
         logits = expect_tensor(logits, shape, "logits [batch pos vocab]", "return `model.logits`, saved")
-        for hint, way in ways.items():
-            if _same(logits, _hooked(model, ids, *way)):
-                if hint:
-                    raise Wrong(hint)
-                break
-        else:
-            raise Wrong(
-                f"on {name}, the logits are not those of a run in which each chosen unit says at word "
-                "[b, t] what it says at word donors[b, t] of the flattened batch"
-            )
+        hints = (hint for hint, way in ways.items() if _same(logits, _hooked(model, ids, *way)))
+        otherwise = (
+            f"on {name}, the logits are not those of a run in which each chosen unit says at word "
+            "[b, t] what it says at word donors[b, t] of the flattened batch"
+        )
+        if hint := next(hints, otherwise):
+            raise Wrong(hint)
 
 
 def check_rollout(attempt) -> None:
@@ -354,14 +341,12 @@ def check_contribution(attempt) -> None:
             "you add up lengths; first add up the vectors of all units": alone.sum(0),
             "you average lengths; first add up the vectors of all units": alone.mean(0),
             "these are weights; multiply each by the value that it carries": weights.sum(0),
-            "these are weights; multiply each by the value that it carries ": weights.abs().mean(0),
             "you add up the numbers of each vector; take its length, `norm`": signed.sum(-1),
         }
         if _same(found, (weights[..., None] * values).sum(0).norm(dim=-1)):
             raise Wrong("the output projection is missing: each unit writes through its own part of it")
-        refuse(
-            found, mistakes, f"on {name}, expected the length of the sum over units of weight x value W"
-        )
+        otherwise = f"on {name}, expected the length of the sum over units of weight x value W"
+        refuse(found, mistakes, otherwise)
 
 
 @torch.no_grad()
@@ -374,18 +359,15 @@ def check_cut(attempt) -> None:
             return attention.block(model, ids, [layer], sources, queries, spread=False)
 
         truth = blocked(at == source, at == query)
-        logits = attempt(model, ids, layer, source, query)
-        logits = expect_tensor(
-            logits, truth.shape, "logits [1 pos vocab]", "return `model.logits`, saved"
-        )
+        logits, lacks = attempt(model, ids, layer, source, query), "return `model.logits`, saved"
+        logits = expect_tensor(logits, truth.shape, "logits [1 pos vocab]", lacks)
         if _same(logits, truth):
             continue
         (mixing,) = attention.mixings(model, ids, [layer])
         level = mixing.levels[0]
         values, weights = mixing.values(level), mixing.weights(level)
-        part = torch.einsum("bu,buw->buw", weights[:, :, query, source], values[:, :, source])
         lost = torch.zeros_like(values)
-        lost[:, :, query] = part
+        lost[:, :, query] = weights[:, :, query, source, None] * values[:, :, source]
         wrong = {
             "your edit changes nothing: add to `model.mixer_output(layer)` in place": 0 * lost,
             "you add what should go: the change is what is left minus what was there": lost,
@@ -406,14 +388,13 @@ def check_cut(attempt) -> None:
 
 def _with_change(model, ids: Tensor, layer: int, change: Tensor) -> Tensor:
     """Logits when `change` is added to what the mixer of a layer writes."""
-    x = model.embed(ids)
+
+    def put(name: str, value, t: int | None = None):
+        return value + change if name == "mixer" else value
+
+    put.points, x = ("mixer",), model.embed(ids)
     for at in range(model.n_layers):
-
-        def put(name: str, value, t: int | None = None, at=at):
-            return value + change if (name, at) == ("mixer", layer) else value
-
-        put.points = ("mixer",)
-        x = model.block(at, x, put)
+        x = model.block(at, x, put) if at == layer else model.block(at, x)
     return model.to_logits(x)
 
 
@@ -558,25 +539,17 @@ def by_block(models: Mapping[str, Line], controls: Mapping[str, Line], ylabel: s
 
 
 def one_map(mixing, unit: int, level: str, words: Sequence[str], title: str) -> Drawn:
-    """A block's contributions, or one unit's weights at a level; for a level it lacks, its last one."""
+    """A map [query source] of a block: its contributions, or one unit's weights at a level; for a level
+    it lacks, its last one. The first word has one source only and may exceed the scale."""
     if level == "contributions":
-        weights, label = attention.contributions(mixing)[0], f"all {mixing.unit}s"
+        weights, label = attention.contributions(mixing)[0].cpu(), f"all {mixing.unit}s"
     else:
         level = level if level in mixing.levels else mixing.levels[-1]
         unit = min(unit, len(mixing.projection) - 1)
-        weights, label = mixing.weights(level, units=[unit])[0, 0], f"{mixing.unit} {unit}"
-    return word_maps(words, {f"{title}, {label}": weights.cpu()}, level)
-
-
-def word_maps(words: Sequence[str], maps: Mapping[str, Tensor], label: str) -> Drawn:
-    """Maps [query source] over the same words, side by side: non-negative ones on one scale from 0,
-    signed ones on one scale around 0. The first word has one source only and may exceed the scale."""
-    most = max(float(weights[1:].abs().max()) for weights in maps.values())
-    low = -most if any(bool((weights < 0).any()) for weights in maps.values()) else 0
-    grid = {name: Map(weights, words, words, turn=90) for name, weights in maps.items()}
-    figure, _ = plots.maps(grid, label, "source", "query", (low, most), size=(4.9, 4.6), sharey=True)
-    sources = {name: int(weights[-1].abs().argmax()) for name, weights in maps.items()}
-    said = " and ".join(
-        f"{name}'s strongest source is '{words[at]}', word {at + 1}" for name, at in sources.items()
-    )
-    return figure, f"For the last word '{words[-1]}', {said}."
+        weights, label = mixing.weights(level, units=[unit])[0, 0].cpu(), f"{mixing.unit} {unit}"
+    most = float(weights[1:].abs().max())
+    scale = (-most if bool((weights < 0).any()) else 0, most)  # signed weights: around 0
+    grid = {f"{title}, {label}": Map(weights, words, words, turn=90)}
+    figure, _ = plots.maps(grid, level, "source", "query", scale, size=(5.6, 4.6))
+    at = int(weights[-1].abs().argmax())
+    return figure, f"Strongest source of the last word '{words[-1]}': '{words[at]}', word {at + 1}."

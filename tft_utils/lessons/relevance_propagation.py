@@ -419,16 +419,14 @@ class Reading(NamedTuple):
 SHARE = "share of the explained number"
 
 
-def shared_out(books: Mapping[str, Mapping[str, float]]) -> Drawn:
+def shared_out(books: Mapping[str, plots.Row]) -> Drawn:
     """Who got the explained number: 'model, rule set' -> owner -> share of it; the shares sum to 1."""
-    shades = {}
-    for name in books:
-        base = style(name.partition(",")[0])
-        again = sum(other.partition(",")[0] == name.partition(",")[0] for other in shades)
-        shades[name] = base | {"markerfacecolor": (base["color"], "white", "#BBBBBB")[min(again, 2)]}
-    values = [value for owners in books.values() for value in owners.values()]
+    owners = {owner: {name: row[owner] for name, row in books.items()} for owner in [*books.values()][0]}
+    values = [value for row in owners.values() for value in row.values()]
     ends = [end for v in values for end in ((v.low, v.high) if isinstance(v, Estimate) else (v,))]
-    return plots.compared(books, SHARE, (min(ends) - 0.1, max(ends) + 0.1), shades)
+    looks = dict(zip(owners, plots.SERIES, strict=False))
+    figure, _ = plots.compared(owners, SHARE, (min(ends) - 0.1, max(ends) + 0.1), looks)
+    return figure, f"Shares of the explained number, with intervals. {plots.listed(books, '.2f')}."
 
 
 def hit_rates(tops: Mapping[str, Mapping[str, plots.Row]]) -> Drawn:
@@ -487,25 +485,28 @@ Curves = tuple[Sequence[Estimate], Sequence[Estimate]]  # the most relevant word
 
 def removals(measured: Mapping[str, Mapping[str, Curves]], ylabel: str) -> Drawn:
     """The explained number while words go: model -> method -> curves. The first method is in colour
-    with 95 % bands, at most two others are thin and grey."""
+    with 95 % bands, others are thin and grey. A random order has one curve: its two are alike."""
     lines, gaps = {}, []
     for model, methods in measured.items():
         lines[model] = {
             f"{method}, {which} relevant first": line if at == 0 else plots.plain(line)
             for at, (method, both) in enumerate(methods.items())
             for which, line in zip(("most", "least"), both, strict=True)
+            if method != "random"
         }
+        if "random" in methods:
+            lines[model]["random order"] = plots.plain(methods["random"][0])
         most, least, *_ = map(plots.plain, lines[model].values())
         gap = (sum(least) - sum(most)) / len(most)
         gaps.append(f"{model} {gap:.1f}")
 
     def look(model: str, label: str, at: int) -> dict:
-        own = style(model) if at < 2 else plots.THIN | {"marker": "^v"[at // 2 - 1]}
-        return own | {"linestyle": "--" if at % 2 else "-"}
+        own = style(model) if at < 2 else plots.THIN | {"marker": "^"}
+        return own | {"linestyle": "--" if "least" in label else ":" if "random" in label else "-"}
 
     figure, (axis, *_) = plots.curves(lines, "share of the words removed", ylabel, look)
     low, high = axis.get_ylim()
-    axis.set_ylim(low, high + 0.75 * (high - low) * bool(axis.get_legend()))  # room for the legend
+    axis.set_ylim(low, high + 0.65 * (high - low) * bool(axis.get_legend()))  # room for the legend
     return figure, (
         f"Removing the most relevant words first breaks the answer sooner than removing "
         f"the least relevant first; mean gap in logits: {', '.join(gaps)}."
