@@ -1,7 +1,7 @@
 """Exercises check themselves: every wrong answer is refused with its hint, every solution is right.
 
 The whole lesson, as committed, is run by nbmake (see the Makefile): with the references, which are the
-solutions to the letter (tests/contract.py).
+solutions to the letter (tests/contract.py), and in a kernel of its own.
 """
 
 import copy
@@ -12,9 +12,8 @@ from pathlib import Path
 import contract
 import nbformat
 import pytest
+import shell
 import torch
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 
 from tft_utils.course import grading, notebooks
 from tft_utils.course.exercises import NotAttempted, Wrong, check, close, expect_tensor, refuse
@@ -157,28 +156,19 @@ def tried(notebook: dict, lesson: str, wrong: dict) -> dict:
     return nbformat.from_dict(notebook | {"cells": cells[:last]})
 
 
-def run(path: Path, notebook: dict) -> dict:
-    """Executes what `tried` made of the notebook at `path`; a failure names file and cell."""
-    client = NotebookClient(
-        nbformat.from_dict(notebook),
-        timeout=notebooks.SECONDS_PER_CELL,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
-    )
-    try:
-        done = client.execute()
-    except CellExecutionError as error:
-        failed = next(
-            c["id"]
-            for c in client.nb.cells
-            if any(output["output_type"] == "error" for output in c.get("outputs", ()))
-        )
-        pytest.fail(f"{path.name}, cell {failed}: {error.ename}: {error.evalue}")
-    for cell in contract.cells(done, "code", "check"):
-        said = "".join(output.get("text", "") for output in cell["outputs"])
-        if ": right\n" not in said:
-            pytest.fail(f"{path.name}, cell {cell['id']}: it says '{said}' of the solution")
-    return done
+def run(path: Path, notebook: dict, seconds: float = notebooks.SECONDS_PER_CELL) -> dict[str, str]:
+    """What each check said in a run of what `tried` made of the notebook at `path`; a failure names file
+    and cell."""
+    code = [(cell["id"], cell["source"]) for cell in contract.cells(notebook, "code")]
+    *_, last = ran = shell.in_a_fork(code, path.parent, seconds)
+    if last.error:
+        pytest.fail(f"{path.name}, cell {last.cell}: {last.error}")
+    checks = {cell["id"] for cell in contract.cells(notebook, "code", "check")}
+    said = {cell: text for cell, text, _ in ran if cell in checks}
+    for cell, text in said.items():
+        if ": right\n" not in text:
+            pytest.fail(f"{path.name}, cell {cell}: it says '{text}' of the solution")
+    return said
 
 
 @EACH
@@ -231,8 +221,8 @@ PATH = notebooks.NOTEBOOKS / "99_small.ipynb"
 WRONG = [("def double(x):\n    return x * x", "add x"), ("def double(x):\n    return 0", "add")]
 
 
-def try_small(wrong: list, solution: str = "return x + x") -> dict:
-    return run(PATH, tried(small_lesson(solution), "small", {"double": wrong}))
+def try_small(wrong: list, solution: str = "return x + x", seconds: float = 60) -> dict[str, str]:
+    return run(PATH, tried(small_lesson(solution), "small", {"double": wrong}), seconds)
 
 
 def test_a_broken_solution_is_caught_by_name():
@@ -245,11 +235,33 @@ def test_a_broken_solution_is_caught_by_name():
 
 
 def test_a_refused_wrong_answer_passes_and_an_accepted_one_is_caught_by_name():
-    (checked,) = contract.cells(try_small(WRONG), "code", "check")
-    assert checked["outputs"][0]["text"].endswith("small/double: right\n")
+    assert try_small(WRONG) == {"ex-double-check": "small/double: right\n"}
     right = [*WRONG, ("def double(x):\n    return x + x", "add")]
     with pytest.raises(pytest.fail.Exception, match="cell ex-double-wrong-2: .*taken for right"):
         try_small(right)
     other = [("def double(x):\n    return 0", "divide"), *WRONG]
     with pytest.raises(pytest.fail.Exception, match="wrong-0: .*hint like 'divide', found: .*add x"):
         try_small(other)
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds", "reason"),
+    [
+        ("import time; time.sleep(60)", 4, "no answer within 4 s"),
+        ("import os; os._exit(0)", 60, "the process broke off"),
+    ],
+)
+def test_an_answer_that_never_ends_or_ends_all_is_caught_by_name(answer, seconds, reason):
+    with pytest.raises(pytest.fail.Exception, match=f"cell ex-double-wrong-0: {reason}"):
+        try_small([(f"def double(x):\n    {answer}", "add x")], seconds=seconds)
+
+
+def test_what_a_lesson_changes_stays_in_it():
+    """A mode of torch, a module, what another one holds: the next lesson finds them as they were."""
+    lesson = tried(small_lesson(), "small", {"double": WRONG})
+    begins = "import sys, torch\nassert torch.is_grad_enabled() and not hasattr(sys, 'left')\n"
+    begins += "torch.set_grad_enabled(False)\nsys.left = 1\n"
+    lesson["cells"][0]["source"] = begins + lesson["cells"][0]["source"]
+    for _ in range(2):
+        run(PATH, lesson)
+    assert "tft_utils.lessons.small" not in sys.modules

@@ -50,6 +50,11 @@ def random_asked(n: int = 3, pos: int = 7) -> Asked:
     return Asked(clean, torch.full((n,), pos - 1), answers, answers + 9, corrupt)
 
 
+def strongest(effects: Effects, depth: int) -> Tensor:
+    """The position with the largest effect of each prompt [pair]."""
+    return effects.values[depth].nan_to_num(-torch.inf).argmax(-1)
+
+
 def difference(model, asked: Asked, ids: Tensor) -> Tensor:
     """m by transformers itself."""
     logits = model.hf(input_ids=ids, use_cache=False).logits
@@ -131,7 +136,7 @@ def test_the_first_depth_is_the_words_and_the_last_is_the_answer(model):
     # The prompts differ in one word, so putting it back is the clean run.
     assert torch.allclose(found.at(giver)[0], torch.ones(8), atol=CLOSE)
     assert torch.allclose(found.at(asked.last)[-1], torch.ones(8), atol=CLOSE)
-    assert (found.strongest(0) == giver).all()
+    assert (strongest(found, 0) == giver).all()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -445,12 +450,12 @@ def test_the_route_of_a_fact_is_from_its_subject_to_the_last_word(model):
     found = patching.grid(model, asked)
     words = [pair.clean.positions("subject") for pair in pairs]
     subject = torch.tensor([[some[0], some[-1]] for some in words])
-    path = torch.stack([found.strongest(k) for k in range(model.n_layers + 1)])  # [depth pair]
+    path = torch.stack([strongest(found, k) for k in range(model.n_layers + 1)])  # [depth pair]
     on_route = (path[..., None] == subject).any(-1) | (path == asked.last)
     estimate = stats.proportion(int(on_route.all(0).sum()), len(pairs))
     assert estimate.value >= 0.9, estimate
-    assert (found.strongest(0)[:, None] == subject).any(1).all()
-    assert (found.strongest(model.n_layers) == asked.last).all()
+    assert (strongest(found, 0)[:, None] == subject).any(1).all()
+    assert (strongest(found, model.n_layers) == asked.last).all()
 
 
 def test_the_indirect_object_is_decided_at_the_giver_then_at_the_last_word(model):
@@ -458,7 +463,7 @@ def test_the_indirect_object_is_decided_at_the_giver_then_at_the_last_word(model
     asked = patching.asked_of(model, pairs)
     found = patching.grid(model, asked)
     giver = torch.tensor([pair.clean.positions("giver")[0] for pair in pairs])
-    path = torch.stack([found.strongest(k) for k in range(model.n_layers + 1)])  # [depth pair]
+    path = torch.stack([strongest(found, k) for k in range(model.n_layers + 1)])  # [depth pair]
     assert ((path == giver) | (path == asked.last)).float().mean() >= 0.9
     assert (path[0] == giver).all()
     assert (path[-2] == asked.last).float().mean() >= 0.9

@@ -24,7 +24,7 @@ from tft_utils.techniques.lenses import Trajectory
 
 CURVE = [stats.proportion(k, 10) for k in (0, 5, 10)]
 FLAT = [stats.proportion(0, 10)] * 3
-PALETTE = [*plots.COLOURS, plots.GREY]
+PALETTE = [*plots.COLOURS, *plots.MORE, plots.GREY]
 NAMES = ("transformer", "mamba", "mamba/1", "rwkv", "a model that nobody knows yet")
 
 
@@ -159,6 +159,12 @@ def test_no_two_models_of_the_course_look_alike():
     for a, b in itertools.combinations(map(plots.style, plots.LOOKS), 2):
         assert a["linestyle"] != b["linestyle"]
         assert a["marker"] != b["marker"]
+
+
+def test_machines_that_one_figure_compares_have_colours_of_their_own():
+    """The course's, and all that lesson 09 adds; whether two colours can be told apart is below."""
+    names = "transformer mamba mamba-tied mamba2 rwkv xlstm griffin gated_deltanet lstm".split()
+    assert len({plots.style(name)["color"] for name in names}) == len(names)
 
 
 def test_seeds_and_variants_are_seen_to_be_of_one_model():

@@ -10,16 +10,14 @@ its time with imports. A few sizes are smaller than in the lesson, see SMALLER.
 """
 
 import json
-import os
-import time
 from pathlib import Path
 
 import hub
 import huggingface_hub
 import matplotlib.pyplot as plt
 import pytest
+import shell
 import torch
-from IPython.core.interactiveshell import InteractiveShell
 
 from tft_utils import models, reading
 from tft_utils.corpora.corpus import corpus_of
@@ -81,22 +79,8 @@ def cells(path: Path, **parameters: object) -> list[tuple[str, str]]:
 
 def run(path: Path, **parameters: object) -> list[str]:
     """What went wrong, cell by cell."""
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(history_length=0, colors="nocolor")
-    problems = []
-    try:
-        for name, source in cells(path, **parameters):
-            start = time.monotonic()
-            result = shell.run_cell(source, store_history=True)
-            error = result.error_before_exec or result.error_in_exec
-            if error is not None:
-                problems.append(f"{path.name}, cell {name}: {type(error).__name__}: {error}")
-            if os.environ.get("TFT_TIMES") and (seconds := time.monotonic() - start) > 1:
-                print(f"TIME {path.stem} {name} {seconds:.1f}")
-    finally:
-        shell.reset()
-        InteractiveShell.clear_instance()
-    return problems
+    ran = shell.executed(cells(path, **parameters))
+    return [f"{path.name}, cell {cell}: {error}" for cell, _, error in ran if error]
 
 
 @EACH

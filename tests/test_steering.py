@@ -10,7 +10,7 @@ from torch import Tensor
 from toys import toy
 from transformers import AutoTokenizer
 
-from tft_utils import reading, stats
+from tft_utils import reading
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora import published, world
 from tft_utils.corpora import questions as world_questions
@@ -76,10 +76,8 @@ def naive_sweep(model, asked, direction, multipliers, parts=("residual",), depth
 
     cells = [torch.stack([torch.stack(answers(k, m)) for m in multipliers]) for k in depths]
     matching, nonsense = torch.stack(cells).unbind(2)  # [depth multiplier prompt]
-    unsteered, asks = answers(model.n_layers, 0.0)[0], tuple(q.asks for q in asked)
-    return steering.Sweep(
-        model.n_layers, tuple(depths), tuple(multipliers), matching, nonsense, unsteered, asks
-    )
+    unsteered = answers(model.n_layers, 0.0)[0]
+    return steering.Sweep(tuple(depths), tuple(multipliers), matching, nonsense, unsteered)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -92,7 +90,7 @@ def test_the_fast_sweep_is_the_naive_sweep_on_every_cell(model):
     for parts in (("residual",), ways(model)[-1]):
         fast = steering.sweep(model, ready, direction, FEW, parts)
         naive = naive_sweep(model, asked, direction, FEW, parts)
-        assert (fast.depths, fast.asks) == (naive.depths, naive.asks)
+        assert fast.depths == naive.depths
         for field in ("matching", "nonsense", "unsteered"):
             assert torch.allclose(getattr(fast, field), getattr(naive, field), atol=1e-4, rtol=0)
         shift = (fast.matching - fast.unsteered).abs().max()
@@ -148,6 +146,19 @@ def test_a_sweep_leaves_what_it_starts_from_untouched(model):
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     again = steering.sweep(model, ready, direction, FEW, ways(model)[-1])
     assert torch.equal(once.matching, again.matching)
+
+
+def test_what_is_read_together_is_not_copied(model, monkeypatch):
+    """For a large model what is carried is large: there is one of it."""
+    caches = []
+    monkeypatch.setattr(
+        steering, "carried", lambda *given: caches.append(contrasts.carried(*given)) or caches[-1]
+    )
+    ready = steering.read_once(model, world_questions.questions("refusal")[:4])
+    (cache,) = caches
+    for layer, past in enumerate(ready.past):
+        for part, value in model.state(cache, layer).items():
+            assert past[part].data_ptr() == value.data_ptr(), (layer, part)
 
 
 def test_at_the_last_depth_the_answer_follows_in_closed_form(model):
@@ -454,35 +465,6 @@ def test_cued_pairs_differ_in_the_cue_alone():
 # Choosing and measuring
 
 
-def swept(matching, nonsense=0.0) -> steering.Sweep:
-    matching = torch.tensor(matching)  # [depth multiplier prompt]
-    return steering.Sweep(
-        2,
-        (1, 2),
-        (-1.0, 1.0, 2.0),
-        matching,
-        torch.full_like(matching, nonsense),
-        torch.full(matching.shape[-1:], 0.5),
-        ("a", "a", "b", "b"),
-    )
-
-
-def test_best_takes_the_largest_effect_of_its_sign():
-    cells = swept([[[0.4] * 4, [0.6] * 4, [0.7] * 4], [[0.2] * 4, [0.1] * 4, [0.5] * 4]])
-    assert steering.best(cells, +1) == (1, 2.0)
-    assert steering.best(cells, -1) == (2, -1.0)
-    assert steering.shifts(cells, 1, 2.0) == pytest.approx([0.2] * 4)
-
-
-def test_best_prefers_the_gentlest_of_equals_and_refuses_nonsense():
-    cells = swept([[[0.4] * 4, [0.9] * 4, [0.9] * 4], [[0.5] * 4] * 3])
-    assert steering.best(cells, +1) == (1, 1.0)
-    with pytest.raises(ValueError, match="found none; sweep smaller multipliers"):
-        steering.best(swept([[[0.9] * 4] * 3] * 2, nonsense=0.5), +1)
-    overflowed = swept([[[0.4] * 4, [float("nan")] * 4, [0.7] * 4], [[0.5] * 4] * 3])
-    assert steering.best(overflowed, +1) == (1, 2.0)
-
-
 @pytest.mark.parametrize(
     ("parts", "depths", "message"),
     [
@@ -523,9 +505,12 @@ def moved(model, behaviour: str, parts: tuple[str, ...], kind: str = "behaviour"
     }
     cells = steering.sweep(model, ready["validation"], found, (-1.0, -0.25, 0.25, 1.0), parts)
     effects = []
-    for k, m in (steering.best(cells, sign) for sign in (-1, 1)):
+    means = (cells.matching - cells.unsteered).mean(-1)  # [depth multiplier]
+    for best in (means.argmin(), means.argmax()):
+        i, j = divmod(int(best), len(cells.multipliers))
+        k, m = cells.depths[i], cells.multipliers[j]
         swept = steering.sweep(model, ready["test"], found, [m], parts, [k])
-        effects.append(stats.mean(steering.shifts(swept, k, m)).value)
+        effects.append((swept.matching - swept.unsteered).mean().item())
     return effects
 
 
@@ -543,7 +528,7 @@ def test_letters_move_no_balanced_answer_but_an_unbalanced_one(mamba):
     asked = world_questions.questions("refusal")
     ready = steering.read_once(mamba, asked)
     cells = steering.sweep(mamba, ready, found, [2.0], depths=[mamba.n_layers])
-    shift = torch.tensor(steering.shifts(cells, mamba.n_layers, 2.0))
+    shift = (cells.matching - cells.unsteered)[0, 0]
     with_a = torch.tensor([q.matching == "A" for q in asked])
     assert shift[with_a].mean() > 0.2
     assert abs(shift.mean()) < 0.1

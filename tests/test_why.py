@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import shell
 from scipy import stats as scipy_stats
 
-from tft_utils.course import standings
+from tft_utils import models
+from tft_utils.course import notebooks, scoreboard, standings
 from tft_utils.lessons import why
 
 
@@ -81,3 +83,21 @@ def test_the_committed_data_has_the_measures_of_cards_and_board():
 
 def test_one_against_three_reaches_a_quarter():
     assert why.permutation_p([0.0], [9.0, 9.1, 9.2]) == why.smallest_p(1, 3) == 0.25
+
+
+def test_models_of_several_seeds_are_compared_or_the_pair_is_and_it_is_said(capsys):
+    board = standings.read_board()
+    assert why.repeated(board, ("mamba-tied", "mamba", "transformer")) == ["mamba", "transformer"]
+    assert not capsys.readouterr().out
+    assert why.repeated(board, ("lstm", "mamba-tied")) == list(models.PAIR)
+    said = "seeds are compared here, and the board has no two of lstm, mamba-tied: see the pair's"
+    assert capsys.readouterr().out.startswith(said)
+
+
+@pytest.mark.parametrize("names", [("transformer", "mamba", "mamba-tied"), ("lstm",)])
+def test_the_lesson_runs_on_models_of_which_one_seed_is_trained(names, monkeypatch):
+    monkeypatch.setenv("TFT_CLAIMS", "show")
+    (path,) = notebooks.NOTEBOOKS.glob("*_why.ipynb")
+    lesson = scoreboard.with_parameters(notebooks.parse(path), MODELS=names)
+    code = [(cell["id"], cell["source"]) for cell in lesson["cells"] if cell["cell_type"] == "code"]
+    assert not shell.in_a_fork(code, path.parent, notebooks.SECONDS_PER_CELL)[-1].error

@@ -95,10 +95,8 @@ class Model(TransformersModel):
         'block', 'mixer', 'output' (of its units, into the stream) or 'memory' (what an edit changes)."""
         if layer is None:
             return self.hf.get_submodule(self.architecture.WHERE[what])
-        block, kind = (
-            self.hf.get_submodule(f"{self.architecture.WHERE['blocks']}.{layer}"),
-            self.kind(layer),
-        )
+        block = self.hf.get_submodule(f"{self.architecture.WHERE['blocks']}.{layer}")
+        kind = self.kind(layer)
         below = {
             "block": "",
             "mixer": kind.mixer,

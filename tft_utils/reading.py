@@ -89,9 +89,8 @@ class Asked:
     last: Tensor  # position of the word that asks [prompt]
     answers: Tensor  # token ids [prompt]
     foils: Tensor | None = None  # token ids of a wrong answer [prompt]
-    corrupt: Tensor | None = (
-        None  # the same prompts with another cause, where the foil is right [prompt pos]
-    )
+    # The same prompts with another cause, where the foil is right [prompt pos].
+    corrupt: Tensor | None = None
     at: Mapping[str, Tensor] = field(default_factory=dict)  # positions that count, by name [prompt]
 
     def __len__(self) -> int:

@@ -27,16 +27,17 @@ from tft_utils.stats import Estimate
 Drawn = tuple[Figure, str]  # a figure and its alt text
 
 BLUE, VERMILION, GREEN, PURPLE, BLACK = COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
+MAROON, VIOLET, PLUM, NAVY = MORE = ("#7F0000", "#9000E4", "#480054", "#180090")  # of many machines
 LOOKS = {  # of the course's models: no two share a dash or a marker
     "transformer": (BLUE, "-", "o"),
     "mamba": (VERMILION, "--", "s"),
     "mamba-tied": (GREEN, "-.", "^"),
     "mamba2": (PURPLE, ":", "D"),
     "rwkv": (BLACK, (0, (5, 1)), "v"),
-    "xlstm": (GREEN, (0, (3, 1, 1, 1)), "P"),
-    "griffin": (PURPLE, (0, (8, 2)), "X"),
-    "gated_deltanet": (BLACK, (0, (6, 2, 1, 2)), "*"),
-    "lstm": (VERMILION, (0, (1, 3)), "<"),
+    "xlstm": (NAVY, (0, (3, 1, 1, 1)), "P"),
+    "griffin": (VIOLET, (0, (8, 2)), "X"),
+    "gated_deltanet": (PLUM, (0, (6, 2, 1, 2)), "*"),
+    "lstm": (MAROON, (0, (1, 3)), "<"),
     "smollm2": (BLUE, (0, (3, 3)), ">"),
 }
 VARIANTS, OTHERS = "p+dx1", "h8234"  # markers of seeds and variants, and of other models

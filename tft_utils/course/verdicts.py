@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
-from scipy.stats import t as students_t
+from scipy.special import stdtrit
 
 from tft_utils.stats import Estimate, Z
 
@@ -157,7 +157,7 @@ def word_for(low: float, high: float) -> str:
 @functools.cache
 def _quantile(freedom: int) -> float:
     """Student's t, two-sided at 95 %; the normal's where nothing is known of seeds."""
-    return float(students_t.ppf(0.975, freedom)) if freedom else Z
+    return float(stdtrit(freedom, 0.975)) if freedom else Z
 
 
 def _means(*sides: Sequence[Estimate]) -> list[float]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as students_t
 
-from tft_utils import stats
+from tft_utils import models, stats
 from tft_utils.course import standings
 from tft_utils.course.exercises import Wrong
 from tft_utils.course.plots import (
@@ -171,6 +171,16 @@ def missing(board: Mapping, cards: Mapping) -> list[str]:
         elif len(on_board.get(base, ())) < 2:
             said.append(f"{part}: {base} has no second seed on the board; `make scoreboard`")
     return said
+
+
+def repeated(board: Mapping, names: Sequence[str]) -> list[str]:
+    """Those of the models that the board has of two seeds or more, in their order. Without any: the
+    course's pair, and a sentence that says so."""
+    on_board = standings.seeds_of(board)
+    if found := [name for name in names if len(on_board.get(name, ())) > 1]:
+        return found
+    print(f"seeds are compared here, and the board has no two of {', '.join(names)}: see the pair's")
+    return list(models.PAIR)
 
 
 class Compared(NamedTuple):

@@ -18,15 +18,13 @@ is). The published code also averages the surprise over contexts; here the bare 
     wanted = pairs.fact_edits(100)
     update = rome(model, wanted, 0, moments(model)[0])
     scores(model, wanted, update)                 # of each edit by itself, all side by side
-    with edited(model, update, 0):                # the weights hold the first one
-        ...
 
-Edits are made and scored side by side, one a row; that equals editing the weights, which `edited` does.
+Edits are made and scored side by side, one a row; that equals editing the weights.
 A `FactEdit` counts words; positions here are tokens, of which a word may have several. An object is one.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -189,20 +187,9 @@ def _change(model, wanted: Sequence[FactEdit], layer: int, place: str | None, va
     return torch.where(done[:, None], found, change.detach())
 
 
-# ---- the weights ---------------------------------------------------------------------------------
+# ---- scores --------------------------------------------------------------------------------------
 
-
-@contextmanager
-def edited(model, update: Update, edit: int) -> Iterator[None]:
-    """Within: the model's weight holds one edit. Afterwards it is what it was, bit for bit."""
-    weight = memory(model, update.layer, update.place).weight
-    before = weight.detach().clone()
-    try:
-        with torch.no_grad():
-            weight += torch.outer(update.left[edit], update.right[edit])
-        yield
-    finally:
-        weight.data.copy_(before)
+SCORES = ("efficacy", "paraphrase", "neighbourhood", "kin", "other relations")
 
 
 @torch.no_grad()
@@ -219,11 +206,6 @@ def said(model, update: Update | None, texts: Sequence[str], edits: Sequence[int
     x = reading.streams(model, prompts.ids, layer)[layer]
     with reading.hooked(memory(model, layer, place), change):
         return reading.finish(model, x, layer, prompts.lengths - 1).log_softmax(-1)
-
-
-# ---- scores --------------------------------------------------------------------------------------
-
-SCORES = ("efficacy", "paraphrase", "neighbourhood", "kin", "other relations")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ x = h, or x = (h0, h1) for the methods in PAIRED. Signs mean something: a score 
 A probe learns from its training items alone, normalisation included.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -249,17 +249,6 @@ def leace(pair: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(A).expand(2, -1, -1, -1), torch.stack(c).expand(2, -1, -1)
 
 
-def burns(pair: Tensor) -> tuple[Tensor, Tensor]:
-    """Each side centred, and divided by its features' mean root mean square deviation: A, c as above."""
-    mean = pair.mean(0)
-    spread = (pair - mean).square().mean(0).sqrt().mean(-1, keepdim=True).clamp(min=1e-12)
-    A = torch.eye(pair.shape[-1]) / spread[..., None]
-    return A, -mean / spread
-
-
-NORMALISATIONS: dict[str, Callable] = {"leace": leace, "burns": burns}
-
-
 def normalised(pair: Tensor, maps: tuple[Tensor, Tensor]) -> Tensor:
     """Both sides through their maps [item 2 depth d_model]."""
     A, c = maps
@@ -281,9 +270,9 @@ def ccs_loss(p0: Tensor, p1: Tensor) -> Tensor:
     return (p0 - (1 - p1)).square().mean(0) + torch.minimum(p0, p1).square().mean(0)
 
 
-def ccs(pair: Tensor, seed: int, normalisation: str = "leace") -> tuple[Tensor, Tensor]:
+def ccs(pair: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """The best of RESTARTS minima of the loss at each depth, by one L-BFGS over all of them."""
-    maps = NORMALISATIONS[normalisation](pair)
+    maps = leace(pair)
     x = normalised(pair, maps)
     size = x.square().mean((0, 1, 3), keepdim=True).sqrt().clamp(min=1e-12)  # one number a depth
     x = x / size
@@ -312,9 +301,9 @@ def ccs(pair: Tensor, seed: int, normalisation: str = "leace") -> tuple[Tensor, 
     return on_pair(w.detach(), maps)
 
 
-def crc(pair: Tensor, normalisation: str = "leace") -> tuple[Tensor, Tensor]:
+def crc(pair: Tensor) -> tuple[Tensor, Tensor]:
     """The first principal component of h1 - h0, with the answer erased (Burns et al. 2022, app. G)."""
-    maps = NORMALISATIONS[normalisation](pair)
+    maps = leace(pair)
     x = normalised(pair, maps)
     difference = (x[:, 1] - x[:, 0]).transpose(0, 1)
     difference = difference - difference.mean(1, keepdim=True)

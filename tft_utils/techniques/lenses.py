@@ -17,33 +17,24 @@ own and e(q) = sum_v q_v U_v, the mean unembedding row,
 so one number and one vector a word are all that training needs of the vocabulary: `mean_row`.
 
     texts = encode(model, ["The capital of Zabar is Dovella ."])
-    lens = train(model, cached(model, texts, 2048), steps=200)
+    states = cached(model, texts, 256)(step)               # what a step of training reads
+    divergence(model, lens, states)                        # its loss, differentiable in the translators
     measure(model, lens, texts).bits_per_byte("ce")        # an Estimate for each depth
 """
 
-import hashlib
 import math
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from tft_utils import reading
-from tft_utils.files import LoadError, explain, replace_file
 from tft_utils.stats import Estimate, ratio
 
 ROWS = 512  # words whose logits exist at one time
-RATE, BETAS = 0.05, (0.8, 0.9)  # of Adam; for matrices at width 128, and less for wider ones
-RIDGE = 3.0  # of a depth's mean variance: directions below it are left as they are
-SAY_EVERY = 5.0  # seconds between two lines of progress
 
 
 def finite(numbers: Tensor, what: str) -> Tensor:
@@ -143,37 +134,7 @@ def logit_lens(model) -> Lens:
     return Lens(torch.zeros(n, d, d, **options), torch.zeros(n, d, **options))
 
 
-def digest(model) -> str:
-    """SHA-256 of the model's weights, their names and their dtypes: what a lens belongs to."""
-    sha = hashlib.sha256()
-    for name, weight in sorted(model.hf.named_parameters()):
-        sha.update(f"{name} {weight.dtype} {tuple(weight.shape)}\0".encode())
-        sha.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return sha.hexdigest()
-
-
-def save(lens: Lens, model, path: Path) -> None:
-    """Writes a lens as safetensors, with the digest of the model that it was trained on."""
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in vars(lens).items()}
-    metadata = {"model_sha256": digest(model), "form": "r + A r + b"}
-    replace_file(Path(path), lambda beside: safetensors.torch.save_file(tensors, beside, metadata))
-
-
-def restore(path: Path, model) -> Lens:
-    """Reads a lens. Errors: `LoadError` when the file is no lens, or one of another model."""
-    repair = "train one and save it there with `lenses.save`"
-    with explain(f"a lens in {path}", repair), safe_open(path, "pt") as file:
-        belongs = (file.metadata() or {}).get("model_sha256", "none")
-        tensors = {name: file.get_tensor(name) for name in ("A", "b")}
-    if belongs != (own := digest(model)):
-        raise LoadError(
-            f"expected a lens of the model with SHA-256 {own[:12]}..., found one of {belongs[:12]}... in "
-            f"{path}; load the model it was trained on, in the same dtype, or train a new lens"
-        )
-    return Lens(**{name: tensor.to(model.hf.device) for name, tensor in tensors.items()})
-
-
-# ---- training: the words, the loss and its gradient, the recipes ------------------------------------
+# ---- training: the words, the loss and its gradient -------------------------------------------------
 
 
 def cached(model, texts: Texts, batch: int, seed: int = 0) -> Callable[[int], Tensor]:
@@ -188,18 +149,6 @@ def cached(model, texts: Texts, batch: int, seed: int = 0) -> Callable[[int], Te
         draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         words = torch.randperm(n, generator=draw)[at * batch : (at + 1) * batch]
         return states[:, words.to(states.device)]
-
-    return pick
-
-
-def shuffled(source: Callable[[int], Tensor], seed: int = 0) -> Callable[[int], Tensor]:
-    """A source whose last states belong to other words of the batch: the control. All that a lens can
-    learn from it is what the model says on average."""
-
-    def pick(step: int) -> Tensor:
-        states, draw = source(step), torch.Generator().manual_seed(seed * 1_000_003 + step)
-        order = torch.randperm(states.shape[1], generator=draw).to(states.device)
-        return torch.cat([states[:-1], states[-1:, order]])
 
     return pick
 
@@ -264,55 +213,6 @@ def _plain(model, h: Tensor) -> Tensor:
     """KL(model || lens) [k word], k < L, by all logits of states h [k word d_model]."""
     log_q = model.to_logits(h).float().log_softmax(-1)
     return (log_q[-1].exp() * (log_q[-1] - log_q[:-1])).sum(-1)
-
-
-def train(model, source: Callable[[int], Tensor], steps: int) -> Lens:
-    """Trains the translators of all depths at once on source(0) ... source(steps - 1).
-
-    Adam at rates that fall linearly to zero, each depth on its own, in coordinates where no direction
-    of the residual stream dwarfs the others (`_whitened`): A = M P and b = c - M P mean for what is
-    learned, M and c, zero at first.
-    """
-    center, P, scale = _whitened(source(0))
-    M, c = torch.zeros_like(P, requires_grad=True), torch.zeros_like(center, requires_grad=True)
-    rate = RATE * 128 / len(P[0])  # a sum over more inputs moves further: Yang et al. 2022
-    groups = [{"params": [M], "lr": rate}, {"params": [c], "lr": RATE}]
-    optimiser = torch.optim.Adam(groups, betas=BETAS)
-    falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
-
-    def lens() -> Lens:
-        A = M @ P
-        return Lens(A, (c * scale - center @ A.mT)[:, 0])
-
-    start = said = time.monotonic()
-    for done in range(1, steps + 1):
-        with torch.enable_grad():
-            kl = divergence(model, lens(), source(done - 1))
-            optimiser.zero_grad()
-            kl.sum().backward()
-        optimiser.step()
-        falling.step()
-        now = time.monotonic()
-        if now - said > SAY_EVERY or done == steps:
-            said, left = now, (steps - done) * (now - start) / done
-            text = f"lens: step {done}/{steps}, KL {kl.mean():.3f} nats, {left:.0f} s left ..."
-            print(text, file=sys.stderr)
-    return Lens(**{name: tensor.detach() for name, tensor in vars(lens()).items()})
-
-
-def _whitened(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each depth k < L of states [k word d_model]: the mean [k 1 d_model], P [k d_model d_model]
-    and the typical size of a coordinate [k 1 1]. P (r - mean) is about as large in every direction of
-    much variance, and keeps the rest in proportion; as the stream comes, a few directions dwarf the
-    others, which then learn slowly."""
-    r = states[:-1].float()
-    center = r.mean(1, keepdim=True)
-    covariance = (r - center).mT @ (r - center) / r.shape[1]
-    values, vectors = torch.linalg.eigh(covariance.cpu().double())  # not every device has float64
-    mean = values.mean(-1, keepdim=True)
-    gains = (mean / (values.clamp(min=0) + RIDGE * mean)).sqrt()
-    P = (vectors * gains[:, None]) @ vectors.mT
-    return center, P.float().to(r.device), mean.sqrt()[..., None].float().to(r.device)
 
 
 # ---- what a lens says ------------------------------------------------------------------------------
@@ -387,22 +287,6 @@ def scores(model, h: Tensor, following: Tensor) -> Tensor:
         kl = (p * log_q[-1]).sum(-1) - torch.einsum("wv,kwv->kw", p, log_q)
         columns.append(torch.stack([ce, kl, -(q * log_q).sum(-1)]))
     return torch.cat(columns, -1)
-
-
-@torch.no_grad()
-def layer_transfer(model, lens: Lens, texts: Texts) -> Tensor:
-    """What translator i costs on the states of depth j beyond depth j's own translator, in nats per
-    token [i j]: 0 on the diagonal. The last row reads with no translator, as a logit lens does."""
-    ids, counted = texts.ids, texts.counted
-    states, following = residuals(model, ids, counted), ids[:, 1:][counted[:, :-1]]
-    A, b = (torch.cat([tensor, torch.zeros_like(tensor[:1])]) for tensor in (lens.A, lens.b))
-    costs = []
-    for i in range(len(states)):
-        only = Lens(A[i].expand_as(A), b[i].expand_as(b))
-        h = only.translate(torch.cat([states, states[-1:]]))
-        costs.append(scores(model, h, following)[0, :-1].mean(1))
-    ce = torch.stack(costs)
-    return ce - ce.diagonal()
 
 
 class Trajectory(NamedTuple):

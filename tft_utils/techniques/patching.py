@@ -131,10 +131,6 @@ class Effects:
         """The effect at one position of each prompt [pair]: [depth pair]."""
         return self.values[:, torch.arange(len(positions)), positions]
 
-    def strongest(self, depth: int) -> Tensor:
-        """The position with the largest effect of each prompt: [pair]."""
-        return self.values[depth].nan_to_num(-torch.inf).argmax(-1)
-
 
 @torch.no_grad()
 def grid(

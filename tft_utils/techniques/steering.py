@@ -5,10 +5,9 @@ the state that reaches it in block k, a multiplier m of either sign, and a direc
 `tft_utils.techniques.contrasts`, which names the papers.
 
     vector = directions(model, cued("refusal"))["behaviour"]         # tft_utils.techniques.contrasts
-    swept = sweep(model, read_once(model, questions("refusal", "validation")), vector)
-    k, m = best(swept, +1)                                           # never chosen on test questions
-    test = read_once(model, questions("refusal"))
-    shifts(sweep(model, test, vector, [m], depths=[k]), k, m)
+    ready = read_once(model, questions("refusal", "validation"))     # nothing is chosen on test questions
+    sweep(model, ready, vector).matching                             # [depth multiplier prompt]
+    respond(model, ready, k, {"residual": changes})                  # one cell, a change for each prompt
 
 A question is answered with one of two letters, and asked in both letter orders, so that preferring a
 letter moves nothing. Its *matching probability* is p(matching letter) / (p(A) + p(B)), its *nonsense*
@@ -38,7 +37,6 @@ class Ready:
     residual: Tensor  # of the last word, unsteered [k prompt d_model]
     past: tuple[dict[str, Tensor], ...]  # what reaches that word in each block [prompt 1 ...], and 'mask'
     letters: Tensor  # token ids of the matching letter and the other [prompt 2]
-    asks: tuple[str, ...]
 
 
 @torch.no_grad()
@@ -50,12 +48,15 @@ def read_once(model, asked: Sequence[Question]) -> Ready:
         together = reading.padded_alike(model, mask, len(ids))
     residual, pasts = zip(*(_step(model, ids[some], mask[some]) for some in together), strict=True)
     order = torch.cat(together).argsort()
+
+    def whole(parts: Sequence[Tensor], dim: int = 0) -> Tensor:  # where all was read together: no copy
+        return torch.cat(parts, dim).index_select(dim, order) if len(parts) > 1 else parts[0]
+
     past = tuple(
-        {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
+        {name: whole([part[name] for part in parts]) for name in parts[0]}
         for parts in zip(*pasts, strict=True)
     )
-    letters, asks = letter_tokens(model, asked), tuple(q.asks for q in asked)
-    return Ready(torch.cat(residual, 1)[:, order], past, letters, asks)
+    return Ready(whole(residual, 1), past, letter_tokens(model, asked))
 
 
 def _step(model, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
@@ -95,13 +96,11 @@ def letter_tokens(model, asked: Sequence[Question]) -> Tensor:
 class Sweep:
     """The answers under every steering of one kind."""
 
-    n_layers: int
     depths: tuple[int, ...]
     multipliers: tuple[float, ...]
     matching: Tensor  # [depth multiplier prompt]
     nonsense: Tensor  # [depth multiplier prompt]
     unsteered: Tensor  # matching probability without steering [prompt]
-    asks: tuple[str, ...]
 
 
 @torch.no_grad()
@@ -128,7 +127,7 @@ def sweep(
         cells.append(_letters(_steered(model, ready, k, changes), ready.letters))
     unsteered, _ = _letters(model.to_logits(ready.residual[-1][:, None]), ready.letters)
     answers = (torch.stack(values).transpose(1, 2) for values in zip(*cells, strict=True))
-    return Sweep(model.n_layers, tuple(depths), tuple(multipliers), *answers, unsteered[:, 0], ready.asks)
+    return Sweep(tuple(depths), tuple(multipliers), *answers, unsteered[:, 0])
 
 
 @dataclass(frozen=True)
@@ -225,33 +224,6 @@ def _letters(logits: Tensor, letters: Tensor) -> tuple[Tensor, Tensor]:
     logits = wide(logits)
     two = logits.gather(-1, letters[:, None].expand(-1, logits.shape[1], -1))
     return two.softmax(-1)[..., 0], 1 - (two.logsumexp(-1) - logits.logsumexp(-1)).exp()
-
-
-def best(swept: Sweep, sign: int, nonsense: float = 0.1) -> tuple[int, float]:
-    """(depth, multiplier of this sign) of the largest mean effect in its direction.
-
-    Cells with more mean nonsense than `nonsense` do not count: a broken answer is no behaviour. Nor do
-    those where a changed state overflows.
-    """
-    shift = sign * (swept.matching - swept.unsteered).mean(-1)
-    allowed = (swept.nonsense.mean(-1) <= nonsense) & shift.isfinite()
-    allowed &= torch.tensor([sign * m > 0 for m in swept.multipliers], device=shift.device)
-    if not allowed.any():
-        raise ValueError(
-            f"expected a cell of sign {sign:+d} with nonsense of at most {nonsense}, found none; "
-            "sweep smaller multipliers"
-        )
-    shift = shift.masked_fill(~allowed, -torch.inf)
-    # Where effects saturate, the gentlest multiplier that reaches the top is the best one.
-    near = (shift >= shift.max() - 0.005).nonzero().tolist()
-    i, j = min(near, key=lambda cell: abs(swept.multipliers[cell[1]]))
-    return swept.depths[i], swept.multipliers[j]
-
-
-def shifts(swept: Sweep, depth: int, multiplier: float) -> list[float]:
-    """Change of each prompt's matching probability at one cell."""
-    at = swept.depths.index(depth), swept.multipliers.index(multiplier)
-    return (swept.matching[at] - swept.unsteered).tolist()
 
 
 # ---- open-ended text -----------------------------------------------------------------------------
