@@ -87,9 +87,9 @@ def prepare(hf, readable: bool = False) -> None:
 
 
 def _attend(module, hidden: Tensor, state: list[Tensor] | None = None, use_cache: bool = False) -> tuple:
-    """transformers' forward, with our scan for its loop over words. It carries a sum of weighted values, a
-    sum of weights and the exponent of both, where any two forms of one ratio go on alike. Here that is
-    A, 1 and l: numbers that one may add to, as a sum of weights that turns negative breaks."""
+    """transformers' forward, with our scan for its loop over words. What it carries are a sum of weighted
+    values, one of weights, and the exponent of both. Here they are A, 1 and l, which it goes on from
+    alike: whoever adds to a sum of weights may turn it negative, and divides by it."""
     past = None if state is None else [part[..., module.layer_id] for part in state[2:]]
     if hidden.shape[1] == 1:
         output, state = _row_by_row(module, hidden, state, use_cache=use_cache)
