@@ -27,7 +27,7 @@ from tft_utils.corpora.questions import Item
 from tft_utils.reading import Asked
 
 PRODUCTS = 2**23  # numbers in the largest array that `contributions` builds
-LEAST = 1e-30  # of a row: less than that is nothing in float32
+LEAST = 1e-300  # of a row: less than that is nothing
 
 
 @torch.no_grad()
@@ -358,13 +358,14 @@ def _lost(mixing, sources: Tensor, queries: Tensor) -> Tensor:
     values, cut = mixing.values(mixing.levels[0]), sources[:, None, :, None]
     if not mixing.normalised:
         return -mixing.mix(values * cut)
-    # What is left is summed, and not taken from the whole: of a row of which a millionth is left, the
-    # difference would be rounding.
-    left = mixing.mix((~cut).expand(-1, values.shape[1], -1, 1).to(values.dtype))  # share of each row
+    # What is left is summed, and in float64: a recurrence that forgets fast may leave e^-80 of a row, of
+    # which a difference from the whole would be rounding.
+    left = mixing.mix((~cut).expand(-1, values.shape[1], -1, 1).double())  # share of each row
     empty = (left[..., 0] < LEAST).any(1) & queries
     if empty.any():
         raise NothingLeft(empty, queries)
-    return mixing.mix(values * ~cut) / left.clamp(min=LEAST) - mixing.mix(values)
+    kept = mixing.mix(values.double() * ~cut) / left.clamp(min=LEAST)
+    return kept.to(values.dtype) - mixing.mix(values)
 
 
 def _spread(sources: Tensor, reach: int) -> Tensor:
