@@ -240,20 +240,25 @@ def _records(shown: Iterable[tuple[str, dict]], kind: str) -> list[dict]:
 
 def failures(cells: Sequence[dict]) -> list[dict]:
     """What each cell that failed says. One that failed because an earlier one did, from which it lacks a
-    name or has half of a value, says what that one says, and names it under 'after'."""
+    name or has half of a value, says what that one says, and names it under 'after'. So does one that
+    could claim nothing of what an earlier one left."""
     failed: dict[str, dict] = {}
     maker: dict[str, str] = {}  # name -> the cell that sets it
     for cell in (cell for cell in cells if cell["cell_type"] == "code"):
-        set_here, read_here = _names(cell["source"])
-        for error in (o for o in cell["outputs"] if o["output_type"] == "error"):
-            lacking = re.findall(r"name '(\w+)' is not defined", error["evalue"])
-            asked = lacking if error["ename"] == "NameError" else sorted(read_here)
-            before = [failed[maker[name]] for name in asked if maker.get(name) in failed]
-            own = {"cell": cell["id"], "kind": error["ename"], "message": error["evalue"]}
-            if before and error["ename"] != "Unsupported":
-                root = before[-1]
-                own |= {key: root[key] for key in ("kind", "message")}
-                own["after"] = root.get("after", root["cell"])
+        set_here, asked = _names(cell["source"])
+        own = {}
+        for output in cell["outputs"]:
+            if output["output_type"] == "error":
+                own = {"cell": cell["id"], "kind": output["ename"], "message": output["evalue"]}
+                if output["ename"] == "NameError":
+                    asked = set(re.findall(r"name '(\w+)' is not defined", output["evalue"]))
+        silent = "claim" in asked and not _records([("", o) for o in cell["outputs"]], claims.MIME)
+        before = [failed[maker[name]] for name in sorted(asked) if maker.get(name) in failed]
+        if before and (silent or own) and own.get("kind") != "Unsupported":
+            root = before[-1]
+            own = {"cell": cell["id"]} | {key: root[key] for key in ("kind", "message")}
+            own["after"] = root.get("after", root["cell"])
+        if own:
             failed[cell["id"]] = own
         maker |= dict.fromkeys(set_here, cell["id"])
     return list(failed.values())

@@ -268,9 +268,17 @@ def decider(cell: Cell) -> str:
         said.append(" with ".join(parts) + then)
     if said:
         return "; or ".join(said)
-    if statistics.fmean(effect.value for effect in cell.basis.values()) <= 0:
+    own, basis = (statistics.fmean(e.value for e in side.values()) for side in (cell.effects, cell.basis))
+    if basis <= 0:
         return "another technique: the Transformer's mean effect is not above zero"
-    return f"nothing within {verdicts.MOST} seeds: the ratio stands at a border, or seeds differ too much"
+    ratio, most = (
+        own / basis,
+        f"nothing within {verdicts.MOST} seeds and {verdicts.TIMES} times the items",
+    )
+    border = min((verdicts.PARTLY, verdicts.FULLY), key=lambda border: abs(ratio - border))
+    if abs(ratio - border) < 0.1:
+        return f"{most}: the ratio of the means, {ratio:.2f}, stands at the border {border}"
+    return f"{most}: seeds differ too much beside the Transformer's mean effect, {basis:.2f}"
 
 
 def why(cell: Cell) -> str:
