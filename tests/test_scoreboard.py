@@ -7,16 +7,17 @@ import re
 import shutil
 
 import nbformat
+import numpy as np
 import pytest
 
-from tft_utils import files
+from tft_utils import files, stats
 from tft_utils.course import claims, notebooks, scoreboard, standings, verdicts
 from tft_utils.models import PAIR
 from tft_utils.stats import Estimate
 
 PARAMETERS = 'SCALE = "tiny"\nMODELS = ("transformer", "mamba")\nSEED = 0'
 CLAIMS = """
-from tft_utils.course.claims import claim
+from tft_utils.course.claims import claim, unclaimed
 from tft_utils.stats import Estimate
 
 (name,) = MODELS
@@ -24,8 +25,9 @@ print("ran", file=open(LOG, "a"))
 for technique, better in (("lens", "higher"), ("no score", None)):
     claim(f"toy/{technique}-{name}", Estimate(0.5, 20, 0.4, 0.6), 0.9, 0.1, technique=technique,
           architecture=name, metric="share", control=Estimate(0.1, 20, 0.0, 0.2), better=better)
+unclaimed("cut", name, "share", "it has no edge")
 """
-FAILS = 'raise RuntimeError("expected a past, found none")'
+FAILS = 'raise RuntimeError("expected a past, found none")\nlate = 1'
 
 
 @pytest.fixture
@@ -35,15 +37,10 @@ def lesson(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "SCOREBOARD", tmp_path / "scoreboard.json")
     monkeypatch.setenv("TFT_CLAIMS", "show")
     cell, cells = nbformat.v4.new_code_cell, []
-    for source in (
-        PARAMETERS,
-        f"LOG = {str(tmp_path / 'log')!r}",
-        CLAIMS,
-        FAILS,
-        "after = 1 + undefined",
-    ):
+    for source in (PARAMETERS, f"LOG = {str(tmp_path / 'log')!r}", CLAIMS, FAILS, "after = 1 + late"):
         cells.append(cell(source))
-    cells[0]["id"], cells[3]["id"] = "parameters", "broken"
+    for one, name in zip(cells, ("parameters", "log", "says", "broken", "behind"), strict=True):
+        one["id"] = name
     path = tmp_path / "99_toy.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     return path
@@ -55,9 +52,11 @@ def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
         ("lens", "mamba", 0.5),
         ("no score", "mamba", 0.5),
     ]
-    assert first["failed"] == [
-        {"cell": "broken", "kind": "RuntimeError", "message": "expected a past, found none"}
-    ]
+    own = {"kind": "RuntimeError", "message": "expected a past, found none"}
+    assert first["failed"] == [{"cell": "broken"} | own, {"cell": "behind"} | own | {"after": "broken"}]
+    assert {record["cell"] for record in first["claims"]} == {"says"}
+    none = {"technique": "cut", "metric": "share", "architecture": "mamba", "reason": "it has no edge"}
+    assert first["none"] == [none | {"cell": "says"}]
     kept = scoreboard.run_file(lesson, "mamba", 0, "tiny")
     assert json.loads(kept.read_text(encoding="utf-8")) == first
     assert scoreboard.run_lesson(lesson, "mamba") == first
@@ -67,6 +66,48 @@ def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
     nbformat.write(notebook, lesson)
     scoreboard.run_lesson(lesson, "mamba")
     assert (tmp_path / "log").read_text(encoding="utf-8").count("ran") == 2
+
+
+def failing(*cells: tuple[str, str, str]) -> list[dict]:
+    """Cells that have run, (source, kind, message): kind '' is none that failed."""
+    return [
+        {
+            "cell_type": "code",
+            "id": f"{i}",
+            "source": source,
+            "outputs": [{"output_type": "error", "ename": kind, "evalue": message}] if kind else [],
+        }
+        for i, (source, kind, message) in enumerate(cells)
+    ]
+
+
+def test_a_failure_that_another_one_brought_says_what_that_one_says():
+    """Half of a value, a missing name, one behind the other; what fails by itself says its own."""
+    found = scoreboard.failures(
+        failing(
+            ("masks = read()\nmaps = look(masks)", "Unsupported", "lstm has no hidden attention"),
+            ("parts = split(masks)", "", ""),
+            ("deciding = {}\ndeciding['a'] = maps", "NameError", "name 'maps' is not defined"),
+            ("claim(deciding['lstm'])", "KeyError", "'lstm'"),
+            ("carried = run(masks)", "Unsupported", "griffin has no continuation"),
+            ("claim(carried, parts)", "NameError", "name 'carried' is not defined"),
+            ("claim(parts)", "ValueError", "expected two, found one"),
+            ("claim(nobody)", "NameError", "name 'nobody' is not defined"),
+            ("for name in deciding: claim(name)", "", ""),
+            ("for name in parts: claim(name)", "", ""),
+        )
+    )
+    assert [(one["cell"], one["message"], one.get("after")) for one in found] == [
+        ("0", "lstm has no hidden attention", None),
+        ("2", "lstm has no hidden attention", "0"),
+        ("3", "lstm has no hidden attention", "0"),
+        ("4", "griffin has no continuation", None),
+        ("5", "griffin has no continuation", "4"),
+        ("6", "expected two, found one", None),
+        ("7", "name 'nobody' is not defined", None),
+        ("8", "lstm has no hidden attention", "0"),
+    ]
+    assert [one["kind"] for one in found][:5] == ["Unsupported"] * 5
 
 
 def test_a_run_of_another_seed_is_another_run(lesson, tmp_path):
@@ -331,6 +372,53 @@ def test_no_run_of_the_board_is_stale():
         pytest.skip("the board's file is older than its digests: run `make scoreboard`")
     found = scoreboard.stale(BOARD)
     assert not found, "\n".join(found)
+
+
+def test_every_cell_without_a_score_has_its_own_reason():
+    """What an architecture's file says that it lacks, or what the lesson says of this technique there."""
+    lacking = [cell for cell in standings.cells(BOARD) if cell.word == standings.NONE]
+    unsupported = {
+        failure["message"]
+        for run in BOARD["runs"]
+        for failure in run["failed"]
+        if failure["kind"] == "Unsupported"
+    }
+    told = {none["reason"] for run in BOARD["runs"] for none in run.get("none", ())}
+    for cell in lacking:
+        assert cell.reason in unsupported | told, f"{cell.name} on {cell.architecture}: {cell.reason!r}"
+
+
+def spread_of(side: list[Estimate], pooled: float) -> tuple[float, float, float]:
+    """Mean, spread of seeds, error by items of an architecture's effects, as plans take them."""
+    mean = sum(e.value for e in side) / len(side)
+    squares = sum((e.value - mean) ** 2 for e in side)
+    items = sum(((e.high - e.low) / (2 * stats.Z)) ** 2 for e in side) / len(side)
+    seeds = max(squares / (len(side) - 1), pooled) if len(side) > 1 else pooled
+    return mean, math.sqrt(seeds), math.sqrt(items)
+
+
+def test_what_would_decide_an_open_cell_decides_it():
+    """In four of five draws of so many seeds and items, from what was seen."""
+    rng, draws, tried = np.random.default_rng(0), 100, 0
+    for cell in filter(standings.is_open, standings.cells(BOARD)):
+        sides = [list(cell.effects.values()), list(cell.basis.values())]
+        n = sum(map(len, sides)) - 2
+        pooled = sum(len(s) * np.var([e.value for e in s]) for s in sides) / max(n, 1)
+        for plan in (plan for plan in cell.plans if plan.word):
+            known = [spread_of(side, pooled) for side in sides]
+            size = [len(side) + more for side, more in zip(sides, (plan.seeds, plan.basis), strict=True)]
+            said = []
+            for _ in range(draws):
+                both = []
+                for (mean, seeds, items), m in zip(known, size, strict=True):
+                    error = items / math.sqrt(plan.times)
+                    values = rng.normal(rng.normal(mean, error), seeds, m)
+                    half = stats.Z * error
+                    both.append([Estimate(x, 100, x - half, x + half) for x in values])
+                said.append(verdicts.verdict(*both).word)
+            tried += 1
+            assert said.count(plan.word) >= 0.65 * draws, f"{cell.name} on {cell.architecture}: {plan}"
+    assert tried > 40
 
 
 def test_the_board_has_the_numbers_that_the_lessons_claim():

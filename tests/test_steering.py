@@ -120,7 +120,7 @@ def test_an_architecture_that_would_read_padding_reads_each_length_by_itself(kin
     assert len({len(prompt.split()) for prompt in prompts}) > 1
     direction, state = (
         random_direction(model, 0.3),
-        "sum" if kind == "rwkv" else model.kind(0).compressed[0],
+        "average" if kind == "rwkv" else model.kind(0).compressed[0],
     )
     parts = ("residual", state)
     together = steering.sweep(model, steering.read_once(model, asked), direction, FEW, parts)

@@ -56,7 +56,7 @@ class Attention(softmax.Attention):
     """Softmax attention on values [... pos head d_head], as a recurrence takes them."""
 
     def __call__(self, v: Tensor) -> Tensor:
-        return super().__call__(v.transpose(-2, -3)).transpose(-2, -3)
+        return super().__call__(v.transpose(-2, -3).to(self.q.dtype)).transpose(-2, -3).to(v.dtype)
 
     @property
     def heads(self) -> int:

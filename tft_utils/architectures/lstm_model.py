@@ -56,7 +56,7 @@ class Mixer(nn.Module):
         )
         weight, bias = self.in_proj.weight, self.in_proj.bias
         none = torch.zeros_like(bias)
-        if type(self.in_proj) is not nn.Linear:  # an adapter must be called
+        if type(self.in_proj) is not nn.Linear or self.in_proj._forward_hooks:  # they must be called
             x, weight, bias = self.in_proj(x), torch.eye(len(bias), dtype=x.dtype, device=x.device), none
         weights = [weight, self.recurrent.weight, bias, none]
         y, h, c = torch.lstm(x, start, weights, True, 1, 0.0, False, False, True)

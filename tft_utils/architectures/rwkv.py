@@ -62,7 +62,7 @@ KIND = Kind(
     mixing=Mixing,
     components=("key", "v", "read-out", "gate", "mixer", "mlp"),
     stepwise=("state", "carry"),  # [batch channel 1 1]: A_{t-1}, which y_t reads; A_t
-    compressed=("shift", "mlp shift", "sum", "weights", "exponent"),
+    compressed=("shift", "mlp shift", "average", "log weight"),
 )
 NO = {"padding on the left": "transformers' RWKV takes no mask, and would read padding as words"}
 RULES = {
@@ -87,21 +87,26 @@ def prepare(hf, readable: bool = False) -> None:
 
 
 def _attend(module, hidden: Tensor, state: list[Tensor] | None = None, use_cache: bool = False) -> tuple:
-    """transformers' forward, with our scan for its loop over words."""
-    if hidden.shape[1] == 1:
-        return _row_by_row(module, hidden, state, use_cache=use_cache)
-    gate, k, v, state = module.extract_key_value(hidden, state)
+    """transformers' forward, with our scan for its loop over words. What it carries are a sum of weighted
+    values, one of weights, and the exponent of both. Here they are A, 1 and l, which it goes on from
+    alike: whoever adds to a sum of weights may turn it negative, and divides by it."""
     past = None if state is None else [part[..., module.layer_id] for part in state[2:]]
+    if hidden.shape[1] == 1:
+        output, state = _row_by_row(module, hidden, state, use_cache=use_cache)
+        if past:
+            past[2].add_(past[1].log())
+            past[0].div_(past[1])
+            past[1].fill_(1)
+        return output, state
+    gate, k, v, state = module.extract_key_value(hidden, state)
     k, v = wide(k), wide(v)
-    mixing, sums = frozen(module, k, past)
-    if past:  # as transformers carries them: divided by exp of the largest exponent so far
-        words, w = torch.arange(k.shape[1], device=k.device), torch.exp(wide(module.time_decay))
-        largest = (k - w * words.flip(0)[:, None]).amax(1).maximum(past[2] - len(words) * w)
-        average = replace(mixing, q=torch.ones_like(mixing.k), bonus=None)(v[..., None])[:, -1, :, 0]
-        weights = torch.exp(sums[:, -1] - largest)
-        for part, value in zip(past, (average * weights, weights, largest), strict=True):
+    mixing, sums = frozen(module, k, past and past[::2])
+    y = mixing(v[..., None])[..., 0]  # before what it goes on from is written over
+    if past:
+        average = replace(mixing, q=torch.ones_like(k)[..., None], bonus=None)(v[..., None])[:, -1, :, 0]
+        for part, value in zip(past, (average, torch.ones_like(average), sums[:, -1]), strict=True):
             part.copy_(value)
-    return module.output(gate * mixing(v[..., None])[..., 0].to(gate.dtype)), state
+    return module.output(gate * y.to(gate.dtype)), state
 
 
 def _row_by_row(module, hidden: Tensor, state: list[Tensor] | None = None, **options) -> tuple:
@@ -135,20 +140,16 @@ def _average(m, x: Tensor, put, past: dict) -> Tensor:
     k = put("key", wide(m.key(mix(x, before, m.time_mix_key))))
     v = put("v", wide(m.value(mix(x, before, m.time_mix_value))))
     gate = put("gate", torch.sigmoid(m.receptance(mix(x, before, m.time_mix_receptance))))
-    mixing, _ = frozen(
-        m, k, [past[name] for name in ("sum", "weights", "exponent")] if past else None, put
-    )
+    mixing, _ = frozen(m, k, [past[name] for name in ("average", "log weight")] if past else None, put)
     y = put("read-out", put("mixing", mixing)(v[..., None])[..., 0])
     return m.output((gate * y).to(x.dtype))
 
 
 def frozen(m, k: Tensor, past: list[Tensor] | None, put=keep) -> tuple[Recurrence, Tensor]:
-    """The average as a recurrence, and l [... pos channel]; past: what `state` calls sum, weights and
-    exponent."""
+    """The average as a recurrence, and l [... pos channel]; past: A and l of the word before."""
     w, u, A, before = torch.exp(wide(m.time_decay)), wide(m.time_first), None, k.new_full((), -1e38)
     if past:
-        A = (past[0] / past[1].clamp(min=1e-30))[..., None, None].to(k.dtype)
-        before = (past[2] + past[1].log().clamp(min=-1e30)).to(k.dtype)
+        A, before = past[0][..., None, None].to(k.dtype), past[1].to(k.dtype)
     before = before.expand_as(k[..., 0, :])
     sums = log_sums(k.reshape(-1, *k.shape[-2:]), w, before.reshape(-1, k.shape[-1])).view(k.shape)
     earlier = torch.cat([before[..., None, :], sums[..., :-1, :]], -2)
@@ -180,10 +181,9 @@ def final(model, x: Tensor, put=keep) -> Tensor:
 
 
 def state(cache, layer: int) -> dict[str, Tensor]:
-    """Each [batch channel] at every length: the last words that both token shifts saw; the sums of
-    weighted values and of weights, both divided by exp(exponent); the exponent."""
-    names = ("mlp shift", "shift", "sum", "weights", "exponent")
-    return {name: part[..., layer] for name, part in zip(names, cache, strict=True)}
+    """Each [batch channel] at every length: the last words that both token shifts saw, A and l."""
+    names = {"mlp shift": 0, "shift": 1, "average": 2, "log weight": 4}  # 3 is 1: see `_attend`
+    return {name: cache[at][..., layer] for name, at in names.items()}
 
 
 def tiny() -> RwkvConfig:

@@ -118,7 +118,7 @@ class Mixing:
 
     def mix(self, values: Tensor) -> Tensor:
         """The pattern applied to any values [batch head source d_head]."""
-        return self.pattern @ values
+        return self.pattern.to(values.dtype) @ values
 
     def read_out(self, mixed: Tensor) -> Tensor:
         """Mixed values [batch head pos d_head] as a change of the mixer's output, without bias."""

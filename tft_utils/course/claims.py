@@ -26,6 +26,7 @@ from tft_utils.files import DATA, ROOT, explain, replace_file
 from tft_utils.stats import Estimate
 
 MIME = "application/vnd.tft.claim+json"
+NONE = "application/vnd.tft.none+json"  # of `unclaimed`
 REGISTRY, SCOREBOARD = DATA / "claims.json", DATA / "scoreboard.json"
 BUILD = ROOT / "build"  # of what other scales say
 BASIS = "transformer"  # the model whose effects others are compared with
@@ -61,6 +62,8 @@ def claim(
     """
     if _is_nothing(estimate, control) and not _is_what_prose_speaks_of():
         print(f"{name}: nothing to measure on this model")  # such as when an effect comes
+        if better:
+            unclaimed(technique, architecture, metric, "no number that it gives here is finite")
         return
     _check_form(name, estimate, control, tolerance, better)
     value = float(estimate.value)
@@ -92,6 +95,17 @@ def claim(
     _keep(record)
     # One bundle: no front end knows the record's type, so each of them shows the text.
     display({"text/plain": _line(record), MIME: record}, raw=True)
+
+
+def unclaimed(technique: str, architecture: str, metric: str, reason: str) -> None:
+    """Says that a technique has no score on a model, and why: n/a on the scoreboard.
+
+    reason: one sentence about this technique, such as what the architecture says that it lacks. Where a
+    cell fails there is no need of it: the scoreboard takes what the failure says.
+    """
+    record = {"technique": technique, "metric": metric, "architecture": architecture, "reason": reason}
+    line = f"{architecture}, {technique}, {metric}: n/a, {reason}"
+    display({"text/plain": line, NONE: record}, raw=True)
 
 
 def says(expected: Collection[str], name: str) -> bool:

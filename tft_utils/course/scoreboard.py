@@ -19,6 +19,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -187,9 +188,8 @@ def with_parameters(notebook: dict, **values) -> dict:
 def run_lesson(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> dict:
     """Runs a lesson on one model of a seed: its claims, first errors, seconds; kept as a file.
 
-    The kernel asserts no claim. An `Unsupported` is what an architecture says it cannot do; what fails
-    because an earlier cell did (`NameError`) is not worth a record. A run that breaks off, because its
-    kernel dies or a cell takes too long, keeps no digest.
+    The kernel asserts no claim. An `Unsupported` is what an architecture says it cannot do. A run that
+    breaks off, because its kernel dies or a cell takes too long, keeps no digest.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -216,23 +216,64 @@ def run_lesson(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> 
     except (CellTimeoutError, DeadKernelError) as error:
         broken = [{"cell": "", "kind": type(error).__name__, "message": str(error).splitlines()[0]}]
     shown = [(cell["id"], output) for cell in notebook["cells"] for output in cell.get("outputs", ())]
-    failed = [
-        {"cell": cell, "kind": output["ename"], "message": output["evalue"]}
-        for cell, output in shown
-        if output["output_type"] == "error" and output["ename"] != "NameError"
-    ]
+    with _PARSING:
+        failed = failures(notebook["cells"])
     done = {
         "lesson": lesson.stem,
         "model": model,
         "seed": seed,
         "digest": None if broken else fresh,
         "seconds": round(time.monotonic() - start, 1),
-        "claims": [o["data"][claims.MIME] for _, o in shown if claims.MIME in o.get("data", {})],
+        "claims": _records(shown, claims.MIME),
+        "none": _records(shown, claims.NONE),
         "failed": failed + broken,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     files.replace_file(path, lambda part: part.write_text(json.dumps(done, indent=1), encoding="utf-8"))
     return done
+
+
+def _records(shown: Iterable[tuple[str, dict]], kind: str) -> list[dict]:
+    """The records of a kind in cells' outputs, each with its cell."""
+    return [o["data"][kind] | {"cell": cell} for cell, o in shown if kind in o.get("data", {})]
+
+
+def failures(cells: Sequence[dict]) -> list[dict]:
+    """What each cell that failed says. One that failed because an earlier one did, from which it lacks a
+    name or has half of a value, says what that one says, and names it under 'after'. So does one that
+    could claim nothing of what an earlier one left."""
+    failed: dict[str, dict] = {}
+    maker: dict[str, str] = {}  # name -> the cell that sets it
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        set_here, asked = _names(cell["source"])
+        own = {}
+        for output in cell["outputs"]:
+            if output["output_type"] == "error":
+                own = {"cell": cell["id"], "kind": output["ename"], "message": output["evalue"]}
+                if output["ename"] == "NameError":
+                    asked = set(re.findall(r"name '(\w+)' is not defined", output["evalue"]))
+        silent = "claim" in asked and not _records([("", o) for o in cell["outputs"]], claims.MIME)
+        before = [failed[maker[name]] for name in sorted(asked) if maker.get(name) in failed]
+        if before and (silent or own) and own.get("kind") != "Unsupported":
+            root = before[-1]
+            own = {"cell": cell["id"]} | {key: root[key] for key in ("kind", "message")}
+            own["after"] = root.get("after", root["cell"])
+        if own:
+            failed[cell["id"]] = own
+        maker |= dict.fromkeys(set_here, cell["id"])
+    return list(failed.values())
+
+
+def _names(source: str) -> tuple[set[str], set[str]]:
+    """The names that a cell sets, and those that it reads; none of a cell with magics."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return set(), set()
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    made = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    made |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    return made, {node.id for node in names if isinstance(node.ctx, ast.Load)}
 
 
 def board(runs: Iterable[dict]) -> list[dict]:
@@ -359,7 +400,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pending = [(job, pool.submit(run_lesson, *job, options.scale)) for job in work]
         for i, ((lesson, model, seed), future) in enumerate(pending):
             done = future.result()
-            trouble = "".join(f"; {f['cell']}: {f['kind']}: {f['message']}" for f in done["failed"])
+            own = [f for f in done["failed"] if "after" not in f]
+            trouble = "".join(f"; {f['cell']}: {f['kind']}: {f['message']}" for f in own)
             said = f"{len(done['claims'])} claims in {done['seconds']:.0f} s{trouble}"
             print(f"{i + 1}/{len(work)} {lesson.stem} on {model}, seed {seed}: {said}", file=sys.stderr)
     notebook_of = {path.stem: notebooks.parse(path) for path in lessons()}

@@ -42,7 +42,7 @@ MEANINGS = {
     "no": "it lies below a quarter",
     "undecided": "a quarter and three quarters are both inside",
     "no basis": "the Transformer's own effect may be zero, so there is nothing to compare with",
-    NONE: "the architecture lacks what the technique needs, or its lesson leaves it out",
+    NONE: "the architecture lacks what the technique needs: the table says what",
     MISSING: "nobody has run this lesson on it yet",
     ALONE: "measured here alone: the Transformer has no such thing, so there is no ratio",
 }
@@ -113,7 +113,7 @@ def cells(board: Mapping) -> list[Cell]:
             elif row:
                 word = ALONE
             elif (lesson, name) in ran:
-                reason = _reason(board, lesson, name)
+                reason = _reason(board, lesson, name, technique, metric)
             else:
                 word = MISSING
             ratio = Estimate(**row["ratio"]) if row and row["ratio"] else None
@@ -129,15 +129,24 @@ def _effects(row: Mapping | None) -> dict[int, Estimate]:
     return {int(seed): Estimate(**score["effect"]) for seed, score in row["seeds"].items()} if row else {}
 
 
-def _reason(board: Mapping, lesson: str, name: str) -> str:
-    """What the runs of a lesson on a model say of what is not there."""
-    said = [
-        failure["message"]
-        for run in board.get("runs", ())
-        if (run["lesson"], run["model"]) == (lesson, name)
-        for failure in sorted(run["failed"], key=lambda failure: failure["kind"] != "Unsupported")
-    ]
-    return next(iter(dict.fromkeys(said)), "the lesson does not measure it there")
+def _reason(board: Mapping, lesson: str, name: str, technique: str, metric: str) -> str:
+    """Why a model has no score of a technique: what its run says of it, or what the cell says that failed
+    to claim it. Which cell that is, other models' runs show."""
+    runs = [run for run in board.get("runs", ()) if run["lesson"] == lesson]
+    claimed = [record for run in runs for record in run["claims"]]
+    where = {
+        claim.get("cell")
+        for claim in claimed
+        if (claim["technique"], claim["metric"]) == (technique, metric)
+    }
+    for run in (run for run in runs if run["model"] == name):
+        for none in run.get("none", ()):
+            if (none["technique"], none["metric"]) == (technique, metric):
+                return none["reason"]
+        for failure in run["failed"]:
+            if failure["cell"] in where:
+                return failure["message"]
+    return "the lesson does not measure it there"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -259,9 +268,17 @@ def decider(cell: Cell) -> str:
         said.append(" with ".join(parts) + then)
     if said:
         return "; or ".join(said)
-    if statistics.fmean(effect.value for effect in cell.basis.values()) <= 0:
+    own, basis = (statistics.fmean(e.value for e in side.values()) for side in (cell.effects, cell.basis))
+    if basis <= 0:
         return "another technique: the Transformer's mean effect is not above zero"
-    return f"nothing within {verdicts.MOST} seeds: the ratio stands at a border, or seeds differ too much"
+    ratio, most = (
+        own / basis,
+        f"nothing within {verdicts.MOST} seeds and {verdicts.TIMES} times the items",
+    )
+    border = min((verdicts.PARTLY, verdicts.FULLY), key=lambda border: abs(ratio - border))
+    if abs(ratio - border) < 0.1:
+        return f"{most}: the ratio of the means, {ratio:.2f}, stands at the border {border}"
+    return f"{most}: seeds differ too much beside the Transformer's mean effect, {basis:.2f}"
 
 
 def why(cell: Cell) -> str:

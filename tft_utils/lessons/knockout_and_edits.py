@@ -63,7 +63,7 @@ def handed_over(model, batch, n, parts):
     donor, mixed = (reading.run(model, ids[:, :n])[0] for ids in (batch.ids, batch.corrupt))
     for layer in range(model.n_layers):
         source, target = (model.state(cache, layer) for cache in (donor, mixed))
-        for name in parts:
+        for name in target.keys() & set(parts):
             target[name].copy_(source[name])
     past = {model.architecture.CACHE: mixed}
     logits = model.hf(input_ids=batch.corrupt[:, n:], use_cache=True, **past).logits

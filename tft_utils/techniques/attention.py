@@ -27,6 +27,7 @@ from tft_utils.corpora.questions import Item
 from tft_utils.reading import Asked
 
 PRODUCTS = 2**23  # numbers in the largest array that `contributions` builds
+LEAST = 1e-300  # of a row: less than that is nothing
 
 
 @torch.no_grad()
@@ -355,15 +356,16 @@ def block(
 def _lost(mixing, sources: Tensor, queries: Tensor) -> Tensor:
     """How the mixed values [batch unit pos width] change when nothing is read of the sources."""
     values, cut = mixing.values(mixing.levels[0]), sources[:, None, :, None]
-    change = -mixing.mix(values * cut)
     if not mixing.normalised:
-        return change
-    lost = mixing.mix(cut.expand(-1, values.shape[1], -1, 1).to(values.dtype))  # share of each row
-    empty = (lost[..., 0] > 1 - 1e-6).any(1) & queries
+        return -mixing.mix(values * cut)
+    # What is left is summed, and in float64: a recurrence that forgets fast may leave e^-80 of a row, of
+    # which a difference from the whole would be rounding.
+    left = mixing.mix((~cut).expand(-1, values.shape[1], -1, 1).double())  # share of each row
+    empty = (left[..., 0] < LEAST).any(1) & queries
     if empty.any():
         raise NothingLeft(empty, queries)
-    whole = mixing.mix(values)
-    return (whole + change) / (1 - lost).clamp(min=1e-6) - whole
+    kept = mixing.mix(values.double() * ~cut) / left.clamp(min=LEAST)
+    return kept.to(values.dtype) - mixing.mix(values)
 
 
 def _spread(sources: Tensor, reach: int) -> Tensor:

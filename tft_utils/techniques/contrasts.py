@@ -109,6 +109,10 @@ def weighted(model, texts: Sequence[str], weights: dict[str, Tensor]) -> dict[st
     for some in reading.padded_alike(model, mask):
         start = ids.shape[1] - int(mask[some].sum(1).max())
         words, seen = ids[some, start:], mask[some, start:]
+        if model.lacks("continuation"):  # it hands out no state, and has a stream all the same
+            last = reading.streams(model, words)[:, :, -1].to(dtype)
+            residual += torch.einsum("wt,ktd->wkd", w[:, some], last)
+            continue
         cache = carried(model, words[:, :-1], seen[:, :-1])
         for layer, part in places:
             S = model.state(cache, layer)[part].to(dtype)

@@ -37,11 +37,16 @@ class Ready:
     residual: Tensor  # of the last word, unsteered [k prompt d_model]
     past: tuple[dict[str, Tensor], ...]  # what reaches that word in each block [prompt 1 ...], and 'mask'
     letters: Tensor  # token ids of the matching letter and the other [prompt 2]
+    whole: "Streams | None" = None  # where an architecture hands out nothing that reaches it: all words
 
 
 @torch.no_grad()
 def read_once(model, asked: Sequence[Question]) -> Ready:
     """Reads each prompt once up to the word before its last, and takes one step from there."""
+    letters = letter_tokens(model, asked)
+    if model.lacks("continuation"):
+        whole = read_word(model, asked, 0)
+        return Ready(whole.residual[:, torch.arange(len(letters)), whole.last], (), letters, whole)
     ids, mask = reading.tokens(model, [q.prompt for q in asked], side="left")
     together = [torch.arange(len(ids))]
     if model.lacks("padding on the left"):
@@ -49,14 +54,14 @@ def read_once(model, asked: Sequence[Question]) -> Ready:
     residual, pasts = zip(*(_step(model, ids[some], mask[some]) for some in together), strict=True)
     order = torch.cat(together).argsort()
 
-    def whole(parts: Sequence[Tensor], dim: int = 0) -> Tensor:  # where all was read together: no copy
+    def joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:  # where all was read together: no copy
         return torch.cat(parts, dim).index_select(dim, order) if len(parts) > 1 else parts[0]
 
     past = tuple(
-        {name: whole([part[name] for part in parts]) for name in parts[0]}
+        {name: joined([part[name] for part in parts]) for name in parts[0]}
         for parts in zip(*pasts, strict=True)
     )
-    return Ready(whole(residual, 1), past, letter_tokens(model, asked))
+    return Ready(joined(residual, 1), past, letters)
 
 
 def _step(model, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
@@ -178,6 +183,8 @@ def respond(model, read: Ready | Streams, depth: int, changes: Mapping[str, Tens
 def _steered(model, ready: Ready, k: int, changes: Mapping[str, Tensor]) -> Tensor:
     """Logits [prompt variant vocab] of the last word with changes [prompt variant ...] at depth k."""
     states, variants = changes.keys() - {RESIDUAL}, max(change.shape[1] for change in changes.values())
+    if ready.whole:
+        return _reread(model, ready.whole, k, changes[RESIDUAL])
     start = k - 1 if states else k
     x = ready.residual[start][:, None, None].expand(-1, variants, -1, -1)  # [prompt variant 1 d_model]
     if states:
@@ -189,6 +196,14 @@ def _steered(model, ready: Ready, k: int, changes: Mapping[str, Tensor]) -> Tens
     for layer in range(k, model.n_layers):
         x = model.block(layer, x, past=ready.past[layer])
     return model.to_logits(x[:, :, 0])
+
+
+def _reread(model, read: Streams, k: int, change: Tensor) -> Tensor:
+    """The same where nothing can be carried to the last word: all words are read for every variant."""
+    variants, x = change.shape[1], read.residual[k].repeat_interleave(change.shape[1], 0)
+    last = read.last.repeat_interleave(variants)
+    x[torch.arange(len(x)), last] += change.flatten(0, 1).to(x)
+    return reading.finish(model, x, k, last).unflatten(0, (-1, variants))
 
 
 def _checked(model, direction: Direction, parts, depths) -> tuple[set[str], Sequence[int]]:
@@ -220,10 +235,12 @@ def _times(multipliers: float | Sequence[float] | Tensor, vector: Tensor, like: 
 
 
 def _letters(logits: Tensor, letters: Tensor) -> tuple[Tensor, Tensor]:
-    """Matching probability and nonsense [prompt variant] of logits [prompt variant vocab]."""
+    """Matching probability and nonsense [prompt variant] of logits [prompt variant vocab]. Where a state
+    overflows there is no probability, and more nonsense than any."""
     logits = wide(logits)
     two = logits.gather(-1, letters[:, None].expand(-1, logits.shape[1], -1))
-    return two.softmax(-1)[..., 0], 1 - (two.logsumexp(-1) - logits.logsumexp(-1)).exp()
+    nonsense = 1 - (two.logsumexp(-1) - logits.logsumexp(-1)).exp()
+    return two.softmax(-1)[..., 0], nonsense.nan_to_num(nan=torch.inf)
 
 
 # ---- open-ended text -----------------------------------------------------------------------------
