@@ -1,7 +1,7 @@
 """A second device where there is none: tensors say that they lie on it, and work with no other.
 
-Numbers are those of the CPU. Each tensor carries its device as a mark, which results inherit; an operation
-on tensors of two devices is an error, as on real ones, but for numbers without an axis.
+Numbers are those of the CPU. Each tensor carries its device as a mark, which results inherit. An
+operation on tensors of two devices is an error, as on real ones, but for numbers without an axis.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,8 @@ class TwoDevices(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func == Tensor.device.__get__:  # a new object each time
             return device(args[0])
-        places = {device(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.ndim}
+        read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        places = {device(x) for x in read if x.ndim} or {device(x) for x in read}
         if func is Tensor.to:
             return self.move(*args, **kwargs)
         asked = kwargs.pop("device", None)

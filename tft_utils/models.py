@@ -71,7 +71,7 @@ SCALES: dict[str, dict[str, Path | Source]] = {
 
 
 class _There:
-    """A `put` for a block on another device: what it gives back is moved to where the point's value lies."""
+    """A `put` for a block on another device: what comes back is moved to where the point's value lies."""
 
     def __init__(self, put: Callable) -> None:
         self.put = put

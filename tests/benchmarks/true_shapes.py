@@ -5,8 +5,8 @@ as committed, on the CPU, in a process of its own, one after another. What it fi
 costs does not hang on what weights say, but for items that a lesson keeps because the models know them.
 
 A row for docs/hosts.md a lesson: highest resident size of its kernel, CPU seconds, cells that ran of all
-code cells, and what stopped. A kernel that has used LIMIT CPU seconds is stopped; other work on the machine
-does not count. TFT_TOKENIZER: a folder with the tokenizer of Pythia; without it, the one of the tests.
+code cells, and what stopped. A kernel that has used LIMIT CPU seconds is stopped; other work on the
+machine does not count. TFT_TOKENIZER: a folder with Pythia's tokenizer; without it, that of the tests.
 """
 
 import os
