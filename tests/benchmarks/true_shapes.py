@@ -30,6 +30,7 @@ import hub  # noqa: E402
 import toys  # noqa: E402
 
 LIMIT = 900  # CPU seconds a lesson: a quarter of an hour
+STOP = "\nimport resource\nresource.setrlimit(resource.RLIMIT_CPU, ({0}, {0}))"
 SHAPES = {
     "transformer": GPTNeoXConfig(
         vocab_size=50304,
@@ -61,7 +62,7 @@ def lesson(path: Path, limit: int = LIMIT, **parameters: object) -> str:
     for cell in code:
         if "parameters" in cell["metadata"].get("tags", []):
             cell["source"] += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))  # its kernel inherits it
+            cell["source"] += STOP.format(limit)
     client = NotebookClient(
         notebook,
         timeout=None,
@@ -69,22 +70,24 @@ def lesson(path: Path, limit: int = LIMIT, **parameters: object) -> str:
         allow_errors=True,
         resources={"metadata": {"path": str(path.parent)}},
     )
-    stopped = ""
+    dead = False
     try:
         client.execute()
     except DeadKernelError:
-        stopped = f"stopped after {limit} s"
+        dead = True
     errors = [
-        f"{cell['id']}: {output['ename']}: {output['evalue'].splitlines()[0][:120]}"
+        f"{cell['id']}: {output['ename']}: {output['evalue'].partition(chr(10))[0][:120]}"
         for cell in code
         for output in cell.get("outputs", ())
         if output["output_type"] == "error"
     ]
-    ran = sum("shell.execute_reply" in cell["metadata"].get("execution", {}) for cell in code)
+    left = [c["id"] for c in code if "shell.execute_reply" not in c["metadata"].get("execution", {})]
+    if dead:
+        errors.append(f"stopped in {left[0]}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds, size = used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9
-    problems = "; ".join([*errors, *filter(None, [stopped])])
-    return f"| {path.stem} | {size:.1f} | {seconds:.0f} | {ran}/{len(code)} | {problems} |"
+    done = f"{len(code) - len(left)}/{len(code)}"
+    return f"| {path.stem} | {size:.1f} | {seconds:.0f} | {done} | {'; '.join(errors)} |"
 
 
 def run(paths: list[Path], shapes=SHAPES) -> None:
