@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import torch
 from toys import toy, trained
 
 LOGIN = b"<!DOCTYPE html><title>Welcome to our hotel</title><form>Room number <input></form>"
@@ -76,11 +77,15 @@ def serving(folders: Mapping[str, Path]) -> Iterator[ThreadingHTTPServer]:
         thread.join()
 
 
-def write(folder: Path, model_type: str, seed: int = 0) -> Path:
-    """A small model of the architecture with random weights, and its tokenizer."""
+def write(folder: Path, model_type: str, seed: int = 0, pickled: bool = False) -> Path:
+    """A small model of the architecture with random weights, and its tokenizer. pickled: its weights are
+    in PyTorch's older format."""
     tokenizer = trained("bytes")
     model = toy(model_type, seed, vocab_size=len(tokenizer) + ROWS, num_hidden_layers=4)
     model.hf.float().save_pretrained(folder)
+    if pickled:
+        (folder / "model.safetensors").unlink()
+        torch.save(model.hf.state_dict(), folder / "pytorch_model.bin")
     tokenizer.save_pretrained(folder)
     return folder
 

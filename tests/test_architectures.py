@@ -6,6 +6,7 @@ cache, and everything that is derived from it agrees with what is computed other
 
 import pytest
 import torch
+from devices import THERE, device, split
 from toys import toy
 
 from tft_utils import models, reading
@@ -61,6 +62,30 @@ def test_blocks_and_logits_are_those_of_transformers(model, ids, run):
     for k in range(model.n_layers + 1):
         ours = reading.finish(model, run[k], k, last)
         torch.testing.assert_close(ours, theirs, check_dtype=False, **CLOSE)  # theirs may be float32
+
+
+@torch.no_grad()
+def test_a_model_on_two_devices_is_the_same(model, ids, run):
+    """What enters a block, from the stream or from a `put`, goes where the block is, and its output comes
+    back; a device is a mark here, see `devices`."""
+    last, k = torch.full((len(ids),), ids.shape[1] - 1), model.n_layers - 1
+    whole, donor, seen = reading.finish(model, run[k], k, last), torch.zeros_like(run[0]), {}
+
+    def put(name, value, t=None):
+        seen[name] = value
+        return donor if name == "mixer" else value
+
+    put.points = ("mixer",)
+    patched = model.block(k, run[k], put)
+    with split(model):
+        with pytest.raises(RuntimeError, match="tensors on two devices"):
+            model.architecture.block(model.hf, k, run[k], put)
+        assert model.is_split
+        torch.testing.assert_close(reading.finish(model, run[k], k, last), whole)
+        torch.testing.assert_close(model.block(k, run[k], put), patched)
+        assert device(seen["mixer"]) == THERE
+        assert device(model.block(k, run[k], put)) == device(run[k])
+    assert not model.is_split
 
 
 @torch.no_grad()

@@ -7,10 +7,11 @@ import os
 import sys
 from functools import partial
 
+import nbformat
 import pytest
 
 from tests.benchmarks import __main__ as runner
-from tests.benchmarks import measure
+from tests.benchmarks import measure, true_shapes
 
 MODULES = [f"tests.benchmarks.{file.stem}" for file in sorted(runner.HERE.glob("bench_*.py"))]
 
@@ -46,6 +47,25 @@ def test_a_row_holds_finite_numbers_alone():
 def test_memory_is_what_a_call_adds():
     """In a fresh process, as benchmarks do: what other tests leave and free says nothing here."""
     assert 60 < measure.fresh(measure.added_memory, partial(bytearray, 64 * 2**20)) < 70
+
+
+def test_a_lesson_that_fails_or_takes_too_long_still_gets_its_row(tmp_path):
+    """The kernel is stopped by its own processor time; cells that ran, and what went wrong, are said."""
+    cells = {"parameters": "SCALE = 'tiny'", "fails": "1 / 0", "asks": "assert SCALE == 'small'"}
+    cells |= {"hangs": "while True: pass", "never": "2"}
+    notebook = nbformat.v4.new_notebook()
+    for name, source in cells.items():
+        cell = nbformat.v4.new_code_cell(source, id=name)
+        cell.metadata["tags"] = [name] if name == "parameters" else []
+        notebook.cells.append(cell)
+    path = tmp_path / "toy.ipynb"
+    nbformat.write(notebook, path)
+    row = measure.fresh(partial(true_shapes.lesson, path, limit=4, SCALE="small"))
+    name, size, seconds, ran, problems = row.strip("| ").split(" | ")
+    assert (name, ran) == ("toy", "3/5")
+    assert problems == "fails: ZeroDivisionError: division by zero; stopped in hangs"
+    assert 0 < float(size) < 1
+    assert 4 <= float(seconds) < 9
 
 
 def test_one_that_fails_is_reported_and_the_others_go_on(tmp_path, monkeypatch, capsys):

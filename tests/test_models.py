@@ -780,6 +780,43 @@ def test_memory_counts_parameters_and_dtype(copy, model, monkeypatch):
         assert load(copy, dtype=dtype).hf.dtype == dtype
 
 
+def test_the_paper_scale_is_bfloat16_unless_told(copy, folder, monkeypatch):
+    Hub(monkeypatch, copy)
+    assert load(folder.name, "paper").hf.dtype == torch.bfloat16
+    assert load(folder.name, "paper", dtype=torch.float32).hf.dtype == torch.float32
+    assert load(folder.name, "small").hf.dtype == torch.float32
+
+
+def test_a_model_too_large_for_one_gpu_is_split_over_all(copy, model, monkeypatch):
+    """The GPUs are made up: what is asked of transformers is tested, and that the sum must suffice. That
+    blocks then work where they lie is in test_architectures."""
+    given, ends, plain = {}, [0, 1], models.AutoModelForCausalLM.from_pretrained
+
+    def from_pretrained(folder, device_map=None, **options):
+        given["device_map"] = device_map
+        hf, found = plain(folder, **options)
+        hf.hf_device_map = dict(enumerate(ends))
+        return hf, found
+
+    def gpus(share: float) -> None:
+        """Two, each with room for this share of the model."""
+        room = share * 1.2 * 4 * sum(p.numel() for p in model.hf.parameters())
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (room, room))
+
+    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(models, "_check_device_and_dtype", lambda device, dtype: None)
+    monkeypatch.setattr(models, "_best_device", lambda: "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpus(0.7)
+    assert load(copy, device="auto").is_split
+    assert given == {"device_map": "auto"}
+    assert "GiB of free memory on cuda for" in refused(copy, device="cuda"), "one was asked for"
+    ends[1] = "disk"
+    assert "found some left on disk" in refused(copy, device="auto")
+    gpus(0.4)
+    assert "GiB of free memory on cuda:0 and cuda:1 for" in refused(copy, device="auto")
+
+
 # --- the hub -------------------------------------------------------------------------------------
 
 
@@ -813,7 +850,7 @@ def test_the_hub_is_asked_for_pinned_safetensors_only(copy, folder, monkeypatch)
     hub = Hub(monkeypatch, copy)
     assert load(folder.name, "small").n_layers > 0
     source = models.SCALES["small"][folder.name]
-    assert [a[:2] for a in hub.asked] == [tuple(source)] * 2
+    assert [a[:2] for a in hub.asked] == [source[:2]] * 2
     assert hub.asked[0][2] == ("*.json",)
     assert set(hub.asked[1][2]) == {"*.json", "*.safetensors", "*.txt"}
     assert not any(a[3] for a in hub.asked)
@@ -851,6 +888,30 @@ def test_a_download_that_fails_is_one_sentence(error, monkeypatch):
     sentence = refused("mamba", "small")
     assert type(error).__name__ in sentence
     assert "connect to the network, or use scale='tiny', which needs none" in sentence
+
+
+def test_weights_of_the_older_format_are_read_as_tensors_alone(tmp_path, monkeypatch):
+    """Of the one source that has no others: nothing in that file can run."""
+    folder = hub.write(tmp_path / "rwkv", "rwkv", pickled=True)
+    asked, file = Hub(monkeypatch, folder).asked, folder / "pytorch_model.bin"
+    found = load("rwkv", "small").hf.state_dict()
+    assert all(torch.equal(found[name], part) for name, part in torch.load(file).items())
+    assert set(asked[1][2]) == {"*.json", "*.bin", "*.txt"}
+    os.truncate(file, file.stat().st_size // 2)
+    assert "expected a model and its tokenizer" in refused("rwkv", "small")
+    torch.save({"head.weight": RunsCode(str(tmp_path / "ran"))}, file)
+    assert "expected a model and its tokenizer" in refused("rwkv", "small")
+    assert not (tmp_path / "ran").exists()
+
+
+class RunsCode:
+    """Makes a folder when it is unpickled by whoever believes all that a pickle says."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
 
 
 def test_a_repository_without_safetensors_is_refused(copy, folder, monkeypatch):
@@ -894,7 +955,7 @@ def test_a_complete_cache_asks_nobody(loopback, folder):
 
 def test_a_cache_without_a_list_of_its_files_is_used_behind_a_captive_portal(loopback, folder, tmp_path):
     """Older versions of huggingface_hub kept no list."""
-    repository, revision = loopback.source
+    repository, revision = loopback.source[:2]
     snapshots = tmp_path / "cache" / f"models--{repository.replace('/', '--')}" / "snapshots"
     shutil.copytree(folder, snapshots / revision)
     loopback.is_portal = True

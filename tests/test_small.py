@@ -40,7 +40,7 @@ def served(tmp_path_factory):
     """The hub with the models of scale `small`, and a cache of its own."""
     root = tmp_path_factory.mktemp("hub")
     folders = {
-        source.repository: hub.write(root / name, KINDS[name])
+        source.repository: hub.write(root / name, KINDS[name], pickled=source.pickled)
         for name, source in models.SCALES["small"].items()
     }
     with hub.serving(folders) as server, pytest.MonkeyPatch.context() as patch:

@@ -43,6 +43,10 @@ class Source(NamedTuple):
 
     repository: str
     revision: str
+    dtype: torch.dtype = torch.float32  # of its weights, unless `load` is told another
+    # Weights in pytorch_model.bin, which could hide code: at a pinned commit alone, and never unpickled
+    # as anything but tensors.
+    pickled: bool = False
 
 
 SCALES: dict[str, dict[str, Path | Source]] = {
@@ -52,12 +56,32 @@ SCALES: dict[str, dict[str, Path | Source]] = {
         "mamba": Source("state-spaces/mamba-130m-hf", "1e76775f628fbf1350fbe4dbb3d971ba64af25a1"),
         # state-spaces' own Mamba-2 is in the authors' format; this is a conversion of it.
         "mamba2": Source("AntonV/mamba2-130m-hf", "05e8773fc4ac1cd067e8a18a5c45372ce5178405"),
+        # Nobody has merged a safetensors file there.
+        "rwkv": Source("RWKV/rwkv-4-169m-pile", "dc37d17f17477b74e75f2dd076f555aa937c52c9", pickled=True),
     },
     "paper": {
-        "transformer": Source("EleutherAI/pythia-2.8b", "2a259cdd96a4beb1cdf467512e3904197345f6a9"),
-        "mamba": Source("state-spaces/mamba-2.8b-hf", "96c48e0292b63f5346b6d30061af2551f7101e26"),
+        "transformer": Source(
+            "EleutherAI/pythia-2.8b", "2a259cdd96a4beb1cdf467512e3904197345f6a9", torch.bfloat16
+        ),
+        "mamba": Source(
+            "state-spaces/mamba-2.8b-hf", "96c48e0292b63f5346b6d30061af2551f7101e26", torch.bfloat16
+        ),
     },
 }
+
+
+class _There:
+    """A `put` for a block on another device: what comes back is moved to where the point's value lies."""
+
+    def __init__(self, put: Callable) -> None:
+        self.put = put
+
+    def __getattr__(self, name: str):
+        return getattr(self.put, name)  # what it looks at
+
+    def __call__(self, name: str, value, *t: int):
+        found = self.put(name, value, *t)
+        return found.to(value.device) if isinstance(found, Tensor) else found
 
 
 class Model(TransformersModel):
@@ -158,6 +182,7 @@ class Model(TransformersModel):
         """Replaces the residual stream [batch pos d_model] after k blocks. Only inside a trace."""
         module = self._at_depth(k)
         out = module.output
+        value = value.to((out[0] if isinstance(out, tuple) else out).device)
         module.output = (value, *out[1:]) if isinstance(out, tuple) else value
 
     def mixer_output(self, layer: int) -> Tensor:
@@ -187,7 +212,18 @@ class Model(TransformersModel):
         """Block `layer` on x [... pos d_model], open to `put`: see `tft_utils.architectures`."""
         if past:
             self.requires("continuation")
-        return self.architecture.block(self.hf, layer, x, put, past)
+        if not self.is_split:
+            return self.architecture.block(self.hf, layer, x, put, past)
+        there = next(self.module("block", layer).parameters()).device
+        past = {name: part.to(there) for name, part in past.items()} if past else past
+        put = put if put is keep else _There(put)
+        return self.architecture.block(self.hf, layer, x.to(there), put, past).to(x.device)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether its blocks lie on several devices. What enters a block is moved there then, and what
+        leaves it is moved back; points are where the block is."""
+        return len({*getattr(self.hf, "hf_device_map", {}).values()}) > 1
 
     def mixing(self, layer: int, x: Tensor):
         """What block `layer`'s mixer does when the block reads x [batch pos d_model], frozen: linear in
@@ -204,9 +240,12 @@ class Model(TransformersModel):
 
     def to_logits(self, residual: Tensor, put: Callable = keep) -> Tensor:
         """Final norm and unembedding: [... d_model] -> [... vocab]. Also inside a trace."""
-        linear = self.module("unembedding")
-        normed = self.architecture.final(self.hf, residual, put)
-        return self._capped(F.linear(normed.to(linear.weight.dtype), linear.weight, linear.bias), put)
+        linear, home = self.module("unembedding"), residual.device
+        if self.is_split:
+            residual = residual.to(next(self.module("final_norm").parameters()).device)
+            put = put if put is keep else _There(put)
+        normed = self.architecture.final(self.hf, residual, put).to(linear.weight)
+        return self._capped(F.linear(normed, linear.weight, linear.bias), put).to(home)
 
     @property
     def capped(self) -> bool:
@@ -228,27 +267,34 @@ def load(
     name: str | Path = "transformer",
     scale: str = "tiny",
     device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = "auto",
     readable: bool = False,
     seed: int = 0,
 ) -> Model:
     """Loads a model by its name at a scale, or from a local folder in Hugging Face format.
 
+    device: "auto" is CUDA, then MPS, then the CPU; a model too large for one CUDA device is split over
+    all of them then, block by block.
+    dtype: "auto" is bfloat16 at scale `paper`, otherwise float32.
     seed: of an organism. A published model and a folder are one draw each, whatever the seed.
     readable: run Mamba's scan as a Python loop whose every step nnsight can read and edit
     (`tft_utils.architectures.mamba_scan.TAPS`). Same numbers, slower.
     """
+    places = _cuda_devices() if device == "auto" else []
     device = _best_device() if device == "auto" else device
-    _check_device_and_dtype(device, dtype)
     source = _resolve(name, scale, seed)
+    if dtype == "auto":
+        dtype = source.dtype if isinstance(source, Source) else torch.float32
+    _check_device_and_dtype(device, dtype)
     folder = source if isinstance(source, Path) else download(source, ["*.json"])
     if folder.parent == files.ORGANISMS:
         files.verify_checksums(folder)
     config = _read_config(folder)
-    _check_memory(config, str(name), device, dtype)
+    split = _check_memory(config, str(name), device, dtype, places)
+    pickled = isinstance(source, Source) and source.pickled
     if isinstance(source, Source):
-        folder = download(source, ["*.json", "*.safetensors", "*.txt"])
-    for weights in _weight_files(folder):
+        folder = download(source, ["*.json", "*.bin" if pickled else "*.safetensors", "*.txt"])
+    for weights in [] if pickled else _weight_files(folder):
         _verify_safetensors(weights)
     if not any((folder / name).is_file() for name in TOKENIZERS):  # transformers would invent one
         raise LoadError(
@@ -263,17 +309,24 @@ def load(
             folder,
             config=config,
             dtype=dtype,
-            use_safetensors=True,
+            use_safetensors=not pickled,
+            weights_only=True,
             attn_implementation="eager",
             output_loading_info=True,
+            **({"device_map": "auto"} if split else {}),
             **local,
         )
-        hf = hf.to(device).eval()
+        hf = (hf if split else hf.to(device)).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     if found["missing_keys"]:  # transformers would leave random numbers there
         raise LoadError(
             f"expected every weight of the model in {folder}, found none for "
             f"{', '.join(sorted(found['missing_keys'])[:3])}; download the files again"
+        )
+    if elsewhere := {"cpu", "disk"} & {*map(str, getattr(hf, "hf_device_map", {}).values())}:
+        raise LoadError(
+            f"expected room on {len(places)} CUDA devices for all blocks of {name}, found some left on "
+            f"{', '.join(sorted(elsewhere))}; use a smaller scale or a larger machine"
         )
     prepare(hf, readable)
     return Model(hf, tokenizer)
@@ -316,6 +369,10 @@ def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _cuda_devices() -> list[str]:
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
 
 
 def _check_device_and_dtype(device: str, dtype: torch.dtype) -> None:
@@ -430,8 +487,11 @@ def _read_config(folder: Path):
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def _check_memory(config, name: str, device: str, dtype: torch.dtype) -> None:
-    """Refuses a model that cannot fit, from its config alone: before any weight is downloaded."""
+def _check_memory(config, name: str, device: str, dtype: torch.dtype, places: Sequence[str]) -> bool:
+    """Refuses a model that cannot fit, from its config alone: before any weight is downloaded.
+
+    Returns whether it fits only if it is split over `places`, the CUDA devices that may be used.
+    """
     with (
         explain(f"settings that make a {config.model_type} for {name}", "correct its config.json"),
         torch.device("meta"),
@@ -441,6 +501,10 @@ def _check_memory(config, name: str, device: str, dtype: torch.dtype) -> None:
     free = {"cpu": psutil.virtual_memory().available}  # weights pass through it to any device
     if torch.device(device).type == "cuda":
         free[str(device)] = torch.cuda.mem_get_info(device)[0]
+    split = len(places) > 1 and needed > free[str(device)]
+    if split:
+        del free[str(device)]
+        free[" and ".join(places)] = sum(torch.cuda.mem_get_info(place)[0] for place in places)
     place = min(free, key=free.get)
     if needed > free[place]:
         raise LoadError(
@@ -448,6 +512,7 @@ def _check_memory(config, name: str, device: str, dtype: torch.dtype) -> None:
             f"{free[place] / 2**30:.1f} GiB; use a smaller scale, dtype=torch.bfloat16, or a "
             "larger machine"
         )
+    return split
 
 
 def _weight_files(folder: Path) -> list[Path]:

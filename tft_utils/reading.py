@@ -282,6 +282,7 @@ def hooked(module: torch.nn.Module, change: Callable[[Tensor, Tensor], Tensor | 
         changed = change(inputs[0] if inputs else None, whole[0])
         if changed is None:
             return None
+        changed = changed.to(whole[0].device)  # blocks may lie on several
         return (changed, *whole[1:]) if isinstance(output, tuple) else changed
 
     handle = module.register_forward_hook(hook)
