@@ -160,7 +160,7 @@ def over_seeds(
         for slug, field in columns.values():
             of_seeds = found.get(f"{lesson}/{slug.format(row)}-{name}", {})
             each = (r if field == "value" else r[field] for _, r in sorted(of_seeds.items()))
-            said.append(", ".join(f"{x['value']:.2f}" for x in each if x))
+            said.append(", ".join(f"{round(x['value'], 2) + 0:.2f}" for x in each if x))  # no -0.00
         if any(said):
             body.append(((row, name) if row else (name,)) + tuple(said))
     return markdown((*[""] * (2 if any(rows) else 1), *columns), body)
