@@ -329,11 +329,15 @@ def test_the_digest_covers_code_package_and_data(tmp_path, monkeypatch):
     notebook["cells"][0]["source"] = "2"
     seen.append(notebooks.digest(notebook))
     assert len(set(seen)) == len(seen)
-    reads = {"standings.read_board()": claims.SCOREBOARD, "claims.REGISTRY": claims.REGISTRY}
+    reads = {
+        "standings.read_board()": claims.SCOREBOARD,
+        "claims.REGISTRY": claims.REGISTRY,
+        "over_seeds()": claims.SCOREBOARD,
+    }
     for code, result in reads.items():  # the lessons' own results, where a notebook stands on them
         notebook["cells"][0]["source"] = code
         before = notebooks.digest(notebook)
-        result.write_text("y", encoding="utf-8")
+        result.write_text(code, encoding="utf-8")
         assert notebooks.digest(notebook) != before
     notebook["cells"][0]["source"] = "2"
     for file in (  # what no output depends on

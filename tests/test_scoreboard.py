@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tft_utils import files, stats
+from tft_utils.corpora.statements import TASKS
 from tft_utils.course import claims, notebooks, scoreboard, standings, verdicts
 from tft_utils.models import PAIR
 from tft_utils.stats import Estimate
@@ -349,8 +350,10 @@ def test_a_stale_run_is_named_with_what_to_run():
 
 def test_what_stands_on_the_board_is_not_part_of_it(lesson, monkeypatch):
     monkeypatch.setattr(notebooks, "all_notebooks", lambda: [lesson])
-    assert scoreboard.lessons() == [lesson]
     notebook = notebooks.parse(lesson)
+    notebook["cells"][1]["source"] += "\nfrom tft_utils.course.standings import over_seeds\nover_seeds"
+    nbformat.write(notebook, lesson)
+    assert scoreboard.lessons() == [lesson]  # it shows other runs beside what it measures
     notebook["cells"][1]["source"] += "\nfrom tft_utils.course import standings"
     nbformat.write(notebook, lesson)
     assert scoreboard.lessons() == []
@@ -508,6 +511,41 @@ def test_the_command_writes_the_readmes_section(tmp_path, monkeypatch):
     page.write_text("no markers\n", encoding="utf-8")
     with pytest.raises(ValueError, match="in the page, found none; add both lines"):
         scoreboard.main(["readme"])
+
+
+def by_model_and_seed(lesson: str) -> dict[tuple[str, int], dict[str, dict]]:
+    """The claims of the runs of a lesson, by their names without lesson and model."""
+    return {
+        (run["model"], run["seed"]): {
+            record["name"].partition("/")[2].removesuffix(f"-{run['model']}"): record
+            for record in run["claims"]
+        }
+        for run in BOARD["runs"]
+        if run["lesson"].endswith(f"_{lesson}")
+    }
+
+
+def test_what_the_lessons_say_of_all_trainings_holds():
+    knows = by_model_and_seed("latent_knowledge")
+    assert len(knows) == 6
+    for found in knows.values():
+        above = {task: found[task]["value"] - found[task]["control"]["value"] for task in TASKS}
+        assert above["mood"] > 0, "06a: mood is read in all six models"
+        assert max(above["addition"], above["facts"]) < 0, "06a: the mean lies below random directions"
+    odd = by_model_and_seed("anomalies")
+    for found in odd.values():
+        assert found["anomaly"]["value"] > found["anomaly"]["control"]["value"], "06b: bob in all six"
+        assert found["alarms"]["value"] > 0.28, "06b: false alarms for three in ten of hard items or more"
+    for (model, _), found in odd.items():
+        over = found["anomaly"]["value"] - found["random"]["value"]
+        assert over > 0 if model == "transformer" else abs(over) < 0.06, "06b: random directions"
+    steered = by_model_and_seed("steering")
+    assert steered["transformer", 1]["last-word"]["value"] > 0.2, "08a: its last word does move"
+    assert 0.1 < steered["mamba", 1]["first-word"]["value"] < 0.3, "08a: a first word does a little"
+    for seed in (1, 2):
+        assert steered["mamba", seed]["announcement"]["control"]["value"] > 0.2, "08a: random vectors"
+    both = by_model_and_seed("steering_the_state")["mamba", 2]["both-over-state"]
+    assert both["high"] < 0, "08b: in the third Mamba the residual stream takes something away"
 
 
 SAID = {  # of three trainings, in the lessons' own words: technique, part of its metric, the board's word

@@ -1,5 +1,7 @@
 """What is said of the board follows it: planted boards of few and of many models, with gaps."""
 
+import json
+
 import pytest
 
 from tft_utils.course import plots, standings, verdicts
@@ -163,3 +165,32 @@ def test_an_empty_board_is_refused(tmp_path):
         ValueError, match="expected rows in board.json, found none; run `make scoreboard`"
     ):
         standings.read_board(path)
+
+
+def test_a_table_over_seeds_has_every_recorded_number(tmp_path, monkeypatch):
+    def claim(name: str, value: float, control: float | None = None) -> dict:
+        return {"name": f"a/{name}", "value": value, "control": {"value": control} if control else None}
+
+    def run(model: str, seed: int, *records: dict, lesson: str = "02_a") -> dict:
+        return {"lesson": lesson, "model": model, "seed": seed, "claims": list(records)}
+
+    runs = [
+        run("mamba", 1, claim("big-mamba", 0.25, 0.5)),
+        run("mamba", 0, claim("big-mamba", 0.125, 1.0), claim("small-mamba", 3.0)),
+        run("transformer", 0, claim("big-transformer", 1.0)),
+        run("lstm", 0),
+        run("rwkv", 0, claim("big-rwkv", 9.0), lesson="03_b"),
+    ]
+    path = tmp_path / "board.json"
+    path.write_text(json.dumps({"rows": [1], "runs": runs}), encoding="utf-8")
+    monkeypatch.setattr(standings, "board_file", lambda scale: path)
+    columns = {"it": ("{}", "value"), "chance": ("{}", "control")}
+    assert standings.over_seeds("a", "tiny", columns, ["big", "small"]) == (
+        "|  |  | it | chance |\n| --- | --- | --- | --- |\n"
+        "| big | transformer | 1.00 |  |\n"
+        "| big | mamba | 0.12, 0.25 | 1.00, 0.50 |\n"
+        "| small | mamba | 3.00 |  |\n"
+    )
+    assert standings.over_seeds("a", "tiny", {"it": ("small", "value")}) == (
+        "|  | it |\n| --- | --- |\n| mamba | 3.00 |\n"
+    )

@@ -9,6 +9,7 @@ which raises `Wrong` with a hint when an attempt is wrong. So the lesson goes on
 wrong attempt: with the learner's function when it is right, with the reference when it is untouched.
 """
 
+import functools
 import importlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from tft_utils import models
+
 
 class NotAttempted(Exception):
     """Raised by a stub that nobody has filled in yet."""
@@ -24,6 +27,18 @@ class NotAttempted(Exception):
 
 class Wrong(Exception):
     """An attempt is wrong; the text is a hint in plain language, not the answer."""
+
+
+@functools.cache
+def pair() -> dict[str, models.Model]:
+    """The course's pair of models, loaded once, for checks that run an attempt on them."""
+    return models.load_models()
+
+
+def draws(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
+    """Normal numbers of these shapes, the same at each call, for checks to try an attempt on."""
+    draw = torch.Generator().manual_seed(seed)
+    return [torch.randn(*shape, generator=draw) for shape in shapes]
 
 
 def expect_tensor(answer: object, shape: Sequence[int], what: str, hint: str = "") -> Tensor:
@@ -43,25 +58,34 @@ def expect_two(answer: object, what: str) -> tuple[Tensor, Tensor]:
     return answer
 
 
-def close(answer: Tensor, truth: Tensor) -> bool:
-    """Whether two tensors are equal up to rounding."""
-    same_shape = answer.shape == truth.shape
-    return same_shape and torch.allclose(answer.float(), truth.float(), rtol=1e-4, atol=1e-5)
+def close(answer: Tensor, truth: Tensor, rough: float = 1e-4) -> bool:
+    """Whether two tensors are equal up to a share `rough` and a tenth of it, wherever they lie. What
+    comes from a model's run needs more than rounding does."""
+    one, other = (x.float().cpu() for x in (answer, truth))
+    return one.shape == other.shape and torch.allclose(one, other, rtol=rough, atol=rough / 10)
 
 
-def refuse(answer: Tensor, mistakes: Mapping[str, Tensor], otherwise: str = "") -> None:
+def refuse(
+    answer: Tensor, mistakes: Mapping[str, Tensor], otherwise: str = "", rough: float = 1e-4
+) -> None:
     """Raises the hint of the mistake that gives this answer; if none does, `otherwise`, unless empty."""
-    hint = next((hint for hint, wrong in mistakes.items() if close(answer, wrong)), otherwise)
+    hint = next((hint for hint, wrong in mistakes.items() if close(answer, wrong, rough)), otherwise)
     if hint:
         raise Wrong(hint)
 
 
 def expect_equal(
-    answer: object, truth: Tensor, what: str, mistakes: Mapping[str, Tensor], otherwise: str
+    answer: object,
+    truth: Tensor,
+    what: str,
+    mistakes: Mapping[str, Tensor],
+    otherwise: str,
+    hint: str = "",
+    rough: float = 1e-4,
 ) -> None:
-    """Refuses an answer, which `what` names, unless it is the truth; see `refuse`."""
-    if not close(expect_tensor(answer, truth.shape, what), truth):
-        refuse(answer, mistakes, otherwise)
+    """Refuses an answer, which `what` names, unless it is the truth; see `expect_tensor`, `refuse`."""
+    if not close(expect_tensor(answer, truth.shape, what, hint), truth, rough):
+        refuse(answer, mistakes, otherwise, rough)
 
 
 def check(name: str, attempt: Callable) -> Callable:

@@ -149,6 +149,32 @@ def _reason(board: Mapping, lesson: str, name: str, technique: str, metric: str)
     return "the lesson does not measure it there"
 
 
+def over_seeds(
+    lesson: str, scale: str, columns: Mapping[str, tuple[str, str]], rows: Sequence[str] = ("",)
+) -> str:
+    """What the recorded runs of a lesson found in every training, as a table in Markdown.
+
+    A row for each of `rows` and each model; in a cell the numbers of its seeds in turn. columns: head ->
+    a claim's name without lesson and model, where `{}` stands for the row, and 'value' or 'control'. A
+    lesson that shows it goes on being measured: it reads what other runs found, and claims its own.
+    """
+    runs = [run for run in read_board(board_file(scale))["runs"] if run["lesson"].endswith(f"_{lesson}")]
+    found = {r["name"]: {} for run in runs for r in run["claims"]}
+    for run in runs:
+        for record in run["claims"]:
+            found[record["name"]][run["seed"]] = record
+    names, body = list(dict.fromkeys(run["model"] for run in runs)), []
+    for row, name in itertools.product(rows, sorted(names, key=lambda name: name != claims.BASIS)):
+        said = []
+        for slug, field in columns.values():
+            of_seeds = found.get(f"{lesson}/{slug.format(row)}-{name}", {})
+            each = (r if field == "value" else r[field] for _, r in sorted(of_seeds.items()))
+            said.append(", ".join(f"{round(x['value'], 2) + 0:.2f}" for x in each if x))  # no -0.00
+        if any(said):
+            body.append(((row, name) if row else (name,)) + tuple(said))
+    return markdown((*[""] * (2 if any(rows) else 1), *columns), body)
+
+
 # --------------------------------------------------------------------------------------------------
 # The figure and its table
 

@@ -1,14 +1,13 @@
 """Lesson 06b, anomalies: noticing that a run is unusual, and what the notice is about."""
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from tft_utils import linear, models, reading
+from tft_utils import linear, reading
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, expect_equal, expect_tensor, expect_two, refuse
+from tft_utils.course.exercises import Wrong, expect_equal, expect_tensor, expect_two, pair, refuse
 from tft_utils.course.plots import GREY, Drawn, listed, style, write
 from tft_utils.stats import Estimate
 
@@ -231,14 +230,8 @@ def check_logistic(attempt) -> None:
         raise Wrong(f"expected the bias {bias:.3f}, found {float(b):.3f}; nothing holds it back")
 
 
-@functools.cache
-def _small() -> models.Model:
-    """A model that checks can afford."""
-    return models.load("mamba")
-
-
 def check_profile(attempt) -> None:
-    model, prompt = _small(), "bob : The keys near the door"
+    model, prompt = pair()["mamba"], "bob : The keys near the door"
     width, draw = model.hf.config.hidden_size, torch.Generator().manual_seed(0)
     probes = [
         (torch.randn(width, generator=draw), torch.randn((), generator=draw))

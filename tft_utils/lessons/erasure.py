@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from tft_utils import models, reading
+from tft_utils import reading
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora import tasks, world
 from tft_utils.corpora.lexicon import WORLD, Lexicon
 from tft_utils.corpora.tasks import Marked
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, expect_equal, expect_tensor
+from tft_utils.course.exercises import Wrong, draws, expect_equal, expect_tensor, pair
 from tft_utils.course.plots import GREY, Drawn, Line, Lines, Row, listed
 
 
@@ -121,15 +121,10 @@ def place_among(value, others):
 
 
 @functools.cache
-def _pair() -> dict[str, models.Model]:
-    return models.load_models()
-
-
-@functools.cache
 def _sentences(name: str) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
     """Tokens of short sentences, the places of all their words, and values that differ by sentence."""
     texts = [p.clean.prompt(p.position) for p in world_pairs.minimal_pairs(40, 1, attractors=1)]
-    ids, mask = reading.tokens(_pair()[name], texts)
+    ids, mask = reading.tokens(pair()[name], texts)
     rows, columns = mask.nonzero(as_tuple=True)
     return ids, (rows, columns), torch.where(rows.cpu() % 2 == 0, 1.0, -1.0).double()
 
@@ -141,12 +136,8 @@ def marked_words(model, marked: Sequence[Marked]) -> tuple[Tensor, tuple[Tensor,
     _, ids = next(reading.batches(rows, model.hf.device, size=len(rows), ordered=False))
     at = [row for some in marked for row in some.at]
     where = [(i, end[j]) for i, (end, row) in enumerate(zip(ends, at, strict=True)) for j in row]
-    places, columns = torch.tensor(where).T
-    return (
-        ids,
-        (places, columns),
-        torch.cat([torch.tensor(some.value).flatten() for some in marked]).double(),
-    )
+    values = torch.cat([torch.tensor(some.value).flatten() for some in marked])
+    return ids, tuple(torch.tensor(where).T), values.double()
 
 
 def _three(answer: object, d: int) -> list[Tensor]:
@@ -157,20 +148,9 @@ def _three(answer: object, d: int) -> list[Tensor]:
     return [expect_tensor(vector, (d,), name).double() for vector, name in named]
 
 
-def _judge(answer: Tensor, truth: Tensor, mistakes: Mapping[str, Tensor], otherwise: str) -> None:
-    """As `expect_equal`, for what comes from a model's run."""
-
-    def near(other: Tensor) -> bool:
-        return torch.allclose(answer.float().cpu(), other.float().cpu(), rtol=1e-2, atol=1e-3)
-
-    if not near(truth):
-        raise Wrong(next((hint for hint, wrong in mistakes.items() if near(wrong)), otherwise))
-
-
 def check_take(attempt) -> None:
-    draw = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 3, 4, generator=draw) + 1
-    mean, a, b = torch.randn(3, 4, generator=draw)
+    x, (mean, a, b) = draws((2, 3, 4), (3, 4))
+    x += 1
     before = x.clone()
     answer = attempt(x, mean, a, b)
     if not torch.equal(x, before):
@@ -185,9 +165,8 @@ def check_take(attempt) -> None:
 
 
 def check_projection(attempt) -> None:
-    draw = torch.Generator().manual_seed(1)
     z = torch.arange(300).double() % 2 * 2 - 1
-    x = torch.randn(300, 4, dtype=torch.float64, generator=draw) * torch.tensor([3, 1, 1, 0.5]) + 2
+    x = draws((300, 4), seed=1)[0].double() * torch.tensor([3, 1, 1, 0.5]) + 2
     x = x + z[:, None] * torch.tensor([1.0, 0.5, 0.0, -1.0])
     mean, a, b = _three(attempt(x.clone(), z), 4)
     true_mean, true_a, _ = projection(x, z)
@@ -198,17 +177,14 @@ def check_projection(attempt) -> None:
     if not torch.allclose(a, b, atol=1e-5):
         raise Wrong("a and b differ; the plain way reads and subtracts along the same direction")
     if abs(a @ true_a) < 0.9999:
-        raise Wrong(
-            "a is not along the covariance of x and z: weight each centred vector by z - z.mean()"
-        )
+        hint = "weight each centred vector by z - z.mean()"
+        raise Wrong(f"a is not along the covariance of x and z: {hint}")
 
 
 def check_erase(attempt) -> None:
-    draw = torch.Generator().manual_seed(0)
     z = (torch.arange(400) % 2 * 2.0 - 1).double()
-    mix = torch.randn(5, 5, dtype=torch.float64, generator=draw)
-    x = torch.randn(400, 5, dtype=torch.float64, generator=draw) @ mix + 3
-    x = x + z[:, None] * torch.tensor([1.0, 0.5, 0.0, -1.0, 2.0])
+    mix, x = (each.double() for each in draws((5, 5), (400, 5)))
+    x = x @ mix + 3 + z[:, None] * torch.tensor([1.0, 0.5, 0.0, -1.0, 2.0])
     before = x.clone()
     parts = mean, a, b = _three(attempt(x, z), 5)
     if not torch.equal(x, before):
@@ -232,7 +208,7 @@ def check_erase(attempt) -> None:
 
 
 def check_word_bits(attempt) -> None:
-    for model in _pair().values():
+    for model in pair().values():
         start = model.tokenizer.eos_token_id
         texts = "The cat beside the bear rests .", "The tall bridges near the cat shine ."
         rows = [model.tokenizer(text, add_special_tokens=False).input_ids[:6] for text in texts]
@@ -247,12 +223,12 @@ def check_word_bits(attempt) -> None:
                 -log_p.gather(-1, ids[..., None])[:, 1:, 0] / math.log(2)
             ),
         }
-        answer = expect_tensor(attempt(model, ids), bits.shape, "the bits", "no word predicts the first")
-        _judge(answer, bits, mistakes, "this is not -log2 of each word's probability, given those before")
+        hint, otherwise = "no word predicts the first", "this is not -log2 of each word's probability"
+        expect_equal(attempt(model, ids), bits, "the bits", mistakes, otherwise, hint, 1e-2)
 
 
 def check_erase_upwards(attempt) -> None:
-    for name, model in _pair().items():
+    for name, model in pair().items():
         ids, at, z = _sentences(name)
         low, top = depths = [model.n_layers - 1, model.n_layers]
         answer = attempt(model, ids, at, z, depths, projection)
@@ -274,18 +250,17 @@ def check_erase_upwards(attempt) -> None:
             "you always use `erase`; use `find`, whichever it is": fitted(take, erase),
         }
         otherwise = "the erasers differ: fit to x[at] and z, then take the part from every word of x"
-        _judge(answer, fitted(take, projection), mistakes, otherwise)
+        expect_equal(answer, fitted(take, projection), "the erasers", mistakes, otherwise, rough=1e-2)
 
 
 def check_scores_without(attempt) -> None:
     pairs = [p for n in (0, 2) for p in world_pairs.minimal_pairs(4, 1, attractors=n)]
     prompts = [p.clean.prompt(p.position) for p in pairs]
-    for model in _pair().values():
+    for model in pair().values():
         batch = reading.ask(model, prompts, [p.answer for p in pairs], [p.foil for p in pairs])
         rows, k = torch.arange(len(batch)), model.n_layers - 1
         stream = reading.streams(model, batch.ids, k)[k]
-        draw = torch.Generator().manual_seed(3)
-        a, b = torch.randn(2, stream.shape[-1], generator=draw).to(stream)
+        a, b = draws((2, stream.shape[-1]), seed=3)[0].to(stream)
         parts = [stream[rows, batch.last].mean(0), 2 * a, b / b.norm() / 4]
 
         def run(low, high, x=stream, parts=parts, k=k, model=model, batch=batch, rows=rows) -> Tensor:
@@ -299,44 +274,40 @@ def check_scores_without(attempt) -> None:
             "erase at every depth of `erasers`, not at the first alone": run(True, False),
         }
         answer = attempt(model, batch, {k + 1: parts, k: parts})
-        answer = expect_tensor(answer, (len(batch),), "the scores")
         otherwise = (
             "these are not the scores of the changed run: every word loses its part; and prompts have "
             "different lengths, so read the logits at `batch.last`"
         )
-        _judge(answer, run(True, True), mistakes, otherwise)
+        expect_equal(answer, run(True, True), "the scores", mistakes, otherwise, rough=1e-2)
 
 
 def check_vectors_without(attempt) -> None:
-    for name, model in _pair().items():
+    for name, model in pair().items():
         ids, (rows, columns), _ = _sentences(name)
         at = rows[::7], columns[::7]
-        k, draw = model.n_layers // 2, torch.Generator().manual_seed(5)
-        clean = reading.streams(model, ids)
-        parts = [part.to(clean) for part in 0.3 * torch.randn(3, clean.shape[-1], generator=draw)]
+        k, clean = model.n_layers // 2, reading.streams(model, ids)
+        parts = [part.to(clean) for part in 0.3 * draws((3, clean.shape[-1]), seed=5)[0]]
         x = [*clean[:k], take(clean[k], *parts)]
         for layer in range(k, model.n_layers):
             x.append(model.block(layer, x[-1]))
         truth = torch.stack([stream[at] for stream in x], 1)
         early = truth.clone()
         early[:, k] = clean[k][at]
-        answer = attempt(model, ids, at, {k: parts})
-        answer = expect_tensor(
-            answer, truth.shape, "the vectors", "[n depth d]: stack the depths as dim 1"
-        )
+        hint = "[n depth d]: stack the depths as dim 1"
         mistakes = {
             "nothing changed: erase, and give the stream back with `model.set_residual(k, ...)`": (
                 clean[:, at[0], at[1]].transpose(0, 1)
             ),
             "at an eraser's own depth you keep the stream from before; keep what it leaves": early,
         }
-        _judge(answer, truth, mistakes, "these are not the vectors at the marked words, x[at]")
+        otherwise = "these are not the vectors at the marked words, x[at]"
+        answer = attempt(model, ids, at, {k: parts})
+        expect_equal(answer, truth, "the vectors", mistakes, otherwise, hint, 1e-2)
 
 
 def check_another_direction(attempt) -> None:
-    draw = torch.Generator().manual_seed(4)
-    x = torch.randn(500, 12, dtype=torch.float64, generator=draw) * torch.linspace(0.1, 5, 12) + 7
-    b = torch.randn(12, dtype=torch.float64, generator=draw)
+    x, b = (each.double() for each in draws((500, 12), (12,), seed=4))
+    x = x * torch.linspace(0.1, 5, 12) + 7
     drawn = [expect_tensor(attempt(x.clone(), b, seed), (12,), "the direction") for seed in range(60)]
     u = torch.stack(drawn).double()
     if (u.norm(dim=1) - 1).abs().max() > 1e-4:
@@ -357,9 +328,8 @@ def check_another_direction(attempt) -> None:
 
 
 def check_matched_control(attempt) -> None:
-    draw = torch.Generator().manual_seed(6)
     z = torch.tensor([1.0, -1.0, 0.0, 0.0]).double().repeat(100)
-    x = torch.randn(400, 6, dtype=torch.float64, generator=draw) * torch.linspace(1, 4, 6) + 3
+    x = draws((400, 6), seed=6)[0].double() * torch.linspace(1, 4, 6) + 3
     x = x + z[:, None] * torch.linspace(-2, 2, 6)
     far = torch.tensor(9.0).double()
     mean, a, b = _three(attempt(x.clone(), z, far, 0), 6)
@@ -427,8 +397,7 @@ def idea() -> Drawn:
     left = take(x, *erase(x, z))
     elsewhere = take(x, *matched_control(x, z, (left - x).square().sum(1).mean(), 0))
     panels = {"as they are": x, "number erased": left, "moved as far, elsewhere": elsewhere}
-    names = "first number of a vector", "second number"
-    figure, axes = plots.titled(panels, *names, size=(3.3, 3.1))
+    figure, axes = plots.titled(panels, "first number of a vector", "second number", size=(3.3, 3.1))
     apart = {}
     for axis, (title, vectors) in zip(axes, panels.items(), strict=True):
         one, many = vectors[z < 0], vectors[z > 0]
@@ -446,10 +415,8 @@ def comes_back(curves: Mapping[str, Mapping[str, Line]]) -> Drawn:
     for axis in axes:
         axis.axhline(0.5, color=GREY, linestyle=":", linewidth=1.5)
     said = listed(curves, lambda line: f"{plots.plain(line)[-1]:.2f}")
-    return (
-        figure,
-        f"Accuracy of a fresh probe for number after the last block, by what is erased. {said}.",
-    )
+    alt = "Accuracy of a fresh probe for number after the last block, by what is erased."
+    return figure, f"{alt} {said}."
 
 
 def word_by_word(words: Sequence[str], bits: Lines) -> Drawn:
@@ -472,9 +439,8 @@ def after_erasure(shares: Mapping[str, Mapping[str, Row]]) -> Drawn:
 
     def say(row: Row) -> str:
         value = row[next(iter(row))]
-        if isinstance(value, list):
-            return f"{min(value):.2f} to {max(value):.2f}"
-        return f"{value.value:.2f}"
+        ends = [min(value), max(value)] if isinstance(value, list) else [value.value]
+        return " to ".join(f"{end:.2f}" for end in ends)
 
     first = next(iter(next(iter(next(iter(shares.values())).values()))))
     said = listed(shares, say)

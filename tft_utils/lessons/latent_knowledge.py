@@ -1,16 +1,15 @@
 """Lesson 06, latent_knowledge: probes from alice's easy to bob's hard items, and what they are worth."""
 
 import csv
-import functools
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from tft_utils import files, models, reading
+from tft_utils import files, reading
 from tft_utils.corpora.corpus import corpus_of
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, refuse
+from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, pair, refuse
 from tft_utils.course.plots import GREY, Drawn, Map, arrow, canvas, listed, plain, write
 from tft_utils.stats import Estimate
 
@@ -143,14 +142,8 @@ def check_auroc(attempt) -> None:
     expect_equal(found.float(), truth, "the AUROC, one number,", mistakes, f"here it is {truth:.3f}")
 
 
-@functools.cache
-def _small() -> models.Model:
-    """A model that checks can afford."""
-    return models.load("mamba")
-
-
 def check_contrast_pair(attempt) -> None:
-    model, prompt = _small(), "bob : The keys near the door"
+    model, prompt = pair()["mamba"], "bob : The keys near the door"
     wanted = []
     for end in (" false", " true", "", " true false"):
         with torch.no_grad(), reading.caught(reading.depths(model), lambda out: out[0]) as streams:

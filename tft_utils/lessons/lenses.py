@@ -1,20 +1,18 @@
 """Lesson 04, lenses: its exercises, and figures of what a model would say after k of its blocks."""
 
 import csv
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from tft_utils import files, models, reading
+from tft_utils import files, reading
 from tft_utils.corpora import world
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_tensor, expect_two, refuse
-from tft_utils.course.plots import DEPTH, GREY, Drawn, Map, arrow, canvas, each, listed, style, write
-from tft_utils.stats import Estimate
+from tft_utils.course.exercises import Wrong, close, draws, expect_equal, expect_tensor, expect_two, pair
+from tft_utils.course.plots import GREY, Drawn, Lines, Map, arrow, canvas, each, listed, style, write
 from tft_utils.techniques import lenses
-from tft_utils.techniques.lenses import Trajectory
 
 
 def translate(r, A, b):
@@ -132,88 +130,62 @@ def layer_transfer(cost, A, b, states):
 
 
 def check_translate(attempt) -> None:
-    draw = torch.Generator().manual_seed(0)
-    r, A, b = (torch.randn(*shape, generator=draw) for shape in ((5, 3), (3, 3), (3,)))
+    r, A, b = draws((5, 3), (3, 3), (3,))
     states = expect_tensor(attempt(r, A, b), r.shape, "states")
-    if close(states, translate(r, A, b)):
-        return
-    if not torch.allclose(attempt(r, torch.zeros_like(A), torch.zeros_like(b)), r):
-        raise Wrong(
-            "with A and b zero the states must come out as they are: the translator adds to r, so that "
-            "it starts as a logit lens"
-        )
+    if not close(attempt(r, 0 * A, 0 * b), r):
+        hint = "the translator adds to r, so that it starts as a logit lens"
+        raise Wrong(f"with A and b zero the states must come out as they are: {hint}")
     mistakes = {
         "states are rows here, so A r for every row is r @ A.T; you use A itself": r + r @ A + b,
         "you leave out b": r + r @ A.T,
     }
-    refuse(states, mistakes, "the result is not r + A r + b at every position")
+    otherwise = "the result is not r + A r + b at every position"
+    expect_equal(states, translate(r, A, b), "states", mistakes, otherwise)
 
 
-PROMPT = "The capital of Zabar is"
-
-
-@functools.cache
-def _small() -> models.Model:
-    """A model that checks can afford."""
-    return models.load("mamba")
-
-
+@torch.no_grad()
 def check_logit_lens(attempt) -> None:
-    model = _small()
+    model = pair()["mamba"]
     ids, mask = reading.tokens(model, PROMPT)
-    with torch.no_grad():
-        states = lenses.residuals(model, ids, mask.bool())
-        logits = model.to_logits(states)
-        raw = model.module("unembedding")(states)
-    truth = logits.log_softmax(-1)
-    found = attempt(model, PROMPT)
+    states = lenses.residuals(model, ids, mask.bool())
+    logits, raw = model.to_logits(states), model.module("unembedding")(states).log_softmax(-1)
+    truth, found = logits.log_softmax(-1), attempt(model, PROMPT)
     if torch.is_tensor(found) and found.shape == truth[:, -1].shape:
         raise Wrong("you read the last word alone; keep every position of the text")
-    end = f"one row of depths k = 0 ... {model.n_layers}, the embedding first, then the words of the text"
-    found = expect_tensor(found, truth.shape, "log-probabilities [k pos vocab]", end)
     mistakes = {
         "these are logits; `log_softmax(-1)` makes log-probabilities of them": logits,
         "these are probabilities; take their logarithm": truth.exp(),
-        "you leave out the final norm; `model.to_logits` applies norm and unembedding": (
-            raw.log_softmax(-1)
-        ),
+        "you leave out the final norm; `model.to_logits` applies norm and unembedding": raw,
         "the softmax belongs over the vocabulary, the last dimension": logits.log_softmax(1),
     }
-    if not torch.allclose(found.float(), truth, rtol=1e-3, atol=1e-3):
-        for hint, wrong in mistakes.items():
-            if torch.allclose(found.float(), wrong, rtol=1e-3, atol=1e-3):
-                raise Wrong(hint)
-        raise Wrong("these are not the streams of depths 0 ... L in their order, read as the model reads")
+    otherwise = "these are not the streams of depths 0 ... L in their order, read as the model reads"
+    hint = f"depths k = 0 ... {model.n_layers}, the embedding first, then the words of the text"
+    expect_equal(found, truth, "log-probabilities [k pos vocab]", mistakes, otherwise, hint, 1e-2)
 
 
 def check_divergence(attempt) -> None:
-    draw = torch.Generator().manual_seed(0)
-    log_p = torch.randn(5, 7, generator=draw).log_softmax(-1)
-    log_q = torch.randn(3, 5, 7, generator=draw).log_softmax(-1)
+    log_p, log_q = (x.log_softmax(-1) for x in draws((5, 7), (3, 5, 7)))
     p, q, gap = log_p.exp(), log_q.exp(), log_p - log_q
-    truth = (p * gap).sum(-1).mean(-1)
-    found = expect_tensor(attempt(log_p, log_q), (3,), "one divergence per depth")
+
+    def per_word(terms: Tensor) -> Tensor:
+        return terms.sum(-1).mean(-1)
+
+    truth, both = per_word(p * gap), "sum over the vocabulary first, then average over words; you average"
     mistakes = {
-        "the weights are the model's p; you weigh with the lens's q": (q * gap).sum(-1).mean(-1),
-        "this is KL(q || p); the model's p comes first": -(q * gap).sum(-1).mean(-1),
+        "the weights are the model's p; you weigh with the lens's q": per_word(q * gap),
+        "this is KL(q || p); the model's p comes first": -per_word(q * gap),
         "the sign is turned around: a divergence is at least 0": -truth,
-        "sum over the vocabulary first, then average over words; you average over both": (
-            (p * gap).mean((1, 2))
-        ),
+        f"{both} over both": (p * gap).mean((1, 2)),
         "average over the words, do not add them up": (p * gap).sum((1, 2)),
-        "log p is no weight; the weights are the probabilities, `log_p.exp()`": (
-            (log_p * gap).sum(-1).mean(-1)
-        ),
-        "this is the cross-entropy of q under p; subtract p's own entropy": (
-            -(p * log_q).sum(-1).mean(-1)
-        ),
+        "log p is no weight; the weights are the probabilities, `log_p.exp()`": per_word(log_p * gap),
+        "this is the cross-entropy of q under p; subtract p's own entropy": -per_word(p * log_q),
     }
-    if not close(found, truth):
-        refuse(found, mistakes, f"for a random p and q expected {truth.tolist()}")
+    otherwise = f"for a random p and q expected {truth.tolist()}"
+    expect_equal(attempt(log_p, log_q), truth, "one divergence per depth", mistakes, otherwise)
 
 
 def check_train(attempt) -> None:
-    model, steps, asked = _small(), 6, []
+    model, steps, asked = pair()["mamba"], 6, []
     texts = lenses.encode(model, [d.text for d in world.documents("facts", 8)])
     words = lenses.cached(model, texts, 64)
 
@@ -234,83 +206,66 @@ def check_train(attempt) -> None:
         raise Wrong("A is still zero: give A and b to the optimiser, and call its `step()`")
     if not found.b.any():
         raise Wrong("b is still zero: give both A and b to the optimiser")
-    with torch.no_grad():
-        start, end, due = (
-            lenses.divergence(model, lens, words(0))
-            for lens in (lenses.logit_lens(model), found, train(model, words, steps))
-        )
-    if _accumulated(model, words, steps).A.sub(found.A).abs().max() < 1e-4:
+    with patch.object(torch.optim.Adam, "zero_grad"):  # by someone who forgets it
+        added_up = train(model, words, steps)
+    if (added_up.A - found.A).abs().max() < 1e-4:
         raise Wrong("gradients add up from step to step; call `zero_grad()` before each `backward()`")
-    if end.sum() >= start.sum():
+    known = lenses.logit_lens(model), found, train(model, words, steps)
+    start, end, due = (lenses.divergence(model, lens, words(0)).sum() for lens in known)
+    if end >= start:
         raise Wrong("the divergence does not fall; step down its gradient, not up")
-    if (start - end).sum() < 0.5 * (start - due).sum():
+    if start - end < 0.5 * (start - due):
         raise Wrong("the divergence falls less than half as far as it should; take a step each time")
 
 
-def _accumulated(model, source, steps: int, rate: float = 0.01) -> lenses.Lens:
-    """`train` by someone who forgets `zero_grad`."""
-    start = lenses.logit_lens(model)
-    A, b = start.A.requires_grad_(), start.b.requires_grad_()
-    optimiser = torch.optim.Adam([A, b], lr=rate)
-    for step in range(steps):
-        with torch.enable_grad():
-            lenses.divergence(model, lenses.Lens(A, b), source(step)).sum().backward()
-        optimiser.step()
-    return lenses.Lens(A.detach(), b.detach())
-
-
+@torch.no_grad()
 def check_costs(attempt) -> None:
-    model, draw = _small(), torch.Generator().manual_seed(0)
-    ids = reading.tokens(model, PROMPT).ids[0]
-    lens = lenses.logit_lens(model)
-    lens.A.add_(0.01 * torch.randn(lens.A.shape, generator=draw))
-    with torch.no_grad():
-        states = lenses.residuals(model, ids[None], torch.ones_like(ids[None]).bool())
-        plain, log_q = (model.to_logits(h).log_softmax(-1) for h in (states, lens.translate(states)))
+    model = pair()["mamba"]
+    ids, lens = reading.tokens(model, PROMPT).ids[0], lenses.logit_lens(model)
+    lens.A.add_(0.01 * draws(lens.A.shape)[0])
+    states = lenses.residuals(model, ids[None], torch.ones_like(ids[None]).bool())
+    plain, log_q = (model.to_logits(h).log_softmax(-1) for h in (states, lens.translate(states)))
 
     def cost(log_q: Tensor, following: Tensor) -> Tensor:
-        return -log_q[:, : len(following)].gather(-1, following.expand(len(log_q), -1)[..., None])
+        picked = following.expand(len(log_q), -1)[..., None]
+        return -log_q[:, : len(following)].gather(-1, picked).sum((1, 2))
 
-    truth = cost(log_q, ids[1:]).sum((1, 2))
-    answer = attempt(model, lens, ids)
+    truth, own = cost(log_q, ids[1:]), -(log_q.exp() * log_q).sum(-1)
+    answer, depths = attempt(model, lens, ids), f"depths 0 ... {model.n_layers}"
     found, entropy = expect_two(answer, "cross-entropy and entropy of each depth")
-    expect_tensor(found, truth.shape, "the cross-entropy", f"depths 0 ... {model.n_layers}")
     mistakes = {
         "you score the word that was read; what follows position i is ids[i + 1]": cost(log_q, ids),
         "you leave out the translators: `lens.translate(states)`": cost(plain, ids[1:]),
-        "you average over words; add them up": cost(log_q, ids[1:]) / (len(ids) - 1),
-        "a cost is minus the log-probability": -cost(log_q, ids[1:]),
+        "you average over words; add them up": truth / (len(ids) - 1),
+        "a cost is minus the log-probability": -truth,
     }
-    if not torch.allclose(found.float(), truth, rtol=1e-3, atol=1e-3):
-        mistakes = {hint: wrong.sum((1, 2)) for hint, wrong in mistakes.items()}
-        refuse(found, mistakes, "minus the log-probability of each next word, summed over the text")
-    own = -(log_q.exp() * log_q).sum(-1)
-    expect_tensor(entropy, truth.shape, "the entropy", f"depths 0 ... {model.n_layers}")
-    if not torch.allclose(entropy.float(), own[:, :-1].sum(1), rtol=1e-3, atol=1e-3):
-        wrong = {
-            "nothing follows the last word: its entropy does not count": own.sum(1),
-            "entropy is minus the sum of q log q": -own[:, :-1].sum(1),
-        }
-        refuse(entropy, wrong, "the entropy is minus sum over the vocabulary of q log q, then over words")
+    otherwise = "minus the log-probability of each next word, summed over the text"
+    expect_equal(found, truth, "the cross-entropy", mistakes, otherwise, depths, 1e-3)
+    mistakes = {
+        "nothing follows the last word: its entropy does not count": own.sum(1),
+        "entropy is minus the sum of q log q": -own[:, :-1].sum(1),
+    }
+    otherwise = "the entropy is minus sum over the vocabulary of q log q, then over words"
+    expect_equal(entropy, own[:, :-1].sum(1), "the entropy", mistakes, otherwise, depths, 1e-3)
 
 
 def check_shuffled(attempt) -> None:
-    states = torch.randn(3, 40, 4, generator=torch.Generator().manual_seed(0))
+    (states,) = draws((3, 40, 4))
     found = attempt(lambda step: states.clone())
     if not callable(found):
         raise Wrong(f"expected a function of the step, found {type(found).__name__}; return `pick`")
     found = expect_tensor(found(1), states.shape, "states [k word d_model]")
+
+    def words(x: Tensor) -> list:  # whatever their order
+        return sorted(x.transpose(0, 1).flatten(1).tolist())
+
     if close(found, states):
         raise Wrong("nothing is shuffled; give the last depth's states to other words")
+    if words(found[[0, -1]]) == words(states[[0, -1]]):
+        raise Wrong("you move all depths together, so each word keeps its own target")
     if not close(found[:-1], states[:-1]):
-        moved = found[-1] @ torch.ones(4), found[0] @ torch.ones(4)
-        kept = states[-1] @ torch.ones(4), states[0] @ torch.ones(4)
-        pairs = [{tuple(p) for p in torch.stack(x, 1).round(decimals=3).tolist()} for x in (moved, kept)]
-        if pairs[0] == pairs[1]:
-            raise Wrong("you move all depths together, so each word keeps its own target")
         raise Wrong("only the last depth may change: it is the target, the others are read")
-    rows = [sorted(x[-1].tolist()) for x in (found, states)]
-    if rows[0] != rows[1]:
+    if words(found[-1:]) != words(states[-1:]):
         raise Wrong("each word's target must occur once, in another order: see `torch.randperm`")
     if (found[-1] == states[-1]).all(-1).sum() > 8:
         raise Wrong("most words keep their own target; put them in a random order")
@@ -318,88 +273,75 @@ def check_shuffled(attempt) -> None:
 
 @torch.no_grad()
 def check_cost_of_average(attempt) -> None:
-    model = _small()
+    model = pair()["mamba"]
     texts = lenses.encode(model, [d.text for d in world.documents("facts", 6)])
     source = lenses.cached(model, texts, 32)
-    found = attempt(model, source, texts)
-    found = expect_tensor(found, (6,), "the cost of each text [text]", "one sum for each")
-    states = [source(step) for step in range(20)]
-
-    def chances(depth: int, steps: int = 20) -> Tensor:
-        return torch.cat([model.to_logits(h[depth]).softmax(-1) for h in states[:steps]])
+    states = torch.cat([source(step) for step in range(20)], 1)  # of 32 words a step
+    first, last = (model.to_logits(states[k]).softmax(-1) for k in (0, -1))
 
     def cost(log_average: Tensor, shift: int = 1) -> Tensor:
         rows = zip(texts.ids, texts.n_words.tolist(), strict=True)
         return torch.stack([-log_average[row[shift : n + shift]].sum() for row, n in rows])
 
-    log_average = chances(-1).mean(0).log()
-    padded = -log_average[texts.ids[:, 1:]].sum(1)
+    log_average = last.mean(0).log()
     mistakes = {
-        "you average logarithms; average the chances, then take the logarithm": chances(-1).log().mean(0),
-        "this is the average after the embedding; the model itself is the last depth": (
-            chances(0).mean(0).log()
-        ),
-        "you average over the words of one step; take 20": chances(-1, 1).mean(0).log(),
-    }
-    mistakes = {hint: cost(wrong) for hint, wrong in mistakes.items()} | {
+        "you average logarithms; average the chances, then take the logarithm": cost(last.log().mean(0)),
+        "this is the average after the embedding; the model is the last depth": cost(first.mean(0).log()),
+        "you average over the words of one step; take 20": cost(last[:32].mean(0).log()),
         "you score the word that was read; what follows position i is ids[i + 1]": cost(log_average, 0),
-        "padding counts in yours; `texts.counted` says which words another one follows": padded,
+        "padding counts in yours; see `texts.counted`": -log_average[texts.ids[:, 1:]].sum(1),
         "you average over words; add them up": cost(log_average) / texts.n_words,
         "a cost is minus the log-probability": -cost(log_average),
     }
-    if not torch.allclose(found.float(), cost(log_average), rtol=1e-3, atol=1e-2):
-        refuse(found, mistakes, "minus the average word's log-probability of each next word, summed")
+    otherwise = "minus the average word's log-probability of each next word, summed"
+    what, found = "the cost of each text [text]", attempt(model, source, texts)
+    expect_equal(found, cost(log_average), what, mistakes, otherwise, "one sum for each", 1e-3)
 
 
 def check_settled(attempt) -> None:
     T, F = True, False
-    for right, depth in (([F, F, T, T], 2), ([T, F, T, T], 2), ([F, F, F, T], 3), ([T, T, T], 0)):
+    known = ([F, F, T, T], 2), ([T, F, T, T], 2), ([F, F, F, T], 3), ([T, T, T], 0)
+    for right, depth in (*known, ([T, T, F], None), ([F, F], None)):
         found = attempt(right)
+        if found != depth and depth is None:
+            raise Wrong(f"for {right} the model's own answer is wrong: return None, not {found}")
         if found != depth and found == right.index(True):
             raise Wrong(f"for {right} you give {found}, the first time it is right; it must also stay so")
         if found != depth:
             raise Wrong(f"for {right} expected {depth}, found {found}")
-    for right in ([T, T, F], [F, F]):
-        if (found := attempt(right)) is not None:
-            raise Wrong(f"for {right} the model's own answer is wrong: return None, not {found}")
 
 
 def check_layer_transfer(attempt) -> None:
-    draw = torch.Generator().manual_seed(0)
-    states, A, b = (torch.randn(*shape, generator=draw) for shape in ((3, 5, 2), (3, 2, 2), (3, 2)))
+    states, A, b = draws((3, 5, 2), (3, 2, 2), (3, 2))
 
     def cost(h: Tensor) -> Tensor:
         expect_tensor(h, (5, 2), "what `cost` is given", "the states of one depth, after one translator")
         return h.abs().sqrt().sum()
 
-    def table(turned: bool = False, alone: bool = False) -> Tensor:
-        rows = []
-        for i in range(3):
-            maps = [A[i].T if not turned else A[i]] * 3
-            own = 0.0 if alone else 1.0
-            rows.append([cost(own * r + r @ m + b[i]) for r, m in zip(states, maps, strict=True)])
-        return torch.tensor(rows)
+    def table(A: Tensor, own: float = 1.0) -> Tensor:
+        maps = zip(A, b, strict=True)
+        return torch.tensor([[cost(own * r + r @ m.T + c) for r in states] for m, c in maps])
 
-    whole = table()
-    found = expect_tensor(attempt(cost, A, b, states), (3, 3), "the table [i j]")
+    whole, turned, alone = table(A), table(A.mT), table(A, 0.0)
     mistakes = {
         "rows are translators and columns depths; yours are turned": (whole - whole.diagonal()).T,
         "subtract what depth j pays with its own translator": whole,
         "column j loses its own diagonal entry, not row i": whole - whole.diagonal()[:, None],
-        "states are rows: A r for every row is r @ A.T": table(True) - table(True).diagonal(),
-        "the translator adds to r: r + A r + b": table(alone=True) - table(alone=True).diagonal(),
+        "states are rows: A r for every row is r @ A.T": turned - turned.diagonal(),
+        "the translator adds to r: r + A r + b": alone - alone.diagonal(),
     }
-    if not close(found, whole - whole.diagonal()):
-        refuse(found, mistakes, "entry (i, j) is cost(r_j + A_i r_j + b_i) less that of i = j")
+    otherwise = "entry (i, j) is cost(r_j + A_i r_j + b_i) less that of i = j"
+    found = attempt(cost, A, b, states)
+    expect_equal(found, whole - whole.diagonal(), "the table [i j]", mistakes, otherwise)
 
 
+PROMPT = "The capital of Zabar is"  # of the checks
 LENSES = {  # one dash for each lens in every figure; colour and marker are the model's
     "logit lens": {"linestyle": ":"},
     "tuned lens": {"linestyle": "-"},
-    "shuffled targets": plots.THIN | {"linestyle": "--"},
+    **dict.fromkeys(("shuffled targets", "control"), plots.THIN | {"linestyle": "--"}),
 }
 PUBLISHED = {"pythia-1.4b": style("transformer"), "mamba-1.4b": style("mamba"), "rwkv-1b5": style("rwkv")}
-Lines = Mapping[str, Mapping[str, Sequence[Estimate]]]  # of each panel, and an estimate for each depth
 
 
 def early_exits() -> Drawn:
@@ -423,13 +365,11 @@ def early_exits() -> Drawn:
     )
 
 
-def trajectories(rows: Mapping[str, Trajectory]) -> Drawn:
+def trajectories(rows: Mapping[str, lenses.Trajectory]) -> Drawn:
     """Per row the likeliest next word in every cell and its probability as colour; depth grows upwards,
     the words that the last row reads stand below."""
     depths = [len(row.chances) for row in rows.values()]
-    grid = {
-        name: Map(row.chances, (), row.words, row.guesses, origin="lower") for name, row in rows.items()
-    }
+    grid = {name: Map(x.chances, (), x.words, x.guesses, origin="lower") for name, x in rows.items()}
     names = "probability of the word in the cell", "word read", "k"
     look = {"size": (9.4, 0.3 * sum(depths) / len(depths) + 0.6), "height_ratios": depths, "sharex": True}
     figure, _ = plots.maps(grid, *names, columns=1, **look)
@@ -441,13 +381,15 @@ def trajectories(rows: Mapping[str, Trajectory]) -> Drawn:
     return figure, f"After the last word, {' and '.join(said)}."
 
 
+def _look(title: str, series: str, at: int) -> dict:
+    """Of 'model, lens', or of a lens in the panel of its model; of 'model' alone, its tuned lens."""
+    model, _, lens = (f"{title}, {series}" if series in LENSES else series).partition(", ")
+    return (PUBLISHED.get(model) or style(model)) | {"markersize": 4} | LENSES[lens or "tuned lens"]
+
+
 def lens_curves(models: Lines, ylabel: str) -> Drawn:
     """Per model, in its colour, a line for each lens with its 95 % band; the control is thin and grey."""
-
-    def look(model: str, lens: str, at: int) -> dict:
-        return style(model) | {"markersize": 5} | LENSES[lens]
-
-    figure, _ = plots.curves(models, DEPTH, ylabel, look, ylim=(0, None))
+    figure, _ = plots.curves(models, plots.DEPTH, ylabel, _look, ylim=(0, None))
     said = each(models, lambda e: f"{e[0].value:.2f} at k = 0, {e[len(e) // 2].value:.2f} half-way")
     return figure, f"{ylabel[0].upper() + ylabel[1:]} by depth. {said}."
 
@@ -467,52 +409,40 @@ def transfer_maps(maps: Mapping[str, Tensor], ylabel: str) -> Drawn:
 def knowing(kinds: Lines) -> Drawn:
     """Per kind of question a line for each model, the share answered rightly at each depth by the tuned
     lens; lines that are named '<model>, control' are thin and grey, with the model's marker."""
-
-    def look(kind: str, series: str, at: int) -> dict:
-        model, _, what = series.partition(", ")
-        return style(model) | (LENSES["shuffled targets"] if what else LENSES["tuned lens"])
-
     names, size = ("depth k/L", "share of questions answered"), (9.4 / len(kinds), 3.9)
-    figure, _ = plots.curves(kinds, *names, look, size=size, ylim=(-0.03, 1.03))
-    half = {
-        kind: {name: line[len(line) // 2] for name, line in lines.items() if ", " not in name}
-        for kind, lines in kinds.items()
-    }
+    figure, _ = plots.curves(kinds, *names, _look, size=size, ylim=(-0.03, 1.03))
+    own = {kind: {n: x for n, x in lines.items() if ", " not in n} for kind, lines in kinds.items()}
+    half = {kind: {name: x[len(x) // 2] for name, x in lines.items()} for kind, lines in own.items()}
     return figure, f"Share of the questions that are answered half-way, {listed(half, '.0%')}."
 
 
 def published() -> dict[str, dict[str, tuple]]:
     """Paulo et al. (2024): model -> lens -> (k/L, excess over the model itself in bits per byte)."""
-    found: dict[str, dict[str, list]] = {}
+    found: dict[str, dict[str, dict[float, float]]] = {}
     with open(files.DATA / "published" / "tuned_lens.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            point = int(row["k"]) / int(row["blocks"]), float(row["ce_bits_per_byte"])
-            lens = row["lens"] + " lens" * (row["lens"] != "model")
-            found.setdefault(row["model"], {}).setdefault(lens, []).append(point)
-    for curves in found.values():
-        ((_, own),) = curves.pop("model")
-        for lens, points in curves.items():
-            curves[lens] = tuple(zip(*[(x, y - own) for x, y in points if x < 1], strict=True))
+            line = found.setdefault(row["model"], {}).setdefault(row["lens"], {})
+            line[int(row["k"]) / int(row["blocks"])] = float(row["ce_bits_per_byte"])
+    for model, curves in found.items():
+        (own,) = curves.pop("model").values()
+        rows = {lens: [(x, y - own) for x, y in line.items() if x < 1] for lens, line in curves.items()}
+        found[model] = {f"{lens} lens": tuple(zip(*row, strict=True)) for lens, row in rows.items()}
     return found
 
 
 def beside_published(sources: Mapping[str, Mapping[str, Mapping[str, tuple]]]) -> Drawn:
     """Per source and model the excess over the model's own cross-entropy, on a log axis, of the logit
     lens and the tuned lens: (depths, bits per byte)."""
-    lines = {}
-    for title, of_models in sources.items():
-        lines[title] = {
+    lines = {
+        title: {
             f"{model}, {lens}": dict(zip(x, y, strict=True))
             for model, of_lenses in of_models.items()
             for lens, (x, y) in of_lenses.items()
         }
-
-    def look(title: str, label: str, at: int) -> dict:
-        model, _, lens = label.partition(", ")
-        return (PUBLISHED.get(model) or style(model)) | {"markersize": 3} | LENSES[lens]
-
+        for title, of_models in sources.items()
+    }
     ylabel = "excess over the model itself (bits per byte)"
-    figure, axes = plots.curves(lines, DEPTH, ylabel, look, size=(4.7, 4.6))
+    figure, axes = plots.curves(lines, plots.DEPTH, ylabel, _look, size=(4.7, 4.6))
     axes[0].set_yscale("log")
     axes[0].yaxis.set_major_formatter("{x:g}")
     said = each(sources, lambda lines: " then ".join(f"{y[0]:.1f}" for _, y in lines.values()))

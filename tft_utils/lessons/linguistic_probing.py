@@ -1,15 +1,14 @@
 """Lesson 05a, linguistic_probing: a probe and its control, on known and new words; a tree's distances."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
-from tft_utils import models, reading
+from tft_utils import reading
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, expect_equal, expect_tensor, expect_two
+from tft_utils.course.exercises import Wrong, expect_equal, expect_tensor, expect_two, pair
 from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, style, write
 from tft_utils.stats import Estimate
 
@@ -113,11 +112,6 @@ def right_edges(measured, distance):
     return hits / (len(measured) - 1)
 
 
-@functools.cache
-def _pair() -> dict[str, models.Model]:
-    return models.load_models()
-
-
 def check_two_class_probe(attempt) -> None:
     draw = torch.Generator().manual_seed(0)
     y = (torch.arange(900) % 5 == 0).long()  # one in five
@@ -192,7 +186,7 @@ def check_control_task(attempt) -> None:
 
 
 def check_stream_at_end(attempt) -> None:
-    for model in _pair().values():
+    for model in pair().values():
         prompt = "The keys near the old cabinet"
         truth = reading.streams(model, reading.tokens(model, prompt).ids)[:, 0].cpu()
         shape = model.n_layers + 1, truth.shape[-1]

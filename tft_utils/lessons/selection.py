@@ -3,20 +3,20 @@
 The checks know the truth from plain PyTorch hooks, so they also judge answers that avoid nnsight.
 """
 
-import functools
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tft_utils import models
+from tft_utils import reading
 from tft_utils.corpora import world
 from tft_utils.course import plots
-from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, expect_two, refuse
-from tft_utils.course.plots import GREY, Drawn, arrow, canvas, listed, points, style, write
+from tft_utils.course.exercises import Wrong, close, draws, expect_equal, expect_tensor, expect_two, pair
+from tft_utils.course.plots import GREY, Drawn, Row, arrow, canvas, listed, points, style, write
 from tft_utils.stats import Estimate
 
 MAMBA = style("mamba")  # of the figures that walk through one machine
@@ -134,18 +134,8 @@ def shuffled(measure, labels, times, seed):
     return torch.stack(means), torch.stack(stars)
 
 
-@functools.cache
-def _pair() -> dict[str, models.Model]:
-    return models.load_models()
-
-
-def _draws(*shapes: tuple[int, ...]) -> list[Tensor]:
-    g = torch.Generator().manual_seed(0)
-    return [torch.randn(*shape, generator=g) for shape in shapes]
-
-
 def check_in_state(attempt) -> None:
-    u, raw, B = _draws((4, 3), (4, 3), (4, 2))
+    u, raw, B = draws((4, 3), (4, 3), (4, 2))
     delta, A = raw.exp(), -torch.tensor([[0.2, 1.0], [0.5, 1.5], [2.0, 0.1]])
     truth, written = in_state(u, delta, A, B), (delta * u)[:, :, None] * B[:, None]
     own = truth * torch.exp(delta[:, :, None] * A)
@@ -157,20 +147,19 @@ def check_in_state(attempt) -> None:
         "nothing fades: multiply by exp(A times the sum of the later steps)": written,
     }
     hint = "a part for each word: do not sum over words yet"
-    found = expect_tensor(attempt(u, delta, A, B), truth.shape, "parts [pos d_inner d_state]", hint)
-    if not close(found, truth):
-        refuse(found, mistakes, "word t has exp(A times the sum of the later steps) delta_t u_t B_t left")
+    otherwise = "word t has exp(A times the sum of the later steps) delta_t u_t B_t left"
+    expect_equal(attempt(u, delta, A, B), truth, "parts [pos d_inner d_state]", mistakes, otherwise, hint)
 
 
 def check_missing(attempt) -> None:
-    (parts,) = _draws((4, 3, 2))
-    truth, state = missing(parts), parts.sum(0)
-    told = torch.stack([parts[4 - k :].sum(0).norm() for k in range(5)]) / state.norm()
+    (parts,) = draws((4, 3, 2))
+    truth, length = missing(parts), parts.sum(0).norm()
+    told = torch.stack([parts[4 - k :].sum(0).norm() for k in range(5)]) / length
     all_at_0 = truth * torch.tensor([0.0, 1, 1, 1, 1])
     mistakes = {
         "no words explain nothing, so the first number is 1; parts[-0:] are all words": all_at_0,
         "you start with the first words; the last k words are parts[-k:]": missing(parts.flip(0)),
-        "divide by the length of the state": state.norm() * truth,
+        "divide by the length of the state": length * truth,
         "you measure the part of the last k words; measure what the state has besides": told,
         "you take one minus the length of that part; vectors can cancel: subtract first": 1 - told,
     }
@@ -178,77 +167,59 @@ def check_missing(attempt) -> None:
     expect_equal(attempt(parts), truth, "shares [pos + 1]", mistakes, otherwise)
 
 
-def _hooked(model, name: str, texts: list, change: Callable | None = None) -> tuple[list[Tensor], Tensor]:
-    """What the layer `name` of each mixer gives [text pos number], after `change(block, output)`, and
-    the guesses [text pos]: by hooks of plain PyTorch."""
-    given: list[Tensor] = []
-
-    def note(module, inputs, output):
-        if change:
-            change(len(given), output)
-        given.append(output.clone())
-
+def _run(model, name: str, texts: list, part=(), values=None, first=0) -> tuple[list[Tensor], Tensor]:
+    """What the layer `name` of each mixer gives [text pos number], and the guesses [text pos], by hooks
+    of plain PyTorch; from block `first` on `values` are put at the numbers `part`, as in `replaced`."""
     layers = [getattr(model.module("mixer", i), name) for i in range(model.n_layers)]
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    with torch.no_grad():
+    blocks = itertools.count()
+
+    def put(output: Tensor) -> Tensor:
+        if (i := next(blocks)) >= first and values is not None:
+            output[..., part] = values[i][..., part]
+        return output.clone()
+
+    with reading.caught(layers, put) as given, torch.no_grad():
         guesses = model.hf(input_ids=torch.tensor(texts), use_cache=False).logits.argmax(-1)
-    for hook in hooks:
-        hook.remove()
     return given, guesses
 
 
-def _replaced(model, name: str, texts: list, part: Tensor, values: list, from_block: int = 0) -> Tensor:
-    def change(i, output):
-        if i >= from_block:
-            output[..., part] = values[i][..., part]
-
-    return _hooked(model, name, texts, change)[1]
-
-
-def _texts(model, n: int = 4, words: int = 24) -> list[list[int]]:
-    return [model.tokenizer(d.text).input_ids[:words] for d in world.documents("recall", n, seed=1)]
+def _asked() -> Iterator[tuple]:
+    """Each model, its name, the name of its projection, and the beginnings of four texts."""
+    for key, model in pair().items():
+        texts = [model.tokenizer(d.text).input_ids[:24] for d in world.documents("recall", 4, seed=1)]
+        yield key, model, PROJECTIONS[key], texts
 
 
 def check_pool(attempt) -> None:
-    for key, model in _pair().items():
-        given, _ = _hooked(model, PROJECTIONS[key], texts := _texts(model, 3))
-        found = attempt(model, PROJECTIONS[key], texts)
+    for key, model, name, texts in _asked():
+        found, (given, _) = attempt(model, name, texts), _run(model, name, texts)
         if not isinstance(found, list) or len(found) != model.n_layers:
             raise Wrong(f"expected a list with a tensor for each of {model.n_layers} blocks")
-        for i, (block, truth) in enumerate(zip(found, given, strict=True)):
-            hint = "the words of all texts in one row: flatten(0, 1)"
-            expect_tensor(block, truth.flatten(0, 1).shape, "[word number]", hint)
-            if not close(block, truth.flatten(0, 1)):
-                raise Wrong(f"block {i} of {key}: this is not what `mixer(i).{PROJECTIONS[key]}` gives")
+        for i, (block, x) in enumerate(zip(found, given, strict=True)):
+            otherwise = f"block {i} of {key}: this is not what `mixer(i).{name}` gives"
+            expect_equal(block, x.flatten(0, 1), "the words of all texts in one row", {}, otherwise)
 
 
 def check_replaced(attempt) -> None:
-    for key, model in _pair().items():
-        name, texts = PROJECTIONS[key], _texts(model)
-        given, plain = _hooked(model, name, texts)
-        size = given[0].shape[-1]
-        part, whole = torch.arange(size // 3, size), torch.arange(size)
+    for key, model, name, texts in _asked():
+        given, plain = _run(model, name, texts)
+        part = torch.arange(n := given[0].shape[-1])[n // 3 :]
         for values in ([x.mean((0, 1)) for x in given], [x.flip(0) for x in given]):
             found = attempt(model, name, texts, part, values)
-            truth = _replaced(model, name, texts, part, values)
-            expect_tensor(found, truth.shape, "ids [text pos]", "the likeliest word: argmax(-1)")
-            if torch.equal(found, truth):
-                continue
-            of_all = _replaced(model, name, texts, whole, values)
-            of_last = _replaced(model, name, texts, part, values, from_block=model.n_layers - 1)
-            hints = {
+            _, truth = _run(model, name, texts, part, values)
+            _, of_all = _run(model, name, texts, slice(None), values)
+            _, of_last = _run(model, name, texts, part, values, model.n_layers - 1)
+            mistakes = {
                 "nothing was replaced: assign to `layer.output[..., part]` itself, not to a copy": plain,
                 "you replace all numbers; only those of `part`": of_all,
                 "you replace them in the last block alone: in every block": of_last,
             }
-            otherwise = (
-                f"on {key} these are not the guesses after `output[..., part] = values[i][..., part]`"
-            )
-            refuse(found, hints, otherwise)
+            otherwise = f"{key} guesses otherwise after `output[..., part] = values[i][..., part]`"
+            expect_equal(found, truth, "ids [text pos]", mistakes, otherwise, "the likeliest: argmax(-1)")
 
 
 def check_share_right(attempt) -> None:
-    tokenizer = _pair()["mamba"].tokenizer
+    tokenizer = pair()["mamba"].tokenizer
     documents = [world.documents(kind, 1, seed=3)[0] for kind in ("facts", "recall", "arithmetic")]
     texts = [tokenizer(document.text).input_ids for document in documents]
     longest = max(map(len, texts))
@@ -273,19 +244,16 @@ def check_share_right(attempt) -> None:
         "texts are padded on the left: a text's words are the last of its row": score(1, lambda ids: 0),
         "you count every word; only those that are `determined`": score(every=True),
     }
-    if not close(torch.tensor(found), score()):
-        refuse(torch.tensor(found), mistakes, "right guesses of determined words, over their number")
+    expect_equal(torch.tensor(found), score(), "shares", mistakes, "right ones of the determined words")
 
 
 @torch.no_grad()
 def check_select(attempt) -> None:
-    u, read, step, start = _draws((2, 5, 4), (5, 4), (4, 1), (4,))
+    u, read, step, start = draws((2, 5, 4), (5, 4), (4, 1), (4,))
     low, B, C = (u @ read.T).split([1, 2, 2], dim=-1)
-    linears = {
-        "x_proj": SimpleNamespace(weight=read),
-        "dt_proj": SimpleNamespace(weight=step, bias=start),
-    }
-    found = attempt(SimpleNamespace(**linears, time_step_rank=1, ssm_state_size=2), u)
+    x_proj, dt_proj = SimpleNamespace(weight=read), SimpleNamespace(weight=step, bias=start)
+    layer = SimpleNamespace(x_proj=x_proj, dt_proj=dt_proj, time_step_rank=1, ssm_state_size=2)
+    found = attempt(layer, u)
     if not (isinstance(found, tuple) and len(found) == 3 and all(map(torch.is_tensor, found))):
         raise Wrong("expected three tensors: step sizes, write vectors and read vectors")
     raw = low @ step.T
@@ -302,15 +270,13 @@ def check_select(attempt) -> None:
 
 
 def check_contrast(attempt) -> None:
-    (values,), content = _draws((2, 4, 5)), torch.tensor([True, False, True, False, False])
+    (values,), content = draws((2, 4, 5)), torch.tensor([True, False, True, False, False])
     counts = torch.tensor([[2.0, 1, 1, 3, 0], [1, 0, 4, 0, 1], [3, 0, 1, 0, 0], [1, 1, 1, 2, 2]])
     sums, c = values * counts, content.float()
     truth = contrast(sums, counts, content)  # the third document has no filler
-    kept = [0, 1, 3]
-    with_nan = sums @ c / (counts @ c) - sums @ (1 - c) / (counts @ (1 - c))
-    per_word = (sums @ c / c.sum() - sums @ (1 - c) / (1 - c).sum())[:, kept]
+    per_word = (sums @ c / c.sum() - sums @ (1 - c) / (1 - c).sum())[:, [0, 1, 3]]
     found = attempt(sums, counts, content)
-    if torch.is_tensor(found) and found.shape == with_nan.shape:
+    if torch.is_tensor(found) and found.shape == (len(sums), len(counts)):
         raise Wrong("a document without filler words has no contrast, nan: leave it out")
     mistakes = {
         "content minus filler: you have it the other way round": -truth,
@@ -343,23 +309,20 @@ def check_horizon(attempt) -> None:
     A = torch.tensor([[-0.3, -2.0, -0.01], [-0.3, -2.0, -0.01]])
     words = expect_tensor(attempt(delta, A), (2, 3), "horizons [d_inner d_state]")
     truth = horizon(delta, A)  # [[4 1 6] [3 3 6]]
-    if close(words, truth):
-        return
     alone = (torch.exp(delta[:, :, None] * A) >= 1 / math.e).sum(0) + 1
-    equal = horizon(torch.ones_like(delta), A)
     mistakes = {
         "you count the words before the fading word; count that word too": truth - 1,
         "a memory fades through all words together: add up the steps from the first on": alone,
-        "a word with step 0 costs nothing: use the step sizes that you are given": equal,
+        "a word with step 0 costs nothing: use the given steps": horizon(torch.ones_like(delta), A),
     }
-    refuse(words, mistakes)
+    otherwise = f"with steps of 1, exp(-0.3 k) is first below 1/e at k = 4, and you say {words[0, 0]:g}"
     if close(words[:, :2], truth[:, :2]):
-        raise Wrong("a memory that outlives the text gets pos + 1, here 6")
-    raise Wrong(f"with steps of 1, exp(-0.3 k) is first below 1/e at k = 4, and you say {words[0, 0]:g}")
+        otherwise = "a memory that outlives the text gets pos + 1, here 6"
+    expect_equal(words, truth, "horizons", mistakes, otherwise)
 
 
 def check_shuffled(attempt) -> None:
-    (weights,), labels, times = _draws((3, 8, 40)), torch.arange(40) < 12, 6
+    (weights,), labels, times = draws((3, 8, 40)), torch.arange(40) < 12, 6
     shift, handed = torch.tensor([[0.2], [-0.3], [-0.4]]), []
 
     def measure(given: Tensor) -> Tensor:
@@ -376,43 +339,28 @@ def check_shuffled(attempt) -> None:
     if all(torch.equal(given, handed[0]) for given in handed):
         raise Wrong("every shuffle is the same: make the generator once, before the loop")
     effects = torch.stack([measure(given) for given in handed[:times]])
-    expect_tensor(means, (times, 3), "means [shuffle layer]", "each is the mean over documents")
-    if not close(means, effects.mean(-1)):
-        raise Wrong(
-            "your means are not those of the effects: take each over the documents, the last axis"
-        )
-    error = effects.std(-1) / math.sqrt(effects.shape[-1])
-    starred = effects.mean(-1).abs() / error
-    expect_tensor(stars, (times,), "shares of stars [shuffle]", "one number for each shuffle")
+    otherwise = "your means are not those of the effects: take each over the documents, the last axis"
+    expect_equal(means, effects.mean(-1), "means [shuffle layer]", {}, otherwise)
+    spreads = effects.mean(-1) / effects.std(-1)
+    errors = spreads * math.sqrt(effects.shape[-1])  # how many standard errors from 0
+    truth, wide, up = ((x > 1.96).float().mean(-1) for x in (errors.abs(), spreads.abs(), errors))
     mistakes = {
-        "you take the spread of documents; the standard error is that by the root of their number": (
-            (starred / math.sqrt(effects.shape[-1]) > 1.96).float().mean(-1)
-        ),
-        "a mean below 0 can earn a star as well: compare its absolute value": (
-            (effects.mean(-1) / error > 1.96).float().mean(-1)
-        ),
+        "you take the spread of documents; the standard error is that by the root of their number": wide,
+        "a mean below 0 can earn a star as well: compare its absolute value": up,
     }
-    if not close(stars, (starred > 1.96).float().mean(-1)):
-        refuse(stars, mistakes, "a layer is starred where |mean| > 1.96 std / sqrt(n), over documents")
+    otherwise = "a layer is starred where |mean| > 1.96 std / sqrt(n), over documents"
+    expect_equal(stars, truth, "shares of stars [shuffle]", mistakes, otherwise)
 
 
 def choices() -> Drawn:
     """What a word says about itself in each machine, and through which one projection."""
-    panels = {
-        "A word in the Transformer": (
-            "query_key_value",
-            ("query\nwhat it asks for", "key\nwhat it is found by", "value\nwhat it hands over"),
-            "weights of\nall words so far",
-        ),
-        "A word in Mamba": (
-            "x_proj",
-            ("C\nwhere it reads", "B\nwhere it writes", "Δ\nhow much it keeps\nand writes"),
-            "one state\nof fixed size",
-        ),
-    }
-    figure, axes = canvas((9.6, 3.6), (-0.2, 6.2), (-0.5, 4.6), *panels)
-    names = ("transformer", "mamba")
-    for axis, name, (layer, parts, past) in zip(axes, names, panels.values(), strict=True):
+    titles = "A word in the Transformer", "A word in Mamba"
+    figure, axes = canvas((9.6, 3.6), (-0.2, 6.2), (-0.5, 4.6), *titles)
+    asks = "query\nwhat it asks for", "key\nwhat it is found by", "value\nwhat it hands over"
+    reads = "C\nwhere it reads", "B\nwhere it writes", "Δ\nhow much it keeps\nand writes"
+    pasts = "weights of\nall words so far", "one state\nof fixed size"
+    rows = zip(axes, PROJECTIONS.items(), (asks, reads), pasts, strict=True)
+    for axis, (name, layer), parts, past in rows:
         colour = style(name)["color"]
         write(axis, 3, 0.1, layer, edge=colour, weight="bold")
         for x, text in zip((0.9, 3, 5.1), parts, strict=True):
@@ -420,19 +368,14 @@ def choices() -> Drawn:
             write(axis, x, 1.95, text, edge=GREY, fontsize=10)
             arrow(axis, (x, 2.55), (3, 3.45), color=colour)
         write(axis, 3, 3.95, past, fontsize=10.5, color=colour)
-    return figure, (
-        "Two diagrams: in each machine one projection gives three parts of a word, and the three meet "
-        "the past, which is all words so far there and one state here."
-    )
+    alt = "Two diagrams: one projection gives three parts of a word, and these meet the past"
+    return figure, f"{alt}, which is all words so far there and one state here."
 
 
-def frozen_parts(
-    shares: Mapping[str, Mapping[str, Mapping[str, Estimate]]], looks: plots.Looks = plots.named
-) -> Drawn:
+def frozen_parts(shares: Mapping[str, Mapping[str, Row]], looks: plots.Looks = plots.named) -> Drawn:
     """Share of right words with 95 % intervals: kind of document -> series -> replaced part -> share."""
     panels = {kind.replace("_", " "): series for kind, series in shares.items()}
-    options = {"size": (2.3, 3.0)}
-    figure, axes = plots.dot_panels(panels, "share right", (-0.05, 1.05), looks, **options)
+    figure, axes = plots.dot_panels(panels, "share right", (-0.05, 1.05), looks, size=(2.3, 3.0))
     axes[0].set_ylabel("part that is replaced")
     flat = {f"{kind}, {name}": row for kind, of in panels.items() for name, row in of.items()}
     return figure, f"Share of right words with each part replaced. {listed(flat, '.0%')}."
@@ -442,14 +385,10 @@ def last_words(lacks: Mapping[str, Sequence[Estimate]]) -> Drawn:
     """The share of a state's length that its last k words leave unexplained, against k."""
     looks = ({**MAMBA, "marker": ""}, {"color": GREY, "linestyle": "-"})
     names = "last words counted (k)", "share of the state unexplained"
-    size = {"size": (7.2, 3.4)}
-    k = range(len(next(iter(lacks.values()))))
-    figure, _ = plots.curves({"": lacks}, *names, looks, (0, 1.05), list(k), **size)
-    said = "; ".join(
-        f"{name}: {line[4].value:.2f} after 4 words, {line[-1].value:.2f} at the end"
-        for name, line in lacks.items()
-    )
-    return figure, f"What the last words leave unexplained of the state falls with k. {said}."
+    k = list(range(len(next(iter(lacks.values())))))
+    figure, _ = plots.curves({"": lacks}, *names, looks, (0, 1.05), k, size=(7.2, 3.4))
+    ends = {name: f"{line[4].value:.2f} then {line[-1].value:.2f}" for name, line in lacks.items()}
+    return figure, f"Share of a state that 4, then all words leave unexplained{listed({'': ends}, str)}."
 
 
 def along_sentence(words: Sequence[str], steps: Tensor, norms: Tensor, at: int | None = None) -> Drawn:
@@ -469,10 +408,8 @@ def along_sentence(words: Sequence[str], steps: Tensor, norms: Tensor, at: int |
         block = int(norms[:, at].argmax())
         return figure, f"At word {at + 1}, '{words[at]}', block {block} is closest to its longest state."
     grown, at = (norms[:, 1:] - norms[:, :-1]).max(0).values.max(0)
-    return figure, (
-        f"The step size moves by at most {most:.2f} doublings within a block, while a "
-        f"state's length grows most, by {grown:.2f} of its largest, at the word '{words[at + 1]}'."
-    )
+    alt = f"The step size moves by at most {most:.2f} doublings within a block, while a state's length"
+    return figure, f"{alt} grows most, by {grown:.2f} of its largest, at the word '{words[at + 1]}'."
 
 
 def horizons(spread: Mapping[str, Tensor], longest: int) -> Drawn:
@@ -485,17 +422,13 @@ def horizons(spread: Mapping[str, Tensor], longest: int) -> Drawn:
         axis.hlines(y, p10, p90, color=look["color"], linewidth=1.2)
         axis.hlines(y, p25, p75, color=look["color"], linewidth=5, alpha=0.45)
         axis.plot(p50, y, label=name, **look | {"linestyle": ""})
-    axis.set(xscale="log", yticks=range(len(p50)))
+    axis.set(xscale="log", yticks=range(len(p50)), ylim=(len(p50) - 0.5, -0.5))
     ticks = [t for t in (1, 2, 4, 8, 16, 32, 64) if t <= longest]
     axis.set_xticks(ticks, [f"{t}+" if t == longest else str(t) for t in ticks])
     axis.xaxis.minorticks_off()
-    axis.invert_yaxis()
     plots.legend(figure)
-    medians = "; ".join(
-        f"{name}: medians from {p50.min():.0f} to {p50.max():.0f} words"
-        for name, (_, _, p50, _, _) in spread.items()
-    )
-    shortest = min(int(quantiles[0].min()) for quantiles in spread.values())
+    ends = {name: f"{q[2].min():.0f} to {q[2].max():.0f} words" for name, q in spread.items()}
+    shortest, medians = min(int(q[0].min()) for q in spread.values()), listed({"medians": ends}, str)
     return figure, f"The middle 80 % of memories last {shortest} to over {longest} words; {medians}."
 
 
