@@ -17,7 +17,7 @@ from tft_utils.lessons import a_real_rnn as lesson
 from tft_utils.organisms import textgenrnn, twins
 
 LONG = "and all of the people who live with their dog and the other cat near the end of a long river"
-ENDS = (" in the house", " from the movie", " with my friends")  # of every aside, however long
+SHORT = 15  # letters of an aside that ends a long one
 LETTERS = (20, 25, 31, 34, 40, 45, 55)  # inside a bracket, at most
 RANDOM = 24
 FEW, DRAWS = 6, 4000  # asides in a small set of prompts, and how many such sets are drawn
@@ -134,18 +134,20 @@ def stats_of_few(of_asides: list[float]) -> list[float]:
 
 
 def by_letters(model) -> dict[str, list[float]]:
-    """Letters inside an open bracket -> the mean p(')') over the starts of `score`; three asides."""
+    """Letters inside an open bracket -> the mean p(')') over the starts of `score` and short asides."""
     closes, found = textgenrnn.vocabulary()[")"], {}
+    asides = dict.fromkeys(pair.clean.partition("(")[2] for pair in titles.english("score"))
+    ends = [f" {aside}" for aside in asides if len(aside) <= SHORT]
     for n in LETTERS:
         texts = [
             f"{start} ({LONG[: LONG.rfind(' ', 0, n + 1 - len(end))]}{end}"
             for start in titles.STARTS["score"]
-            for end in ENDS
+            for end in ends
         ]
         p = lesson.says(model, textgenrnn.encode(texts), closes).exp()
         length = round(sum(len(text) - text.index("(") - 1 for text in texts) / len(texts))
-        ends = [text.rpartition("(")[2] for text in texts]
-        found[str(length)] = listed(lesson.by_aside(p, torch.ones(len(p)), ends))
+        inside = [text.partition("(")[2] for text in texts]
+        found[str(length)] = listed(lesson.by_aside(p, torch.ones(len(p)), inside))
     return found
 
 

@@ -20,6 +20,7 @@ from tft_utils.stats import Estimate
 
 BACK = 8  # characters before the end of a prompt: where a number is patched
 FIGURES = DATA / "published" / "textgenrnn.json"
+LOOKS = DATA / "published" / "smollm2.json"
 
 
 def lstm_step(W, U, b, x, h, c):
@@ -606,9 +607,49 @@ def effects(rows: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> 
     return figure, f"Effects of one number in each twin, means: {'; '.join(said)}."
 
 
+def sweeps(found: Mapping[str, Mapping[int, Estimate]], openings: Sequence[int]) -> Drawn:
+    """Shares of the gap that come back, against where a number is carried; openings: of the brackets."""
+    look = {name: plots.SERIES[i] for i, name in enumerate(found)}
+    xlabel, ylabel = "character of the prompt at which it is carried", "share of the gap"
+    figure, (axis,) = plots.curves(
+        {"": found}, xlabel, ylabel, lambda _, name, at: look[name], size=(8, 3)
+    )
+    axis.axvspan(min(openings), max(openings), color=GREY, alpha=0.15)
+    middle = {name: line[len(line) - 1 - BACK].value for name, line in found.items()}
+    said = ", ".join(f"{name} {value:.2f}" for name, value in middle.items())
+    return figure, f"Share of the gap that comes back, carried {BACK} characters before the end: {said}."
+
+
 def published() -> dict:
     """What `tests/real/test_textgenrnn.py` measured on the published model."""
     return json.loads(FIGURES.read_text(encoding="utf-8"))
+
+
+def looks() -> dict:
+    """Where SmolLM2 looks: measured now, where it is unpacked, else by `tests/real/test_attention.py`."""
+    kept, model = json.loads(LOOKS.read_text(encoding="utf-8")), smollm2()
+    carried = {at: estimate(numbers) for at, numbers in kept["carried"].items()}
+    kept = {k: estimate(v) if isinstance(v, list) and len(v) == 4 else v for k, v in kept.items()}
+    kept["carried"] = carried
+    return in_attention(model, tuple(kept["head"])) if model else kept
+
+
+def each_aside(real: Mapping) -> Drawn:
+    """What one carried cell of the published model brings back, aside by aside."""
+    marks = {
+        f"for {titles.ASIDES[mark]}": found["of each aside"] for mark, found in real["marks"].items()
+    }
+    order = sorted(next(iter(marks.values())), key=next(iter(marks.values())).get)
+    figure, axes = plots.titled(marks, "share of the gap", size=(3.4, 5.2))
+    for axis, of_asides in zip(axes, marks.values(), strict=True):
+        axis.plot([of_asides[aside] for aside in order], range(len(order)), "o", color=BLUE)
+        axis.set_yticks(range(len(order)), order, fontsize=8)
+        axis.set_xlim(-0.15, 1.15)
+    said = []
+    for title, of_asides in marks.items():
+        few = sum(share < 0.25 for share in of_asides.values())
+        said.append(f"{title} {few} of {len(of_asides)} below a quarter")
+    return figure, f"One cell carried, a point for each aside: {'; '.join(said)}."
 
 
 def estimate(numbers: Sequence[float]) -> Estimate:
