@@ -12,15 +12,28 @@ from toys import toy
 from tft_utils import models, reading
 from tft_utils.architectures import ARCHITECTURES, Unsupported
 from tft_utils.architectures.recurrent import keep, looks
+from tft_utils.organisms.training import CHANGES
 from tft_utils.techniques import patching, relevance
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
 PROMPTS = ["The capital of Zabar is", "mila : red . tomo : blue . mila :", "The keys near the door are"]
 
 
-@pytest.fixture(scope="module", params=list(ARCHITECTURES))
+# Organisms with one part changed: what `ORGANISMS` sets, and what `CHANGES` does to a model.
+FACTORS = {
+    "mamba-unconvolved": ("mamba", {"conv_kernel": 1}),
+    "mamba-unselective": ("mamba", {}),
+    "mamba-state4": ("mamba", {"state_size": 4}),
+}
+
+
+@pytest.fixture(scope="module", params=[*ARCHITECTURES, *FACTORS])
 def model(request) -> models.Model:
-    return toy(request.param)
+    model_type, settings = FACTORS.get(request.param, (request.param, {}))
+    made = toy(model_type, **settings)
+    if request.param in FACTORS.keys() & CHANGES.keys():
+        CHANGES[request.param](made.hf)
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
+from tft_utils import stats
 from tft_utils.corpora import titles
 from tft_utils.files import LoadError
 from tft_utils.lessons import a_real_rnn, your_turn
 from tft_utils.organisms import textgenrnn, twins
+from tft_utils.organisms.evaluation import random_model
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
 KINDS = pytest.mark.parametrize("kind", twins.KINDS)
@@ -42,6 +44,23 @@ def test_what_titles_cannot_be_is_explained():
         titles.pairs(1, 0, "<")
     with pytest.raises(ValueError, match="expected characters of .* found 'Q'"):
         titles.encode(["Quiet"])
+
+
+@pytest.mark.parametrize("mark", titles.ASIDES)
+def test_english_prompts_fit_into_the_window_and_share_no_aside(mark):
+    seen = {}
+    for split in titles.STARTS:
+        pairs = titles.english(split, mark)
+        for pair in pairs:
+            assert len(pair.clean) == len(pair.corrupt) <= textgenrnn.WINDOW - 1
+            assert titles.inside(pair.clean, mark)[-1 - a_real_rnn.BACK :] == [True] * (
+                a_real_rnn.BACK + 1
+            )
+        seen[split] = {pair.clean.partition(mark)[2] for pair in pairs}
+    assert not seen["choose"] & seen["score"]
+    assert [len(asides) for asides in seen.values()] == [6, 25]
+    with pytest.raises(ValueError, match="expected a split of choose, score, found 'test'"):
+        titles.english("test")
 
 
 @KINDS
@@ -82,6 +101,46 @@ def test_an_lstms_numbers_are_its_cells():
     _, (h, last) = layer(x)
     torch.testing.assert_close(c[:, -1], last[0], atol=1e-5, rtol=1e-5)
     assert (h[0].abs() <= last[0].tanh().abs() + 1e-6).all()
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_layer_by_hand_is_torchs(seed):
+    model, x = twins.twin("lstm", seed), torch.randn(9, 24)
+    for layer in model.layers:
+        b = layer.bias_ih_l0 + layer.bias_hh_l0
+        h, c = a_real_rnn.lstm_layer(layer.weight_ih_l0, layer.weight_hh_l0, b, x)
+        theirs, (_, last) = layer(x)
+        torch.testing.assert_close(h, theirs, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(c[-1], last[0], atol=1e-5, rtol=1e-5)
+        x = h
+
+
+def test_asides_are_the_clusters_of_a_clustered_mean():
+    draw = torch.Generator().manual_seed(0)
+    asides, gains = [str(i // 3) for i in range(12)], torch.randn(12, generator=draw)
+    found = a_real_rnn.by_aside(gains, torch.ones(12), asides)
+    known = stats.clustered_mean(gains.tolist(), asides)
+    assert found == pytest.approx(known._replace(n=4), abs=1e-6)
+
+
+def test_a_token_that_is_all_that_differs_hands_on_the_other_run():
+    model = random_model("llama")
+    clean = torch.tensor([[5, 9, 7, 11, 13]])
+    corrupt, closes = clean.clone(), [2, 3]
+    corrupt[0, 2] = 8
+    said, looks = a_real_rnn.reads(model, clean, closes)
+    assert a_real_rnn.carried(model, clean, corrupt, closes, -3) == pytest.approx(said, abs=1e-5)
+    assert a_real_rnn.carried(model, clean, corrupt, closes, -1) == pytest.approx(said, abs=1e-5)
+    assert a_real_rnn.carried(model, clean, clean, closes, -4) == pytest.approx(said, abs=1e-5)
+    other = a_real_rnn.reads(model, corrupt, closes)[0]
+    assert a_real_rnn.carried(model, clean, corrupt, closes, 0) == pytest.approx(other, abs=1e-5)
+    known = model.hf(clean).logits[0, -1].log_softmax(-1)[closes].logsumexp(0)
+    assert said == pytest.approx(known.item(), abs=1e-5)
+    assert looks.shape == (model.n_layers, model.config.num_attention_heads, 5)
+    torch.testing.assert_close(looks.sum(-1), torch.ones(looks.shape[:2]))
+    hidden, blind = a_real_rnn.reads(model, clean, closes, hide=-3)
+    assert (blind[:, :, -3] == 0).all()
+    assert hidden != pytest.approx(said, abs=1e-6)
 
 
 def test_a_patch_of_everything_from_the_first_change_on_gives_the_other_run():

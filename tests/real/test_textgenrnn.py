@@ -16,55 +16,16 @@ from tft_utils.files import replace_file
 from tft_utils.lessons import a_real_rnn as lesson
 from tft_utils.organisms import textgenrnn, twins
 
-# Starts and asides of prompts: those that choose a cell, and those that score it.
-STARTS = {
-    "choose": ("My new {}", "The last {}", "A picture of my {}", "This old {}", "Some of the best {}"),
-    "score": ("My little {}", "The first {}", "A photo of a {}", "That strange {}", "One more good {}"),
-}
-NOUNS = {
-    "choose": ("phone", "cat", "dog", "house", "book", "game"),
-    "score": ("song", "dress", "car", "letter", "picture", "movie"),
-}
-ASIDES = {
-    "choose": (
-        "from the movie",
-        "and how to use it",
-        "with the new update",
-        "in the middle of it",
-        "not the real one",
-        "for the first time",
-    ),
-    "score": (
-        "from my childhood",
-        "and why it is good",
-        "with some friends",
-        "at the end of the day",
-        "not a bad thing",
-        "for a small city",
-    ),
-}
 LONG = "and all of the people who live with their dog and the other cat near the end of a long river"
-ENDS = (" in the house", " from the movie", " with my friends")  # of every aside, however long
+SHORT = 15  # letters of an aside that ends a long one
 LETTERS = (20, 25, 31, 34, 40, 45, 55)  # inside a bracket, at most
 RANDOM = 24
+FEW, DRAWS = 6, 4000  # asides in a small set of prompts, and how many such sets are drawn
 
 
 def skip_without_it() -> None:
     if textgenrnn.folder() is None:
         pytest.skip("skipped loudly: no textgenrnn on this machine; `make real` installs it")
-
-
-def prompts(split: str, mark: str) -> list[titles.TitlePair]:
-    """Pairs as `titles.pairs` makes them, of English words, that fit into the model's window."""
-    found = []
-    for i, start in enumerate(STARTS[split]):
-        for j, aside in enumerate(ASIDES[split]):
-            clean = f"{start.format(NOUNS[split][(i + j) % 6])} {mark}{aside}"
-            if len(clean) < textgenrnn.WINDOW:
-                found.append(
-                    titles.TitlePair(clean, clean.replace(f" {mark}", "s "), titles.ASIDES[mark])
-                )
-    return found
 
 
 def listed(estimate: stats.Estimate) -> list[float]:
@@ -74,60 +35,119 @@ def listed(estimate: stats.Estimate) -> list[float]:
 def of_mark(model, mark: str) -> dict:
     """The cell that tells best whether such an aside is open, and what a patch of it restores."""
     known = textgenrnn.vocabulary()
-    told = [pair.clean + pair.answer + " is here" for pair in prompts("choose", mark)]
+    told = [pair.clean + pair.answer + " is here" for pair in titles.english("choose", mark)]
     values, is_inside = lesson.labelled(model, told, textgenrnn.encode, mark)
     layer, cell = lesson.best_number(values, is_inside)
     closes, at = known[titles.ASIDES[mark]], textgenrnn.WINDOW - 1 - lesson.BACK
-    pairs = prompts("score", mark)
+    pairs = titles.english("score", mark)
+    asides = [pair.clean.partition(mark)[2] for pair in pairs]
     clean, corrupt = (textgenrnn.encode([pair[side] for pair in pairs]) for side in (0, 1))
     high, low = (lesson.says(model, ids, closes) for ids in (clean, corrupt))
     donor = lesson.numbers(model, clean)
 
+    def gains(put) -> torch.Tensor:
+        return lesson.says(model, corrupt, closes, put) - low
+
     def back(put) -> stats.Estimate:
-        return lesson.restored(high, low, lesson.says(model, corrupt, closes, put))
+        return lesson.by_aside(gains(put), high - low, asides)
 
     def whole(here, t, numbers):
         return donor[here, :, t] if (here, t) == (layer, at) else numbers
 
+    def both(here, t, numbers):
+        return donor[here, :, t] if t == at else numbers
+
     def held(here, t, numbers):
         return lesson.patch_number(donor, layer, cell, t)(here, t, numbers) if t >= at else numbers
 
+    once, seen = lesson.patch_number(donor, layer, cell, at), []
+
+    def watched(here, t, numbers):
+        found = once(here, t, numbers)
+        if here == layer:
+            seen.append(found[:, cell])
+        return found
+
+    gained = gains(watched)
+    left = seen[-1] / donor[layer, :, at, cell]  # what the last character finds of what was carried over
+    parts = {"half of it or more": left >= 0.5, "less than half": left < 0.5}
     quiet = values[layer, ~is_inside, cell].mean()
     without = lesson.says(model, clean, closes, lesson.hold_number(layer, cell, quiet))
     blind = [
         back(lesson.patch_number(donor, layer, j, at)).value
         for j in lesson.others(cell, donor.shape[-1], RANDOM, seed=0)
     ]
-    inside, outside = (x[layer, :, -lesson.BACK :, cell] for x in (donor, lesson.numbers(model, corrupt)))
+    inside, outside = (x[layer, :, at, cell] for x in (donor, lesson.numbers(model, corrupt)))
+    of_asides = shares(gained, high - low, asides)
+    few = stats_of_few(list(of_asides.values()))
     return {
         "layer": layer + 1,
         "cell": cell,
         "prompts": len(pairs),
-        "p inside": listed(stats.mean(high.exp().tolist())),
-        "p outside": listed(stats.mean(low.exp().tolist())),
+        "asides": len(of_asides),
+        "p inside": listed(lesson.by_aside(high.exp(), torch.ones(len(pairs)), asides)),
+        "p outside": listed(lesson.by_aside(low.exp(), torch.ones(len(pairs)), asides)),
         "cell inside": [round(inside.mean().item(), 3), round(inside.std().item(), 3)],
         "cell outside": [round(outside.mean().item(), 3), round(outside.std().item(), 3)],
-        "one number": listed(back(lesson.patch_number(donor, layer, cell, at))),
+        "one number": listed(lesson.by_aside(gained, high - low, asides)),
+        "as if prompts were independent": listed(lesson.restored(high, low, low + gained)),
+        "one number, where the last character finds": {
+            name: listed(lesson.by_aside(gained[chosen], (high - low)[chosen], of(asides, chosen)))
+            for name, chosen in parts.items()
+            if len(set(of(asides, chosen))) > 1
+        },
+        "of each aside": {aside: round(share, 3) for aside, share in of_asides.items()},
+        f"of {FEW} asides": few,
         "the number held": listed(back(held)),
         "the whole layer": listed(back(whole)),
+        "both layers": listed(back(both)),
         f"{RANDOM} random cells, mean": listed(stats.mean(blind)),
         f"{RANDOM} random cells, most": round(max(blind), 4),
-        "ablated: gap that goes": listed(stats.ratio(high - without, high - low)),
+        "ablated: gap that goes": listed(lesson.by_aside(high - without, high - low, asides)),
+        "gains and gaps": [
+            [aside, round(gain, 3), round(gap, 3)]
+            for aside, gain, gap in zip(asides, gained.tolist(), (high - low).tolist(), strict=True)
+        ],
     }
 
 
+def of(asides: list[str], chosen: torch.Tensor) -> list[str]:
+    return [aside for aside, kept in zip(asides, chosen.tolist(), strict=True) if kept]
+
+
+def shares(gains: torch.Tensor, gaps: torch.Tensor, asides: list[str]) -> dict[str, float]:
+    """Aside -> the share of its gap that comes back."""
+    found = {}
+    for aside in dict.fromkeys(asides):
+        mine = torch.tensor([name == aside for name in asides])
+        found[aside] = (gains[mine].sum() / gaps[mine].sum()).item()
+    return found
+
+
+def stats_of_few(of_asides: list[float]) -> list[float]:
+    """Of the mean share in small sets of asides: its 2.5, 50 and 97.5 % points; how many are above .9."""
+    draw, values = torch.Generator().manual_seed(0), torch.tensor(of_asides)
+    sets = [values[torch.randperm(len(values), generator=draw)[:FEW]].mean() for _ in range(DRAWS)]
+    means = torch.stack(sets)
+    ends = means.quantile(torch.tensor([0.025, 0.5, 0.975])).tolist()
+    return [round(x, 3) for x in [*ends, (means > 0.9).float().mean().item()]]
+
+
 def by_letters(model) -> dict[str, list[float]]:
-    """Letters inside an open bracket -> the mean p(')') over the starts of `score`."""
+    """Letters inside an open bracket -> the mean p(')') over the starts of `score` and short asides."""
     closes, found = textgenrnn.vocabulary()[")"], {}
+    asides = dict.fromkeys(pair.clean.partition("(")[2] for pair in titles.english("score"))
+    ends = [f" {aside}" for aside in asides if len(aside) <= SHORT]
     for n in LETTERS:
         texts = [
-            f"{start.format('song')} ({LONG[: LONG.rfind(' ', 0, n + 1 - len(end))]}{end}"
-            for start in STARTS["score"]
-            for end in ENDS
+            f"{start} ({LONG[: LONG.rfind(' ', 0, n + 1 - len(end))]}{end}"
+            for start in titles.STARTS["score"]
+            for end in ends
         ]
         p = lesson.says(model, textgenrnn.encode(texts), closes).exp()
         length = round(sum(len(text) - text.index("(") - 1 for text in texts) / len(texts))
-        found[str(length)] = listed(stats.mean(p.tolist()))
+        inside = [text.partition("(")[2] for text in texts]
+        found[str(length)] = listed(lesson.by_aside(p, torch.ones(len(p)), inside))
     return found
 
 

@@ -1,6 +1,82 @@
 """Wrong answers to lesson 11: the source that replaces the stub, and the hint it must get."""
 
+LAYER = """def lstm_layer(W, U, b, x):
+    h = c = torch.zeros(U.shape[1])
+    shown, kept = [], []
+    for one in x:
+        h, c = lstm_step(W, U, b, one, h, c)
+        shown.append(h)
+        kept.append(c)
+    return torch.stack(shown), torch.stack(kept)
+"""
+
+PLACE = """def by_place(model, clean, corrupt, mark, layer, number):
+    high, low = says(model, clean, mark), says(model, corrupt, mark)
+    donor = numbers(model, clean)
+    found = {}
+    for at in range(clean.shape[1]):
+        put = patch_number(donor, layer, number, at)
+        found[at] = restored(high, low, says(model, corrupt, mark, put))
+    return found
+"""
+
+ASIDE = """def by_aside(gains, gaps, asides):
+    sums = {aside: [0.0, 0.0] for aside in asides}
+    for aside, gain, gap in zip(asides, gains, gaps, strict=True):
+        sums[aside][0] += float(gain)
+        sums[aside][1] += float(gap)
+    of_asides = torch.tensor(list(sums.values()))
+    return stats.ratio(of_asides[:, 0], of_asides[:, 1])
+"""
+
 WRONG = {
+    "lstm_layer": [
+        (
+            LAYER.replace("one, h, c)", "one, torch.zeros_like(h), torch.zeros_like(c))"),
+            r"each step starts from nothing",
+        ),
+        (LAYER.replace("one, h, c)", "one, torch.zeros_like(h), c)"), r"you hand on c and not h"),
+        (
+            LAYER.replace(
+                "torch.stack(shown), torch.stack(kept)", "torch.stack(kept), torch.stack(shown)"
+            ),
+            r"in the wrong order: h, then c",
+        ),
+        (LAYER.replace("torch.stack(shown), torch.stack(kept)", "h, c"), r"expected h or c \[pos cell\]"),
+    ],
+    "by_place": [
+        (
+            PLACE.replace("says(model, corrupt, mark, put)", "says(model, clean, mark, put)")
+            .replace("numbers(model, clean)", "numbers(model, corrupt)")
+            .replace("restored(high, low", "restored(low, high"),
+            r"it is the other way round",
+        ),
+        (PLACE.replace("number, at)", "number, 0)"), r"every position gives the same"),
+        (PLACE.replace("donor, layer,", "donor, 0,"), r"another layer"),
+        (PLACE.replace("range(clean.shape[1])", "range(len(clean))"), r"a dict with the positions 0 to"),
+        (PLACE.replace("mark, put))", "mark, put)).value"), r"expected an Estimate at each position"),
+    ],
+    "by_aside": [
+        (
+            "def by_aside(gains, gaps, asides):\n    return stats.ratio(gains, gaps)\n",
+            r"prompts as observations",
+        ),
+        (
+            ASIDE.replace(
+                "stats.ratio(of_asides[:, 0], of_asides[:, 1])",
+                "stats.mean((of_asides[:, 0] / of_asides[:, 1]).tolist())",
+            ),
+            r"you average the asides' shares",
+        ),
+        (
+            ASIDE.replace(
+                "stats.ratio(of_asides[:, 0], of_asides[:, 1])",
+                "(of_asides[:, 0].sum() / of_asides[:, 1].sum()).item()",
+            ),
+            r"expected an Estimate",
+        ),
+        (ASIDE.replace("+= float(gap)", "= float(gap)"), r"expected .* from 3 asides"),
+    ],
     "lstm_step": [
         (
             "def lstm_step(W, U, b, x, h, c):  # sigma of the candidate\n"

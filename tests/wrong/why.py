@@ -49,7 +49,62 @@ HOLM = """def holm(p):
     return corrected
 """
 
+JUDGED = """def judged(own, seeds, low, high, p):
+    apart = low > 0 or high < 0
+    quarter = abs(sum(seeds) / len(seeds)) / 4
+    if apart and p < 0.05:
+        return "differs" if len(own) > 1 else "outside the seeds"
+    if apart:
+        return "apart, not after Holm"
+    if -quarter < low and high < quarter:
+        return "same within a quarter"
+    return "open"
+"""
+
+ANYTHING = """def anything_p(values, n_own):
+    spread = values.std(0)
+    values = values[:, spread > 0] / spread[spread > 0]
+
+    def apart(chosen):
+        own = np.isin(np.arange(len(values)), chosen)
+        return abs(values[own].mean(0) - values[~own].mean(0)).mean()
+
+    ways = itertools.combinations(range(len(values)), n_own)
+    far = np.array([apart(way) for way in ways])
+    return (far >= far[0] - 1e-12).mean()
+"""
+
 WRONG = {
+    "judged": [
+        (
+            JUDGED.replace('"differs" if len(own) > 1 else "outside the seeds"', '"differs"'),
+            r"one changed model never differs",
+        ),
+        (JUDGED.replace("low > 0 or high < 0", "high < 0"), r"may be above 0, too"),
+        (JUDGED.replace("apart and p < 0.05", "apart"), r"the corrected p is too large"),
+        (JUDGED.replace("-quarter < low and high", "high"), r"one end lies outside the quarter"),
+        (JUDGED.replace("abs(sum(seeds) / len(seeds))", "sum(seeds) / len(seeds)"), r"take its size"),
+        (JUDGED.replace('"open"', '"same"'), r"expected one of differs, .*, found 'same'"),
+    ],
+    "anything_p": [
+        (
+            ANYTHING.replace("values[:, spread > 0] / spread[spread > 0]", "values / spread"),
+            r"leave it out",
+        ),
+        (
+            ANYTHING.replace("[:, spread > 0] / spread[spread > 0]", ""),
+            r"divide each measure by its spread",
+        ),
+        (
+            ANYTHING.replace(
+                "abs(values[own].mean(0) - values[~own].mean(0)).mean()",
+                "abs((values[own].mean(0) - values[~own].mean(0)).mean())",
+            ),
+            r"each distance without its sign",
+        ),
+        (ANYTHING.replace(">= far[0] - 1e-12", "> far[0] + 1e-12"), r"the way it was counts too"),
+        (ANYTHING.replace("1e-12).mean()", "1e-12).sum()"), r"p is a share"),
+    ],
     "difference": [
         (DIFFERENCE.replace("sum(own) / m - centre", "centre - sum(own) / m"), r"other way round"),
         (DIFFERENCE.replace("squares / (n - 1)", "squares / n"), r"divide the squares by n - 1"),

@@ -6,6 +6,7 @@ A title is words, and at most one aside. Whoever knows at every letter whether a
 which kind, knows all that can be known of its end.
 """
 
+import itertools
 import random
 from typing import NamedTuple
 
@@ -21,6 +22,33 @@ NOUNS = """cat dog boat house tree song game road cake king letter garden window
 train door lamp stone""".split()
 OTHERS = """the my old new green best first why how with from for and this not good sees has made
 some""".split()
+# English prompts for published models: those that choose a number, and those that score it. An aside is
+# one observation, however many starts it follows.
+STARTS = {
+    "choose": (
+        "My new phone",
+        "The last cat",
+        "A picture of my dog",
+        "This old house",
+        "One more good book",
+    ),
+    "score": (
+        "My little song",
+        "The first dress",
+        "A photo of a car",
+        "That strange letter",
+        "Our movie",
+    ),
+}
+ENDS = {
+    "choose": """from the movie|and how to use it|with the new update|in the middle of it|
+not the real one|for the first time""",
+    "score": """from my childhood|and why it is good|with some friends|at the end of the day|
+not a bad thing|for a small city|or how to do it|it is not that bad|this is the one|my favorite one|
+I love this song|no one cares|spoiler alert|serious question|if you want it|please help me out|
+in the comments|more in comments|the best of all|I made it myself|from this morning|found on the web|
+by a good friend|with the big one|years of waiting""",
+}
 SHARES = {"(": 0.35, '"': 0.35, "[": 0.15, "": 0.15}  # of titles
 END = 0.35  # the chance that an aside of two words or more ends after a word
 
@@ -73,6 +101,21 @@ def pairs(n: int, seed: int, mark: str = "(", length: int = 30) -> list[TitlePai
         aside = " ".join(words(draw.randint(2, 4), draw))
         clean = " ".join(front) + f" {mark}{aside}"
         if len(clean) == length and len(aside) > 8:
+            found.append(TitlePair(clean, clean.replace(f" {mark}", "s "), ASIDES[mark]))
+    return found
+
+
+def english(split: str, mark: str = "(") -> list[TitlePair]:
+    """Pairs of English words that fit into a published model's window: each start with each aside.
+
+    Errors: `ValueError` for a split that is none.
+    """
+    if split not in STARTS:
+        raise ValueError(f"expected a split of {', '.join(STARTS)}, found {split!r}; use one of them")
+    found = []
+    for aside, start in itertools.product(ENDS[split].replace("\n", "").split("|"), STARTS[split]):
+        clean = f"{start} {mark}{aside}"
+        if len(clean) <= LONGEST:
             found.append(TitlePair(clean, clean.replace(f" {mark}", "s "), ASIDES[mark]))
     return found
 

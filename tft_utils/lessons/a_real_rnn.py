@@ -9,17 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tft_utils import stats
+from tft_utils import models, stats
 from tft_utils.corpora import titles
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
 from tft_utils.course.plots import BLUE, GREY, VERMILION, Drawn, arrow, canvas, write
-from tft_utils.files import DATA
+from tft_utils.files import DATA, ROOT
 from tft_utils.organisms import twins
 from tft_utils.stats import Estimate
 
 BACK = 8  # characters before the end of a prompt: where a number is patched
 FIGURES = DATA / "published" / "textgenrnn.json"
+LOOKS = DATA / "published" / "smollm2.json"
 
 
 def lstm_step(W, U, b, x, h, c):
@@ -30,6 +31,17 @@ def lstm_step(W, U, b, x, h, c):
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     h = o.sigmoid() * c.tanh()
     return h, c
+
+
+def lstm_layer(W, U, b, x):
+    """All h and all c [pos cell] of a layer that reads x [pos d] from h = c = 0; W, U, b as in a step."""
+    h = c = torch.zeros(U.shape[1])
+    shown, kept = [], []
+    for one in x:
+        h, c = lstm_step(W, U, b, one, h, c)
+        shown.append(h)
+        kept.append(c)
+    return torch.stack(shown), torch.stack(kept)
 
 
 def as_pytorch(kernel, recurrent_kernel, bias):
@@ -79,6 +91,33 @@ def restored(clean, corrupt, patched):
 
     Three tensors of log-probabilities [text]. The gaps are added up first, and so are the gains."""
     return stats.ratio(patched - corrupt, clean - corrupt)
+
+
+def by_place(model, clean, corrupt, mark, layer, number):
+    """Position -> the share of the gap that comes back, an `Estimate`, where one number is carried there.
+
+    clean, corrupt: ids [text pos]; mark: the number of the mark whose log-probability is asked for.
+    """
+    high, low = says(model, clean, mark), says(model, corrupt, mark)
+    donor = numbers(model, clean)
+    found = {}
+    for at in range(clean.shape[1]):
+        put = patch_number(donor, layer, number, at)
+        found[at] = restored(high, low, says(model, corrupt, mark, put))
+    return found
+
+
+def by_aside(gains, gaps, asides):
+    """The share of the gap that comes back, an `Estimate` whose independent observations are asides.
+
+    gains, gaps [prompt]: what came back, and what could; asides: a list, the aside of each prompt.
+    """
+    sums = {aside: [0.0, 0.0] for aside in asides}
+    for aside, gain, gap in zip(asides, gains, gaps, strict=True):
+        sums[aside][0] += float(gain)
+        sums[aside][1] += float(gap)
+    of_asides = torch.tensor(list(sums.values()))
+    return stats.ratio(of_asides[:, 0], of_asides[:, 1])
 
 
 def hold_number(layer, number, value):
@@ -148,8 +187,172 @@ def told(values: Tensor, is_inside: Tensor, border: Tensor | float) -> Tensor:
     return torch.maximum(share, 1 - share)
 
 
+@torch.no_grad()
+def carried(model, clean: Tensor, corrupt: Tensor, closes: Sequence[int], at: int) -> float:
+    """Log-probability of the closing tokens after corrupt [1 pos], whose token `at`, counted from the
+    end, hands on what it would in clean [1 pos]: its whole stream, after every block."""
+    donor, x = model.embed(clean), model.embed(corrupt)
+    x[:, at] = donor[:, at]
+    for layer in range(model.n_layers):
+        donor, x = model.block(layer, donor), model.block(layer, x)
+        x[:, at] = donor[:, at]
+    return model.to_logits(x[:, -1]).log_softmax(-1)[0, closes].logsumexp(0).item()
+
+
+@torch.no_grad()
+def reads(model, ids: Tensor, closes: Sequence[int], hide: int | None = None) -> tuple[float, Tensor]:
+    """Log-probability of the closing tokens after ids [1 pos], and where the last token's heads look
+    [layer head pos]. hide: a token, counted from the end, at which the last one may not look."""
+    n = ids.shape[1]
+    mask = torch.full((n, n), torch.finfo(torch.float32).min).triu(1)[None, None]
+    if hide is not None:
+        mask[..., -1, hide] = mask.min()
+    out = model.hf(ids, attention_mask=mask, output_attentions=True)
+    said = out.logits[0, -1].log_softmax(-1)[closes].logsumexp(0).item()
+    return said, torch.stack(out.attentions)[:, 0, :, -1]
+
+
+def in_attention(model, head: tuple[int, int] | None = None) -> dict:
+    """A model that reads English with attention, on the prompts that the published LSTM gets: one start
+    an aside. Its head that looks most at the bracket, on prompts of their own; what it looks at; and what
+    a token hands on to the last one. head: where it is known already."""
+    tokenizer = model.tokenizer
+    closes = [i for token, i in tokenizer.get_vocab().items() if token.startswith(")")]
+
+    def split(text: str) -> tuple[Tensor, list[tuple[int, int]]]:
+        both = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return torch.tensor([both["input_ids"]]), both["offset_mapping"]
+
+    def measured(pair: titles.TitlePair) -> dict:
+        (clean, places), (corrupt, _) = split(pair.clean), split(pair.corrupt)
+
+        def token(character: int) -> int:
+            return next(i for i, (start, end) in enumerate(places) if start <= character < end) - len(
+                places
+            )
+
+        bracket, before = token(pair.clean.index("(")), token(len(pair.clean) - 1 - BACK)
+        (high, looks), (low, _) = (reads(model, ids, closes) for ids in (clean, corrupt))
+        there = {"the bracket": bracket, f"{BACK} characters before the end": before}
+        return {
+            "high": high,
+            "low": low,
+            "looks": looks[:, :, bracket],
+            "looks elsewhere": looks[:, :, bracket + 1 :].mean(-1),
+            "hidden": reads(model, clean, closes, bracket)[0],
+            **{where: carried(model, clean, corrupt, closes, at) for where, at in there.items()},
+        }
+
+    def one_start(which: str) -> list[dict]:
+        first = {pair.clean.partition("(")[2]: pair for pair in reversed(titles.english(which))}
+        return [measured(pair) for pair in first.values()]
+
+    if head is None:
+        looks = torch.stack([found["looks"] for found in one_start("choose")]).mean(0)
+        head = divmod(int(looks.argmax()), looks.shape[1])
+    rows = one_start("score")
+    high, low, hidden = (torch.tensor([row[key] for row in rows]) for key in ("high", "low", "hidden"))
+    places = ("the bracket", f"{BACK} characters before the end")
+    return {
+        "head": list(head),
+        "p inside": stats.mean(high.exp().tolist()),
+        "p outside": stats.mean(low.exp().tolist()),
+        "looks at the bracket": stats.mean([row["looks"][head].item() for row in rows]),
+        "looks at a later token": stats.mean([row["looks elsewhere"][head].item() for row in rows]),
+        "a head's mean look at it": stats.mean([row["looks"].mean().item() for row in rows]),
+        "not allowed to look: gap that goes": stats.ratio(high - hidden, high - low),
+        "carried": {
+            at: stats.ratio(torch.tensor([row[at] for row in rows]) - low, high - low) for at in places
+        },
+    }
+
+
+def smollm2():
+    """SmolLM2, where `make real` has unpacked it; else None."""
+    folder = ROOT / "build" / "real" / "smollm2"
+    return models.load(folder) if folder.is_dir() else None
+
+
 # --------------------------------------------------------------------------------------------------
 # Checks
+
+
+def check_lstm_layer(attempt) -> None:
+    torch.manual_seed(4)
+    layer, x = nn.LSTM(3, 5), torch.randn(6, 3)
+    W, U = layer.weight_ih_l0.detach(), layer.weight_hh_l0.detach()
+    b = (layer.bias_ih_l0 + layer.bias_hh_l0).detach()
+    h, c = lstm_layer(W, U, b, x)
+    found = attempt(W, U, b, x.clone())
+    if not (isinstance(found, tuple) and len(found) == 2):
+        raise Wrong("expected two tensors, all h and all c; return both, h first")
+    alone = [torch.stack([lstm_step(W, U, b, one, 0 * h[0], 0 * c[0])[k] for one in x]) for k in (0, 1)]
+    stale, c_before = [], 0 * c[0]
+    for one in x:
+        stale.append(lstm_step(W, U, b, one, 0 * h[0], c_before))
+        c_before = stale[-1][1]
+    stale = [torch.stack(both) for both in zip(*stale, strict=True)]
+    for k, (truth, other) in enumerate(((h, c), (c, h))):
+        expect_equal(
+            found[k],
+            truth,
+            "h or c [pos cell]",
+            {
+                "both are right, in the wrong order: h, then c": other,
+                "each step starts from nothing: hand h and c on to the next one": alone[k],
+                "you hand on c and not h": stale[k],
+            },
+            "begin with zeros of U.shape[1], step through x, and keep h and c of every step",
+        )
+
+
+def check_by_place(attempt) -> None:
+    torch.manual_seed(5)
+    model, pairs = twins.Cells(width=6, cells=5).requires_grad_(False), titles.pairs(5, seed=9)
+    clean, corrupt = (titles.encode([pair[side][14:] for pair in pairs]) for side in (0, 1))
+    given = model, clean, corrupt, titles.NUMBER[")"], 1, 3
+    found, truth = attempt(*given), by_place(*given)
+    if not isinstance(found, dict) or list(found) != list(truth):
+        raise Wrong(f"expected a dict with the positions 0 to {len(truth) - 1}, in their order")
+    if not all(isinstance(value, Estimate) for value in found.values()):
+        raise Wrong("expected an Estimate at each position: what `restored` gives")
+    away = by_place(model, corrupt, clean, *given[3:])
+    other = by_place(*given[:4], 0, 3)
+
+    def same(values: Mapping) -> bool:
+        return all(abs(found[at].value - values[at].value) < 1e-4 for at in truth)
+
+    if same(truth):
+        return
+    if same(away):
+        raise Wrong("you carry from the corrupt run into the clean one; it is the other way round")
+    if same(other):
+        raise Wrong("you patch another layer than the one that is given")
+    if len({round(value.value, 6) for value in found.values()}) == 1:
+        raise Wrong("every position gives the same: patch at each position alone, in its turn")
+    raise Wrong("numbers of the clean run as donor, one patch a position, asked of the corrupt run")
+
+
+def check_by_aside(attempt) -> None:
+    gains, gaps = torch.tensor([3.0, 2.0, 0.0, 0.5, 4.0]), torch.tensor([4.0, 2.0, 6.0, 2.0, 4.0])
+    asides = ["a", "a", "b", "b", "c"]
+    found, truth = attempt(gains, gaps, list(asides)), by_aside(gains, gaps, asides)
+    if not isinstance(found, Estimate):
+        raise Wrong(
+            f"expected an Estimate, found {type(found).__name__}; `stats.ratio(gains, gaps)` is one"
+        )
+    prompts = stats.ratio(gains, gaps)
+    shares = stats.mean([5 / 6, 0.5 / 8, 1.0])
+    for value, hint in (
+        (prompts, "these are prompts as observations: add up gains and gaps of each aside first"),
+        (shares, "you average the asides' shares: give the sums to `stats.ratio`"),
+    ):
+        if all(abs(x - y) < 1e-5 for x, y in zip(found, value, strict=True)):
+            raise Wrong(hint)
+    if not all(abs(x - y) < 1e-5 for x, y in zip(found, truth, strict=True)):
+        raise Wrong(
+            f"expected {truth.value:.3f} from {truth.n} asides, found {found.value:.3f} from {found.n}"
+        )
 
 
 def check_lstm_step(attempt) -> None:
@@ -404,9 +607,49 @@ def effects(rows: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> 
     return figure, f"Effects of one number in each twin, means: {'; '.join(said)}."
 
 
+def sweeps(found: Mapping[str, Mapping[int, Estimate]], openings: Sequence[int]) -> Drawn:
+    """Shares of the gap that come back, against where a number is carried; openings: of the brackets."""
+    look = {name: plots.SERIES[i] for i, name in enumerate(found)}
+    xlabel, ylabel = "character of the prompt at which it is carried", "share of the gap"
+    figure, (axis,) = plots.curves(
+        {"": found}, xlabel, ylabel, lambda _, name, at: look[name], size=(8, 3)
+    )
+    axis.axvspan(min(openings), max(openings), color=GREY, alpha=0.15)
+    middle = {name: line[len(line) - 1 - BACK].value for name, line in found.items()}
+    said = ", ".join(f"{name} {value:.2f}" for name, value in middle.items())
+    return figure, f"Share of the gap that comes back, carried {BACK} characters before the end: {said}."
+
+
 def published() -> dict:
     """What `tests/real/test_textgenrnn.py` measured on the published model."""
     return json.loads(FIGURES.read_text(encoding="utf-8"))
+
+
+def looks() -> dict:
+    """Where SmolLM2 looks: measured now, where it is unpacked, else by `tests/real/test_attention.py`."""
+    kept, model = json.loads(LOOKS.read_text(encoding="utf-8")), smollm2()
+    carried = {at: estimate(numbers) for at, numbers in kept["carried"].items()}
+    kept = {k: estimate(v) if isinstance(v, list) and len(v) == 4 else v for k, v in kept.items()}
+    kept["carried"] = carried
+    return in_attention(model, tuple(kept["head"])) if model else kept
+
+
+def each_aside(real: Mapping) -> Drawn:
+    """What one carried cell of the published model brings back, aside by aside."""
+    marks = {
+        f"for {titles.ASIDES[mark]}": found["of each aside"] for mark, found in real["marks"].items()
+    }
+    order = sorted(next(iter(marks.values())), key=next(iter(marks.values())).get)
+    figure, axes = plots.titled(marks, "share of the gap", size=(3.4, 5.2))
+    for axis, of_asides in zip(axes, marks.values(), strict=True):
+        axis.plot([of_asides[aside] for aside in order], range(len(order)), "o", color=BLUE)
+        axis.set_yticks(range(len(order)), order, fontsize=8)
+        axis.set_xlim(-0.15, 1.15)
+    said = []
+    for title, of_asides in marks.items():
+        few = sum(share < 0.25 for share in of_asides.values())
+        said.append(f"{title} {few} of {len(of_asides)} below a quarter")
+    return figure, f"One cell carried, a point for each aside: {'; '.join(said)}."
 
 
 def estimate(numbers: Sequence[float]) -> Estimate:

@@ -423,7 +423,8 @@ def by_block(found: Mapping[str, Mapping[str, Sequence[Estimate]]], attends: Map
     """A panel for each model: what each block's mixer brings to the last word, for each question; blocks
     that attend stand on grey."""
     wide = 2.2 + 0.24 * max(map(len, attends.values()))
-    figure, axes = plots.titled(found, "block", "share of the answer", (wide, 3.6), sharex=False)
+    columns = len(found) if len(found) < 4 else 2
+    figure, axes = plots.titled(found, "block", "share of the answer", (wide, 3.6), columns, sharex=False)
     looks = (style("transformer") | {"marker": "o"}, style("mamba") | {"marker": "s"})
     for axis, (name, series) in zip(axes, found.items(), strict=True):
         for look, (what, values), shift in zip(looks, series.items(), (-0.12, 0.12), strict=True):

@@ -104,6 +104,42 @@ def holm(p):
     return corrected
 
 
+def judged(own, seeds, low, high, p):
+    """The word for a changed model against the seeds of its base, in one measure.
+
+    low, high: the interval of the difference; p: corrected. One changed model may be `outside the seeds`;
+    two or more may say `differs`. A quarter: of the seeds' mean, on both sides of 0.
+    """
+    apart = low > 0 or high < 0
+    quarter = abs(sum(seeds) / len(seeds)) / 4
+    if apart and p < 0.05:
+        return "differs" if len(own) > 1 else "outside the seeds"
+    if apart:
+        return "apart, not after Holm"
+    if -quarter < low and high < quarter:
+        return "same within a quarter"
+    return "open"
+
+
+def anything_p(values, n_own):
+    """Whether the first n_own models differ from the others in anything: one p for all measures.
+
+    values [model measure]. The share of all ways to choose n_own models that lie at least as far from
+    the rest: the mean over measures of the distance of means, in units of a measure's spread over all
+    models. Measures in which no model differs are left out.
+    """
+    spread = values.std(0)
+    values = values[:, spread > 0] / spread[spread > 0]
+
+    def apart(chosen):
+        own = np.isin(np.arange(len(values)), chosen)
+        return abs(values[own].mean(0) - values[~own].mean(0)).mean()
+
+    ways = itertools.combinations(range(len(values)), n_own)
+    far = np.array([apart(way) for way in ways])  # the first way is as it was
+    return (far >= far[0] - 1e-12).mean()
+
+
 # --------------------------------------------------------------------------------------------------
 # What there is to compare
 
@@ -184,9 +220,10 @@ def repeated(board: Mapping, names: Sequence[str]) -> list[str]:
 
 
 class Compared(NamedTuple):
-    """A factor's organism against the seeds of its base, in one measure."""
+    """A factor's organisms against the seeds of its base, in one measure."""
 
     part: str
+    base: str
     name: str  # of the measure
     own: list[float]
     seeds: list[float]
@@ -194,64 +231,112 @@ class Compared(NamedTuple):
     low: float
     high: float
     p: float  # of the t statistic behind the interval
-    word: str
+    corrected: float = math.nan  # for the measures of the part
+    word: str = ""
 
     @property
     def half(self) -> float:
         return (self.high - self.low) / 2
 
 
-WORDS = ("differs", "same within a quarter", "open")
+WORDS = ("differs", "outside the seeds", "apart, not after Holm", "same within a quarter", "open")
+FAR = WORDS[:2]  # what is said of a difference
 
 
-def compared(measures: Sequence[Measured], difference: Callable) -> list[Compared]:
+def compared(
+    measures: Sequence[Measured], difference: Callable, correct: Callable, judge: Callable
+) -> list[Compared]:
     """Every factor in every measure that both it and two seeds of its base have.
 
-    `differs`: the interval leaves out 0. `same within a quarter`: it lies within a quarter of the base's
-    mean on both sides of 0. Where all seeds agree, as at 100 %, luck in the items is the least spread.
+    Where all seeds agree, as at 100 %, the luck of items is the least spread, on whichever side it is
+    larger. p values are corrected for the measures of a part: a part is one question.
     """
     found = []
-    for (organism, (base, part)), measure in itertools.product(FACTORS.items(), measures):
-        own = list(measure.of.get(organism, {}).values())
-        seeds = list(measure.of.get(base, {}).values())
-        if not own or len(seeds) < 2:
-            continue
-        gap, low, high = difference(own, seeds, measure.items[base])
-        critical = float(students_t.ppf(0.975, len(seeds) - 1))
-        t = gap / ((high - low) / 2) * critical if high > low else math.inf * np.sign(gap)
-        p = float(2 * students_t.sf(abs(t), len(seeds) - 1))
-        size = abs(statistics.fmean(seeds)) / 4
-        word = WORDS[0] if low > 0 or high < 0 else WORDS[1] if max(-low, high) < size else WORDS[2]
-        found.append(Compared(part, measure.name, own, seeds, gap, low, high, p, word))
+    for organism, (base, part) in FACTORS.items():
+        rows = []
+        for measure in measures:
+            own = list(measure.of.get(organism, {}).values())
+            seeds = list(measure.of.get(base, {}).values())
+            if not own or len(seeds) < 2:
+                continue
+            least = max(measure.items[name] for name in (base, organism))
+            gap, low, high = difference(own, seeds, least)
+            critical = float(students_t.ppf(0.975, len(seeds) - 1))
+            t = gap / ((high - low) / 2) * critical if high > low else math.inf * np.sign(gap)
+            p = float(2 * students_t.sf(abs(t), len(seeds) - 1))
+            rows.append(Compared(part, base, measure.name, own, seeds, gap, low, high, p))
+        for row, p in zip(rows, correct([row.p for row in rows]), strict=True):
+            word = judge(row.own, row.seeds, row.low, row.high, p)
+            found.append(row._replace(corrected=p, word=word))
     return found
 
 
-def by_part(rows: Sequence[Compared], correct: Callable[[list[float]], list[float]]) -> list[float]:
-    """Each row's p, corrected for the measures of its part: a part is one question."""
-    found = {}
-    for part in dict.fromkeys(row.part for row in rows):
-        places = [i for i, row in enumerate(rows) if row.part == part]
-        found |= dict(zip(places, correct([rows[i].p for i in places]), strict=True))
-    return [found[i] for i in range(len(rows))]
+def by_part(rows: Sequence[Compared]) -> dict[str, list[Compared]]:
+    """Each part's comparisons, in the order of `FACTORS`."""
+    found: dict[str, list[Compared]] = {}
+    for row in rows:
+        found.setdefault(row.part, []).append(row)
+    return found
 
 
-def table(rows: Sequence[Compared], corrected: Sequence[float], most: int = 12) -> str:
-    """The comparisons with the smallest p first, in Markdown."""
-    ordered = sorted(zip(rows, corrected, strict=True), key=lambda pair: pair[0].p)[:most]
-    lines = [
-        (
-            row.part,
-            row.name,
-            _listed(row.own),
-            _listed(row.seeds),
-            f"{row.gap:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
-            f"{p:.2g}",
-            row.word if row.word != WORDS[0] or p < 0.05 else "apart, but not after Holm",
+def models_of(rows: Sequence[Compared]) -> tuple[np.ndarray, int]:
+    """Of a part's comparisons: a row for each model, the changed ones first, a column for each measure
+    that all of them have [model measure]; and how many are changed."""
+    sizes = [(len(row.own), len(row.seeds)) for row in rows]
+    whole = max(sizes)
+    kept = [[*row.own, *row.seeds] for row, size in zip(rows, sizes, strict=True) if size == whole]
+    return np.array(kept).T, whole[0]
+
+
+def said_of(part: str, rows: Sequence[Compared], p: float) -> str:
+    """What the comparisons of one part say, in a sentence; p: of `anything_p`."""
+    counts = {word: [row for row in rows if row.word == word] for word in WORDS}
+    named = {
+        word: "; ".join(f"{row.name}, {row.gap:+.2f}" for row in some[:3]) if word in FAR else ""
+        for word, some in counts.items()
+    }
+    said = ", ".join(
+        f"{len(some)} {word}" + (f" ({named[word]})" if named[word] else "")
+        for word, some in counts.items()
+        if some
+    )
+    own, seeds = len(rows[0].own), len(rows[0].seeds)
+    return (
+        f"* **{part}**, {own} against {seeds} of {rows[0].base}: of {len(rows)} measures {said}. In all "
+        f"together: p = {p:.2g}, where {smallest_p(own, seeds):.2g} is the least."
+    )
+
+
+def table(rows: Sequence[Compared]) -> str:
+    """Factor x technique in Markdown: the seeds of each base, mean and spread; of each part the
+    difference, its interval and its word. What lies farthest apart stands first."""
+    parts, names = by_part(rows), {}
+    for row in sorted(rows, key=lambda row: row.corrected):
+        names.setdefault(row.name, {})[row.part] = row
+    bases = list(dict.fromkeys(row.base for row in rows))
+    lines = []
+    for name, of_part in names.items():
+        seeds = {row.base: row.seeds for row in of_part.values()}
+        lines.append(
+            (
+                name,
+                *(
+                    f"{statistics.fmean(seeds[b]):.2f} ± {statistics.stdev(seeds[b]):.2f}"
+                    if b in seeds
+                    else ""
+                    for b in bases
+                ),
+                *(_cell(of_part.get(part)) for part in parts),
+            )
         )
-        for row, p in ordered
-    ]
-    head = ("part", "measure", "changed", "seeds of its base", "difference", "p (Holm)", "verdict")
-    return standings.markdown(head, lines)
+    return standings.markdown(("measure", *(f"seeds of {b}" for b in bases), *parts), lines)
+
+
+def _cell(row: Compared | None) -> str:
+    if row is None:
+        return ""
+    word = f"**{row.word}**, p {row.corrected:.2g}" if row.word in FAR else row.word
+    return f"{row.gap:+.2f} [{row.low:+.2f}, {row.high:+.2f}], {word}"
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -317,11 +402,10 @@ def seeds_of_one(measures: Sequence[Measured], names: Sequence[str], model: str)
 
 def factors(rows: Sequence[Compared]) -> Drawn:
     """Every comparison as a point, in half-widths of its interval; what is beyond 6 stands at 6."""
-    parts = list(dict.fromkeys(row.part for row in rows))
+    parts = by_part(rows)
     size = 8, 1.6 + 0.6 * len(parts)
     figure, (axis,) = titled([""], "difference / half-width of its 95 % interval", size=size)
-    for y, part in enumerate(parts):
-        of_part = [row for row in rows if row.part == part]
+    for y, of_part in enumerate(parts.values()):
         for i, row in enumerate(of_part):
             x = max(-6.0, min(6.0, row.gap / row.half if row.half else 0.0))
             look = {"color": VERMILION, "marker": "s"} if abs(x) > 1 else {"color": GREY, "marker": "o"}
@@ -334,8 +418,8 @@ def factors(rows: Sequence[Compared]) -> Drawn:
         axis.axvline(border, color=BLACK, linestyle="--", linewidth=1)
     axis.set_yticks(range(len(parts)), parts)
     axis.set(xlim=(-6.3, 6.3), ylim=(len(parts) - 0.4, -0.6))
-    beyond = [f"{row.part}, {row.name}" for row in rows if row.word == WORDS[0]]
-    named = f"Beyond what luck leaves: {'; '.join(beyond[:4])}" if beyond else "None is beyond luck"
+    beyond = [f"{row.part}, {row.name}" for row in rows if row.word in FAR]
+    named = f"Outside the seeds: {'; '.join(beyond[:4])}" if beyond else "None is outside the seeds"
     return (
         figure,
         f"{len(rows)} comparisons of {len(parts)} changed parts with seeds of their base. {named}.",
@@ -502,4 +586,47 @@ def check_holm(attempt) -> None:
         raise Wrong(
             f"of {p} Holm makes {[round(x, 3) for x in truth]}, found "
             f"{[round(float(x), 3) for x in found]}; none may fall below one that was smaller before"
+        )
+
+
+def check_judged(attempt) -> None:
+    seeds, one, two = [0.8, 0.9, 1.0], [0.2], [0.2, 0.3]
+    cases = (  # what is given, and the hint where the word is another one
+        ((two, seeds, -0.9, -0.4, 0.01), "two changed models, far apart after correction"),
+        ((one, seeds, -0.9, -0.4, 0.01), "one changed model never differs: it is outside the seeds"),
+        ((one, seeds, 0.4, 0.9, 0.01), "a difference may be above 0, too"),
+        ((one, seeds, -0.9, -0.4, 0.2), "the interval leaves out 0, and the corrected p is too large"),
+        ((one, seeds, 0.01, 0.1, 0.3), "the interval leaves out 0, which stands before the quarter"),
+        ((one, seeds, -0.1, 0.2, 0.6), "both ends lie within a quarter of 0.9, which is 0.225"),
+        ((one, seeds, -0.3, 0.2, 0.6), "one end lies outside the quarter: the part may yet matter"),
+        ((one, [-0.8, -0.9, -1.0], -0.1, 0.2, 0.6), "the seeds' mean may be below 0: take its size"),
+    )
+    for given, hint in cases:
+        found, truth = attempt(*given), judged(*given)
+        if found not in WORDS:
+            raise Wrong(f"expected one of {', '.join(WORDS)}, found {found!r}")
+        if found != truth:
+            raise Wrong(f"{hint}: expected '{truth}', found '{found}'")
+
+
+def check_anything_p(attempt) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(0, 1, (5, 6))
+    values[:, 3] = 0.5  # nobody differs
+    values[:2, :2] += [0.9, -0.9]  # in two directions
+    values[:, 5] *= 100  # one wide measure
+    for n_own in (1, 2):
+        found = _number(attempt(values.copy(), n_own), "p")
+        truth, ways = anything_p(values, n_own), math.comb(len(values), n_own)
+        if math.isclose(found, truth, rel_tol=1e-6):
+            continue
+        if found == 0 or math.isnan(found):
+            raise Wrong("a measure in which no model differs has a spread of 0: leave it out")
+        if found > 1:
+            raise Wrong(f"p is a share of the {ways} ways, found {found:.3g}")
+        if math.isclose(found, truth - 1 / ways, abs_tol=1e-9):
+            raise Wrong("the way it was counts too: at least as far apart, `>=`")
+        raise Wrong(
+            f"p is {truth:.3f}, found {found:.3f}: divide each measure by its spread over all models, "
+            "take each distance without its sign, and only then the mean over measures"
         )
