@@ -167,6 +167,16 @@ def test_machines_that_one_figure_compares_have_colours_of_their_own():
     assert len({plots.style(name)["color"] for name in names}) == len(names)
 
 
+def test_controls_of_several_models_are_told_apart():
+    for names in (["mamba"], ["mamba", "mamba-tied"], ["mamba", "lstm", "rwkv"]):
+        looks = {f"{name}, untrained": plots.CONTROL for name in names}
+        row = {"facts": stats.proportion(9, 10)}
+        figure, _ = plots.compared(dict.fromkeys([*names, *looks], row), "share", (0, 1), looks)
+        lines = [line for axis in figure.axes for line in axis.lines if line.get_marker() not in "|_"]
+        grey = [line for line in lines if line.get_color() == plots.GREY]
+        assert len({line.get_marker() for line in grey}) == len(grey) == len(names)
+
+
 def test_seeds_and_variants_are_seen_to_be_of_one_model():
     looks = [plots.style(f"mamba{variant}") for variant in ("", "/1", "/2", "/state64")]
     assert len({(look["color"], look["linestyle"]) for look in looks}) == 1

@@ -277,6 +277,9 @@ def compared(
     """One panel of dots. A series is named by its model, or 'model, what'; looks: of other series."""
     size = 8, 1.2 + 0.5 * len(next(iter(series.values())))
     known = {name: style(name.partition(",")[0]) for name in series} | (looks or {})
+    grey = [name for name in series if known[name] == CONTROL]
+    if len(grey) > 1:  # told apart by the markers of their models
+        known |= {name: CONTROL | {"marker": style(name.partition(",")[0])["marker"]} for name in grey}
     figure, _ = dot_panels({"": series}, xlabel, xlim, lambda _, name, at: known[name], size=size)
     return figure, f"{xlabel[0].upper() + xlabel[1:]} with intervals. {listed(series, '.2f')}."
 
