@@ -246,6 +246,7 @@ def failures(cells: Sequence[dict]) -> list[dict]:
     maker: dict[str, str] = {}  # name -> the cell that sets it
     for cell in (cell for cell in cells if cell["cell_type"] == "code"):
         set_here, asked = _names(cell["source"])
+        asked = asked - set_here  # such as a loop's own variable
         own = {}
         for output in cell["outputs"]:
             if output["output_type"] == "error":

@@ -297,10 +297,8 @@ def decider(cell: Cell) -> str:
     own, basis = (statistics.fmean(e.value for e in side.values()) for side in (cell.effects, cell.basis))
     if basis <= 0:
         return "another technique: the Transformer's mean effect is not above zero"
-    ratio, most = (
-        own / basis,
-        f"nothing within {verdicts.MOST} seeds and {verdicts.TIMES} times the items",
-    )
+    most = f"nothing within {verdicts.MOST} seeds and {verdicts.TIMES} times the items"
+    ratio = own / basis
     border = min((verdicts.PARTLY, verdicts.FULLY), key=lambda border: abs(ratio - border))
     if abs(ratio - border) < 0.1:
         return f"{most}: the ratio of the means, {ratio:.2f}, stands at the border {border}"
