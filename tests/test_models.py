@@ -780,13 +780,6 @@ def test_memory_counts_parameters_and_dtype(copy, model, monkeypatch):
         assert load(copy, dtype=dtype).hf.dtype == dtype
 
 
-def test_the_paper_scale_is_bfloat16_unless_told(copy, folder, monkeypatch):
-    Hub(monkeypatch, copy)
-    assert load(folder.name, "paper").hf.dtype == torch.bfloat16
-    assert load(folder.name, "paper", dtype=torch.float32).hf.dtype == torch.float32
-    assert load(folder.name, "small").hf.dtype == torch.float32
-
-
 def test_a_model_too_large_for_one_gpu_is_split_over_all(copy, model, monkeypatch):
     """The GPUs are made up: what is asked of transformers is tested, and that the sum must suffice. That
     blocks then work where they lie is in test_architectures."""

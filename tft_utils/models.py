@@ -43,7 +43,6 @@ class Source(NamedTuple):
 
     repository: str
     revision: str
-    dtype: torch.dtype = torch.float32  # of its weights, unless `load` is told another
     # Weights in pytorch_model.bin, which could hide code: at a pinned commit alone, and never unpickled
     # as anything but tensors.
     pickled: bool = False
@@ -60,12 +59,8 @@ SCALES: dict[str, dict[str, Path | Source]] = {
         "rwkv": Source("RWKV/rwkv-4-169m-pile", "dc37d17f17477b74e75f2dd076f555aa937c52c9", pickled=True),
     },
     "paper": {
-        "transformer": Source(
-            "EleutherAI/pythia-2.8b", "2a259cdd96a4beb1cdf467512e3904197345f6a9", torch.bfloat16
-        ),
-        "mamba": Source(
-            "state-spaces/mamba-2.8b-hf", "96c48e0292b63f5346b6d30061af2551f7101e26", torch.bfloat16
-        ),
+        "transformer": Source("EleutherAI/pythia-2.8b", "2a259cdd96a4beb1cdf467512e3904197345f6a9"),
+        "mamba": Source("state-spaces/mamba-2.8b-hf", "96c48e0292b63f5346b6d30061af2551f7101e26"),
     },
 }
 
@@ -267,7 +262,7 @@ def load(
     name: str | Path = "transformer",
     scale: str = "tiny",
     device: str = "cpu",
-    dtype: torch.dtype | str = "auto",
+    dtype: torch.dtype = torch.float32,
     readable: bool = False,
     seed: int = 0,
 ) -> Model:
@@ -275,17 +270,14 @@ def load(
 
     device: "auto" is CUDA, then MPS, then the CPU; a model too large for one CUDA device is split over
     all of them then, block by block.
-    dtype: "auto" is bfloat16 at scale `paper`, otherwise float32.
     seed: of an organism. A published model and a folder are one draw each, whatever the seed.
     readable: run Mamba's scan as a Python loop whose every step nnsight can read and edit
     (`tft_utils.architectures.mamba_scan.TAPS`). Same numbers, slower.
     """
     places = _cuda_devices() if device == "auto" else []
     device = _best_device() if device == "auto" else device
-    source = _resolve(name, scale, seed)
-    if dtype == "auto":
-        dtype = source.dtype if isinstance(source, Source) else torch.float32
     _check_device_and_dtype(device, dtype)
+    source = _resolve(name, scale, seed)
     folder = source if isinstance(source, Path) else download(source, ["*.json"])
     if folder.parent == files.ORGANISMS:
         files.verify_checksums(folder)

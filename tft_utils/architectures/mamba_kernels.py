@@ -500,8 +500,11 @@ def _rows(x):
     """
     length = x.stride(1)
     column = x.storage_offset() % max(length, 1)
-    if x.stride() == (x.shape[1] * length, length, 1) and column + x.shape[2] <= length:
-        return x.as_strided((*x.shape[:2], length), x.stride(), x.storage_offset() - column), column
+    first = x.storage_offset() - column
+    # A half of one word that was cast keeps the stride of the whole, and has no more memory than its own.
+    there = x.untyped_storage().nbytes() >= (first + x.shape[0] * x.shape[1] * length) * x.element_size()
+    if x.stride() == (x.shape[1] * length, length, 1) and column + x.shape[2] <= length and there:
+        return x.as_strided((*x.shape[:2], length), x.stride(), first), column
     return x.contiguous(), 0
 
 
