@@ -133,9 +133,10 @@ def stats_of_few(of_asides: list[float]) -> list[float]:
     return [round(x, 3) for x in [*ends, (means > 0.9).float().mean().item()]]
 
 
-def by_letters(model) -> dict[str, list[float]]:
-    """Letters inside an open bracket -> the mean p(')') over the starts of `score` and short asides."""
-    closes, found = textgenrnn.vocabulary()[")"], {}
+def by_letters(model) -> dict[str, dict]:
+    """Letters inside an open bracket -> p(')') over the starts of `score` and short asides behind a long
+    text: its mean, and of the 23 letters or so the mean for each ending."""
+    closes, found, of_endings = textgenrnn.vocabulary()[")"], {}, {}
     asides = dict.fromkeys(pair.clean.partition("(")[2] for pair in titles.english("score"))
     ends = [f" {aside}" for aside in asides if len(aside) <= SHORT]
     for n in LETTERS:
@@ -148,7 +149,10 @@ def by_letters(model) -> dict[str, list[float]]:
         length = round(sum(len(text) - text.index("(") - 1 for text in texts) / len(texts))
         inside = [text.partition("(")[2] for text in texts]
         found[str(length)] = listed(lesson.by_aside(p, torch.ones(len(p)), inside))
-    return found
+        if n == LETTERS[1]:
+            means = p.view(-1, len(ends)).mean(0).tolist()
+            of_endings = {end.strip(): round(mean, 4) for end, mean in zip(ends, means, strict=True)}
+    return {"p of ) by letters inside": found, "p of ) by ending": of_endings}
 
 
 def measure() -> dict:
@@ -158,7 +162,7 @@ def measure() -> dict:
         "sha256": textgenrnn.SHA256["textgenrnn_weights.hdf5"],
         "parameters": sum(p.numel() for p in model.parameters()),
         "marks": {mark: of_mark(model, mark) for mark in titles.ASIDES},
-        "p of ) by letters inside": by_letters(model),
+        **by_letters(model),
     }
 
 

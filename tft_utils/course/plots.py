@@ -275,7 +275,7 @@ def compared(
     series: Mapping[str, Row], xlabel: str, xlim: tuple, looks: Mapping[str, dict] | None = None
 ) -> Drawn:
     """One panel of dots. A series is named by its model, or 'model, what'; looks: of other series."""
-    size = 8, 1.2 + 0.5 * len(next(iter(series.values())))
+    size = 8, 1.2 + max(0.5, 0.08 * len(series)) * len(next(iter(series.values())))
     known = {name: style(name.partition(",")[0]) for name in series} | (looks or {})
     grey = [name for name in series if known[name] == CONTROL]
     if len(grey) > 1:  # told apart by the markers of their models
