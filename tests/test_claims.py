@@ -155,6 +155,18 @@ def test_what_cannot_be_measured_on_another_model_is_said_and_not_registered(sho
         claims.claim("a/b", found, 0.1, 0.05, control=control, **COMMON)
         assert capsys.readouterr().out == "a/b: nothing to measure on this model\n"
     assert not shown
+    claims.claim("a/b", stats.NOTHING, 0.1, 0.05, control=FOUND, better="higher", **COMMON)
+    (bundle,) = shown  # the board asks why a score is not there
+    assert bundle[claims.NONE]["reason"] == "no number that it gives here is finite"
+
+
+def test_a_model_without_a_score_says_why(shown):
+    claims.unclaimed("cut", "lstm", "share right", "it has no edge to cut")
+    line, record = shown[0]["text/plain"], shown[0][claims.NONE]
+    assert line == "lstm, cut, share right: n/a, it has no edge to cut"
+    names = {"technique": "cut", "architecture": "lstm", "metric": "share right"}
+    assert record == names | {"reason": "it has no edge to cut"}
+    assert claims.MIME not in shown[0], "the registry holds what was measured"
     assert not claims.says({"mamba": 1}, "mamba")
 
 

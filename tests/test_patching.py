@@ -369,6 +369,42 @@ def test_a_prompt_whose_query_would_read_nothing_is_left_out_and_the_others_are_
     assert nothing.value.rows.tolist() == [False, False, False, True, False]
 
 
+@torch.no_grad()
+def test_a_cut_of_an_average_is_that_of_its_keys_however_little_is_left():
+    """A word whose key is minus infinity has no weight. One block's keys are large, so that next to no
+    weight is left to the other words."""
+    model = toy("rwkv")
+    attend = model.hf.rwkv.blocks[1].attention
+    attend.key.weight *= 60
+    asked = facts(load("transformer"), 4)
+    sources, queries = at_positions(asked, asked.last - 1, asked.last), at_positions(asked, asked.last)
+    found = attention.block(model, asked.ids, [1], sources, queries, spread=False)
+    least = []
+
+    def without(name: str, value: Tensor, t: int | None = None) -> Tensor:
+        if name != "key":
+            return value
+        w = attend.time_decay.exp()
+        lag = asked.last[:, None] - torch.arange(value.shape[1])
+        kept = ((lag >= 0) & ~sources)[..., None]
+        whole = (value - w * lag[..., None]).masked_fill((lag < 0)[..., None], -1e9).logsumexp(1)
+        least.append(((value - w * lag[..., None]).masked_fill(~kept, -1e9).logsumexp(1) - whole).min())
+        return value.masked_fill(sources[..., None], -1e6)
+
+    x = reading.streams(model, asked.ids, 2)
+    seen = {}
+
+    def keep_mixer(name: str, value: Tensor, t: int | None = None) -> Tensor:
+        return without(name, seen.setdefault(name, value))
+
+    model.block(1, x[1], keep_mixer)
+    of_query = patching.replace(model, 1, "mixer", queries, seen["mixer"])
+    expected = reading.finish(model, x[1], 1, asked.last, {1: of_query})
+    assert -200 < least[0] < -40  # float64 rounds at e^-36
+    rows = torch.arange(len(asked))
+    torch.testing.assert_close(found[rows, asked.last], expected, rtol=1e-3, atol=1e-3)
+
+
 def test_any_other_error_of_a_cut_is_seen(transformer, monkeypatch):
     asked = facts(transformer, 2)
     mask = at_positions(asked, asked.last)

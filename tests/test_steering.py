@@ -137,6 +137,62 @@ def test_an_architecture_that_would_read_padding_reads_each_length_by_itself(kin
     assert torch.allclose(found.state[1][state], states, atol=1e-6)
 
 
+def test_an_architecture_without_a_cache_is_steered_by_reading_all_words_again():
+    """Each prompt alone, changed by hand; prompts of several lengths."""
+    model, draw = toy("recurrent_gemma"), torch.Generator().manual_seed(3)
+    assert model.lacks("continuation")
+    asked = [world_questions.questions(name)[0] for name in ("refusal", "hallucination", "sycophancy")]
+    ready = steering.read_once(model, asked)
+    found = contrasts.directions(model, Contrast([q.prompt for q in asked[:2]], [asked[2].prompt]))
+    alone, change = [], 0.3 * torch.randn(model.config.hidden_size, generator=draw)
+    for k in (0, 1, model.n_layers):
+        matching, nonsense = steering.respond(model, ready, k, {"residual": change.expand(3, -1)})
+        for i, question in enumerate(asked):
+            ids, _ = reading.tokens(model, question.prompt)
+            x = reading.streams(model, ids)[k]
+            alone += [x[0, -1].clone()] * (k == 1)
+            x[:, -1] += change
+            chances = reading.finish(model, x, k, torch.tensor([ids.shape[1] - 1])).softmax(-1)[0]
+            two = chances[ready.letters[i]]
+            torch.testing.assert_close(matching[i], two[0] / two.sum())
+            torch.testing.assert_close(nonsense[i], 1 - two.sum(), atol=1e-6, rtol=1e-4)
+    direction = found["behaviour"]
+    assert not any(direction.state)
+    torch.testing.assert_close(direction.residual[1], (alone[0] + alone[1]) / 2 - alone[2])
+    swept = steering.sweep(model, ready, direction, [0.5], depths=[1])
+    expected = steering.respond(model, ready, 1, {"residual": 0.5 * direction.residual[1].expand(3, -1)})
+    torch.testing.assert_close(swept.matching[0, 0], expected[0])
+
+
+def test_where_a_state_overflows_no_cell_is_chosen():
+    """One answer of many is enough, on either side."""
+    logits = torch.zeros(3, 1, 9)
+    logits[1] = torch.nan
+    matching, nonsense = steering._letters(logits, torch.tensor([[0, 1]] * 3))
+    assert matching[1].isnan().all()
+    assert nonsense[:, 0].tolist() == pytest.approx([7 / 9, torch.inf, 7 / 9])
+
+    def answers(k, m):  # far, and broken below -0.5 alone
+        broken = torch.tensor([0.0, 1.0]) * (m < -0.5) > 0
+        value = torch.tensor([0.5 + m / 2, 0.5 + m / 2]).masked_fill(broken, torch.nan)
+        return value, torch.zeros(2).masked_fill(broken, torch.inf)
+
+    tables = figures.swept(answers, [1, 2], [0.2, 1.0])
+    assert figures.choose(*tables, [1, 2], [0.2, 1.0]) == (1, 0.2)
+
+
+def test_rwkvs_state_can_be_added_to_without_dividing_by_less_than_nothing():
+    model = load("rwkv")
+    asked = world_questions.questions("refusal")[:4]
+    ready = steering.read_once(model, asked)
+    for k, block in enumerate(ready.past, start=1):
+        changes = {
+            part: -3 * (block[part][:1] - block[part][1:2])[:, 0] for part in model.kind(0).compressed
+        }
+        changes = {part: change.expand(4, -1) for part, change in changes.items()}
+        assert all(answer.isfinite().all() for answer in steering.respond(model, ready, k, changes))
+
+
 def test_a_sweep_leaves_what_it_starts_from_untouched(model):
     asked, direction = world_questions.questions("refusal")[:4], random_direction(model)
     ready = steering.read_once(model, asked)

@@ -439,9 +439,9 @@ def _ranges(setting: str) -> str:
     return ", ".join(f"{name} {statistics.fmean(values):.2f}" for name, values in by_model.items())
 
 
-def _edit() -> str:
-    best = max(_read("rome_mamba.csv"), key=lambda row: float(row["score"] or 0))
-    return f"mamba-2.8b {float(best['score']) / 100:.2f} (layer {best['layer']}, the best)"
+def _edit(score: str = "score") -> str:
+    best = max(_read("rome_mamba.csv"), key=lambda row: float(row[score] or 0))
+    return f"mamba-2.8b {float(best[score]) / 100:.2f} (layer {best['layer']}, the best)"
 
 
 SHARES = (
@@ -455,6 +455,12 @@ PUBLISHED = (  # technique, metric, what is published, how the two measures diff
         ("rank-one edit", "score of five tests, the matrix it writes with"),
         _edit,
         "theirs: harmonic mean of three tests on real facts",
+        "Sharma et al. 2024",
+    ),
+    (
+        ("rank-one edit", "score of five tests, the matrix it reads with"),
+        lambda: _edit("score_in_proj_x"),
+        "theirs: as above, and of the matrix the half alone that the convolution reads",
         "Sharma et al. 2024",
     ),
     (
