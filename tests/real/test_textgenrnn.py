@@ -214,6 +214,10 @@ def test_committed_figures_are_what_is_measured(measured):
             assert a.keys() == b.keys(), where
             for key in b:
                 compare(a[key], b[key], f"{where}/{key}")
+        elif isinstance(b, list):
+            assert len(a) == len(b), where
+            for i, (mine, theirs) in enumerate(zip(a, b, strict=True)):
+                compare(mine, theirs, f"{where}/{i}")
         elif isinstance(b, str):
             assert a == b, where
         else:
