@@ -619,7 +619,8 @@ def drawn(names: tuple[str, ...] = models.PAIR):
     chances = torch.tensor([[0.2, 0.9], [0.4, 1.0]])
     guesses = {name: [["a", "db"[i % 2 == 0]], ["c", "d"]] for i, name in enumerate(names)}
     said = {name: lenses.Trajectory(["x", "y"], rows, chances) for name, rows in guesses.items()}
-    three = dict(zip(figures.LENSES, (curve(3, 2, 1), curve(2, 1.5, 1), curve(4, 4, 1)), strict=True))
+    names_of = ("logit lens", "tuned lens", "shuffled targets")
+    three = dict(zip(names_of, (curve(3, 2, 1), curve(2, 1.5, 1), curve(4, 4, 1)), strict=True))
     yield figures.early_exits()
     yield figures.trajectories(said)
     yield figures.lens_curves(dict.fromkeys(names, three), "cross-entropy (nats per word)")

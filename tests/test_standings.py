@@ -45,7 +45,11 @@ def board() -> dict:
     ]
     failure = {"cell": "x", "kind": "Unsupported", "message": "lstm has no step size: it has gates"}
     other = {"cell": "y", "kind": "KeyError", "message": "'a'"}
-    runs = [{"lesson": "03_b", "model": "lstm", "seed": 0, "failed": [other, failure]}]
+    claimed = [{"technique": name, "metric": "share", "cell": "x"} for name in ("wide", "none")]
+    runs = [
+        {"lesson": "03_b", "model": "mamba", "seed": 0, "claims": claimed, "failed": []},
+        {"lesson": "03_b", "model": "lstm", "seed": 0, "claims": [], "failed": [other, failure]},
+    ]
     return {"rows": rows, "runs": runs}
 
 
