@@ -339,6 +339,8 @@ def _progress_bars(wanted: bool) -> Iterator[None]:
 
 def prepare(hf, readable: bool = False) -> None:
     """What an architecture does to a bare transformers model before nnsight wraps it."""
+    if not torch.cuda.is_available():  # each kernel that only a GPU has would say that it is missing
+        transformers_logging.get_logger("transformers.integrations.hub_kernels").setLevel("ERROR")
     getattr(ARCHITECTURES[hf.config.model_type], "prepare", lambda *_: None)(hf, readable)
 
 
