@@ -112,3 +112,14 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         grading.main([str(tmp_path / "none")])
     assert "expected a folder of submissions" in capsys.readouterr().err
+
+
+def test_a_default_that_only_the_work_names_does_not_stop_what_follows():
+    cell = (
+        "rows = list(range(3))\nSIZE = 2\n\ndef f(x, size=SIZE, some=rows):\n    return x, size, some\n"
+    )
+    space = {}
+    exec(grading.names_only(cell), space)
+    assert space["f"](1) == (1, None, None)
+    exec(grading.names_only(cell.replace("some=rows", "some=(0,)")), space)
+    assert space["f"](1) == (1, 2, (0,))

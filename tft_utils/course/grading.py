@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +44,8 @@ class Graded(NamedTuple):
 
 
 def names_only(source: str) -> str:
-    """What names things in a cell: its imports, functions and constants, without the work."""
+    """What names things in a cell: its imports, functions and constants, without the work. A default that
+    only the work would name is None."""
 
     def kept(node: ast.stmt) -> bool:
         if isinstance(node, ast.Assign):
@@ -51,7 +53,16 @@ def names_only(source: str) -> str:
             return names and isinstance(node.value, ast.Constant)
         return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef))
 
-    return "\n".join(ast.unparse(node) for node in ast.parse(source).body if kept(node))
+    def text(node: ast.stmt) -> str:
+        whole = ast.unparse(node)
+        defaults = node.args.defaults if isinstance(node, ast.FunctionDef) else []
+        if all(isinstance(each, ast.Constant) for each in defaults):
+            return whole
+        node.args.defaults = [ast.Constant(None) for _ in defaults]
+        bare = textwrap.indent(ast.unparse(node), "    ")
+        return f"try:\n{textwrap.indent(whole, '    ')}\nexcept NameError:\n{bare}"
+
+    return "\n".join(text(node) for node in ast.parse(source).body if kept(node))
 
 
 def tags(cell: dict) -> set[str]:
