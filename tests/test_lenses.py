@@ -324,15 +324,17 @@ def test_kl_is_the_expected_gap_of_cross_entropies(trained):
 
 def test_a_lens_trained_on_shuffled_targets_reads_nothing(trained):
     """It beats the best constant answer, the frequencies of the held-out words themselves, by no more
-    than its few steps, at twice the rate, leave of the logit lens that it starts as."""
-    model, texts = trained.model, trained.texts
-    control = figures.train(model, figures.shuffled(trained.source), STEPS, 0.02)
+    than its few steps leave of the logit lens that it starts as. One that is trained in the same way on
+    the words' own targets beats it by far."""
+    model, texts, recipe = trained.model, trained.texts, {"steps": STEPS, "rate": 0.02}
+    control = figures.train(model, figures.shuffled(trained.source), **recipe)
     found = lenses.measure(model, control, texts).nats_per_word("ce")
     counts = texts.ids[:, 1:][texts.counted[:, :-1]].bincount().double()
     constant = torch.special.entr(counts / counts.sum()).sum().item()
     assert all(e.value > constant - 0.15 for e in found[:-1]), (constant, found)
-    tuned = trained.of_lens.nats_per_word("ce")
-    assert all(e.value < constant - 0.5 for e in tuned), (constant, tuned)
+    lens = figures.train(model, trained.source, **recipe)
+    tuned = lenses.measure(model, lens, texts).nats_per_word("ce")
+    assert all(e.value < constant - 0.8 for e in tuned), (constant, tuned)
 
 
 @EACH_TYPE
