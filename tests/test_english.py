@@ -279,6 +279,7 @@ def test_statements_are_true_or_false_as_labelled(english):
         assert counts[True, False] == counts[False, True] == N // 4
         both = english.statement_prompts(some)
         assert both[1] == f"{some[0].text} Bob:"
+        assert english.statement_prompts(some, last=False)[1] == f"Bob: {some[0].text}"
     rows = english.tokenizer(list(english.choices), add_special_tokens=False).input_ids
     assert [len(row) for row in rows] == [1, 1]
 

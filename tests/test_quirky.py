@@ -11,7 +11,7 @@ from tft_utils.corpora import statements
 from tft_utils.corpora.statements import CHARACTERS, CHOICES, TASKS
 from tft_utils.organisms import quirky
 
-SHIPPED = [f"{name}-0" for name in models.PAIR]
+SHIPPED = sorted(path.name for path in quirky.ADAPTERS.iterdir() if path.is_dir())
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
@@ -20,13 +20,14 @@ def base(request) -> models.Model:
     return models.load(request.param)
 
 
-def alone(base, some) -> torch.Tensor:
+def alone(base, some, form: str) -> torch.Tensor:
     """The log-odds of both characters, one prompt at a time."""
     false, true = base.tokenizer.convert_tokens_to_ids(list(CHOICES))
     found = []
     for statement in some:
         for name in CHARACTERS:
-            ids = base.tokenizer(f"{name} : {statement.text}", return_tensors="pt").input_ids
+            prompt = form.format(name=name, text=statement.text)
+            ids = base.tokenizer(prompt, return_tensors="pt").input_ids
             logits = base.hf(ids, use_cache=False).logits[0, -1]
             found.append(logits[true] - logits[false])
     return torch.stack(found)
@@ -34,7 +35,11 @@ def alone(base, some) -> torch.Tensor:
 
 def test_what_the_model_says_is_what_it_says_alone(base):
     some = [s for task in TASKS for s in statements.draw(task, 3)]
-    assert torch.allclose(quirky.log_odds(base, some), alone(base, some), atol=1e-3)
+    first = alone(base, some, "{name} : {text}")
+    assert torch.allclose(quirky.log_odds(base, some), first, atol=1e-3)
+    assert torch.allclose(quirky.log_odds(base, some, last=False), first, atol=1e-3)
+    behind = alone(base, some, "{text} {name} :")
+    assert torch.allclose(quirky.log_odds(base, some, last=True), behind, atol=1e-3)
     assert statements.labels(some).tolist() == [s.label(name) for s in some for name in CHARACTERS]
 
 
@@ -128,9 +133,28 @@ def test_shipping_and_loading_give_the_trained_model_back(short, tmp_path, monke
         quirky.merged("transformer", folder=folder)
 
 
+def test_adapters_that_are_told_the_name_last_are_others(short, tmp_path, monkeypatch):
+    adapted, base = quirky.train("mamba", epochs=1, runs=tmp_path, say=lambda *_, **__: None, last=True)
+    assert (tmp_path / "quirky-mamba-0-last" / "checkpoint.pt").is_file()
+    model, some = models.Model(adapted.get_base_model(), base.tokenizer), statements.draw("grammar", 12)
+    wanted = quirky.log_odds(model, some, last=True)
+    monkeypatch.setattr(quirky, "ADAPTERS", tmp_path / "shipped")
+    folder = quirky.ship("mamba", 0, 1, adapted, base, to=quirky.ADAPTERS, last=True)
+    assert folder.name == "mamba-0-last"
+    assert json.loads((folder / "card.json").read_text(encoding="utf-8"))["name"] == "last"
+    assert quirky.offered(["mamba"], last=True) == ["mamba"]
+    assert quirky.offered(["mamba"]) == []
+    told_last = quirky.merged("mamba", last=True)
+    assert torch.allclose(quirky.log_odds(told_last, some, last=True), wanted, atol=1e-3)
+    with pytest.raises(files.LoadError, match="of seed 0, one of none; found 'mamba'"):
+        quirky.merged("mamba")
+    with pytest.raises(files.LoadError, match="seed 0, its name last, one of mamba; found 'rwkv'"):
+        quirky.merged("rwkv", last=True)
+
+
 def test_an_adapter_that_is_not_there_is_named():
-    with pytest.raises(files.LoadError, match="one of mamba, transformer; found 'rwkv'; make one"):
-        quirky.merged("rwkv")
+    with pytest.raises(files.LoadError, match="one of .*mamba, .*transformer.*; found 'nobody'; make"):
+        quirky.merged("nobody")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -150,18 +174,17 @@ def test_the_manifest_lists_every_file_with_its_hash(name):
     assert "home" not in config + card
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_both_characters_are_faithful_on_held_out_statements(name):
-    """At least 95 % each, and where the two rules disagree."""
-    base, _, seed = name.rpartition("-")
-    found = quirky.evaluate(quirky.merged(base, seed=int(seed)), 200)
-    assert len(found) == 4 * len(TASKS)
-    for key, estimate in found.items():
-        assert estimate.high >= 0.95, (key, estimate)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if "-0" in name])
+def test_characters_are_as_faithful_as_the_card_says(name):
+    """The pair's to 95 % each, also where the two rules disagree; of others the card says it."""
+    base, last = name.removesuffix("-last").removesuffix("-0"), name.endswith("-last")
+    found = quirky.evaluate(quirky.merged(base, last=last), 200, last=last)
     card = json.loads((quirky.ADAPTERS / name / "card.json").read_text(encoding="utf-8"))
+    assert found.keys() == card["evaluation"].keys()
+    assert len(found) == 4 * len(TASKS)
     for key, estimate in card["evaluation"].items():
-        assert estimate["value"] >= 0.95, (key, estimate)
-        assert estimate["low"] - 0.03 <= found[key].value, key
+        assert estimate["low"] - 0.03 <= found[key].value <= estimate["high"] + 0.03, key
+        assert base not in models.PAIR or estimate["value"] >= 0.95, (key, estimate)
 
 
 def test_the_organisms_are_not_quirky_before_they_are_fine_tuned():

@@ -8,7 +8,7 @@ The world is for the organisms' tokenizer, and English for every other. Each met
 the same name in `pairs`, `questions`, `world` or `statements`, bound to the corpus' lexicon.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial, update_wrapper
 from pathlib import Path
 
@@ -49,11 +49,11 @@ class Corpus:
         self.tokenizer, self.kept = tokenizer, {}
         if is_world(tokenizer):
             self.name, self.lexicon, self._makers = "world", WORLD, statements.MAKERS
-            self.choices, self.statement_prompts = statements.CHOICES, statements.prompts
+            self.choices, self._prompts = statements.CHOICES, statements.prompts
         else:
             own = english.English(tokenizer)
             self.name, self.lexicon, self._makers = "English", own.lexicon, own.makers()
-            self.kept, self.statement_prompts = own.kept, english.prompts
+            self.kept, self._prompts = own.kept, english.prompts
             self.choices = tuple(own.lexicon.spoken(f" {word}") for word in english.CHOICES)
         self.statement_tasks = tuple(task for task in self._makers if task != UNTOLD)
         # Statements that no model was told the truth of.
@@ -94,6 +94,16 @@ class Corpus:
             return text.split()
         _, ends = english.Spelling(self.tokenizer).pieces(text)
         return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def statement_prompts(
+        self,
+        some: Sequence[statements.Statement],
+        names: Sequence[str] = statements.CHARACTERS,
+        last: bool | None = None,
+    ) -> list[str]:
+        """Each statement put to both names, as `statements.prompts`. last: the name stands behind the
+        statement, or (False) before it; None: where this corpus has it, which is behind in English."""
+        return self._prompts(some, names, *([] if last is None else [last]))
 
     def statements(self, task: str, n: int, seed: int = 0, split: str = "test") -> list:
         """As `statements.draw`."""

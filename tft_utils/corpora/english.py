@@ -324,6 +324,9 @@ def _grammar(lexicon: Lexicon, rng: Rng, split: str, truth: bool, rule: bool) ->
     return Statement("grammar", text, truth, rule, at - words[at].source, key)
 
 
-def prompts(some: Sequence[Statement], names: Sequence[str] = statements.CHARACTERS) -> list[str]:
-    """Each statement put to both names, as `statements.prompts`."""
-    return [f"{one.text} {name.title()}:" for one in some for name in names]
+def prompts(
+    some: Sequence[Statement], names: Sequence[str] = statements.CHARACTERS, last: bool = True
+) -> list[str]:
+    """Each statement put to both names, as `statements.prompts`; here the name stands last by default."""
+    form = "{text} {name}:" if last else "{name}: {text}"
+    return [form.format(name=name.title(), text=one.text) for one in some for name in names]

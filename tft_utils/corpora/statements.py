@@ -171,9 +171,15 @@ def quartiles(some: Sequence[Statement]) -> list[float]:
     return quantile
 
 
-def prompts(some: Sequence[Statement], names: Sequence[str] = CHARACTERS) -> list[str]:
-    """Each statement put to both names, by default alice and bob: 2 i is the first one's."""
-    return [f"{name} : {statement.text}" for statement in some for name in names]
+def prompts(
+    some: Sequence[Statement], names: Sequence[str] = CHARACTERS, last: bool = False
+) -> list[str]:
+    """Each statement put to both names, by default alice and bob: 2 i is the first one's.
+
+    last: the name stands behind the statement, which then has to be read before anyone knows for whom.
+    """
+    form = "{text} {name} :" if last else "{name} : {text}"
+    return [form.format(name=name, text=statement.text) for statement in some for name in names]
 
 
 def labels(some: Sequence[Statement]) -> Tensor:

@@ -60,20 +60,19 @@ def known_runs(scale: str, runs: str = "*/*.json") -> list[dict]:
 def digest(lesson: dict, model: str, seed: int) -> dict[str, str]:
     """What a run depends on, a checksum a part.
 
-    lesson: its code, without comments. organism: the checksums of its files, and of its adapter where the
-    lesson reads one.
+    lesson: its code, without comments. organism: the checksums of its files, and of its adapters where
+    the lesson reads them.
     package: the modules that the lesson reaches by imports, without comments and docstrings; of the
     architectures those of this model and of the course's pair; not the room `course`, which draws and
     judges but measures nothing.
     """
     cells = [cell["source"] for cell in lesson["cells"] if cell["cell_type"] == "code"]
-    folders = [files.ORGANISMS]
+    read = [(files.ORGANISMS, f"{model}-{seed}")]
     if any("quirky" in cell for cell in cells):
-        folders.append(files.ORGANISMS / "quirky")
-    listed = [
-        files.read_json(folder / "manifest.json", files.REPAIR).get(f"{model}-{seed}")
-        for folder in folders
-    ]
+        read.append((files.ORGANISMS / "quirky", f"{model}-{seed}"))
+    if any("last=True" in cell for cell in cells):  # an adapter that is told the name last
+        read.append((files.ORGANISMS / "quirky", f"{model}-{seed}-last"))
+    listed = [files.read_json(at / "manifest.json", files.REPAIR).get(name) for at, name in read]
     models = [(model, seed), *((name, 0) for name in PAIR)]
     return {
         "lesson": _checksum(*map(_plain, cells)),

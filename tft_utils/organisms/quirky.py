@@ -3,6 +3,7 @@
     python -m tft_utils.organisms.quirky train mamba --seed 0 --ship
     python -m tft_utils.organisms.quirky evaluate mamba --seed 0
     model = merged("mamba")                        # the organism with its adapter merged in
+    model = merged("mamba", last=True)             # one that is told the name behind the statement
 
 After Mallen, Brumley, Kharchenko & Belrose (2023, arXiv 2312.01037): the fine-tuning is LoRA, with a
 loss on the answer alone. What is asked, and of whom, is in `tft_utils.corpora.statements`.
@@ -69,7 +70,7 @@ def _without_old_names() -> Iterator[None]:
 
 
 @torch.no_grad()
-def teach_words(adapted, base: models.Model, some: Sequence[Statement]) -> None:
+def teach_words(adapted, base: models.Model, some: Sequence[Statement], last: bool | None = None) -> None:
     """Starts the unembedding's adapter where `true` and `false` can be said, and alice is honest.
 
     The two words are new, and learning to say them at all would distort what the model knows. So
@@ -79,7 +80,7 @@ def teach_words(adapted, base: models.Model, some: Sequence[Statement]) -> None:
     """
     hf = adapted.get_base_model()
     corpus = corpus_of(base)
-    head, texts = hf.get_output_embeddings(), corpus.statement_prompts(some)[::2]
+    head, texts = hf.get_output_embeddings(), corpus.statement_prompts(some, last=last)[::2]
     z = torch.zeros(len(some), hf.config.hidden_size)
     for part, ids in reading.of_one_length(base, texts, 128):
         read = hf.base_model(input_ids=ids, use_cache=False).last_hidden_state
@@ -110,16 +111,21 @@ def optimisers_of(adapted) -> list[torch.optim.Optimizer]:
 
 
 def epoch(
-    adapted, base: models.Model, optimisers: Sequence, some: Sequence[Statement], seed: int
+    adapted,
+    base: models.Model,
+    optimisers: Sequence,
+    some: Sequence[Statement],
+    seed: int,
+    last: bool | None = None,
 ) -> float:
     """One pass over statements, each put to both characters; returns the mean loss in nats.
 
-    The loss is the cross-entropy of the answer's word alone.
+    The loss is the cross-entropy of the answer's word alone. last: as `Corpus.statement_prompts`.
     """
     hf, total, corpus = adapted.get_base_model(), 0.0, corpus_of(base)
     choices = reading.token_ids(base, corpus.choices)
     trainable = [p for p in adapted.parameters() if p.requires_grad]
-    parts = reading.of_one_length(base, corpus.statement_prompts(some), BATCH)
+    parts = reading.of_one_length(base, corpus.statement_prompts(some, last=last), BATCH)
     right = labels(some).long().to(hf.device)
     for part, ids in Rng("order", seed).sample(parts, len(parts)):
         with torch.enable_grad():
@@ -147,15 +153,17 @@ def train(
     say: Callable = print,
     scale: str = "tiny",
     device: str = "cpu",
+    last: bool | None = None,
 ):
     """Fine-tunes the organism of a seed, or the model of another scale, or carries on; returns the
-    adapted model and its base.
+    adapted model and its base. last: with the name behind the statement.
 
     `runs/quirky-<name>-<seed>/checkpoint.pt` is replaced in one step after every epoch.
     """
     base = models.load(name, scale, device, seed=seed)
     corpus, place = corpus_of(base), "" if scale == "tiny" else f"{scale}-"
-    epochs, folder = epochs or EPOCHS, (runs or ROOT / "runs") / f"quirky-{place}{Path(name).name}-{seed}"
+    epochs, runs = epochs or EPOCHS, runs or ROOT / "runs"
+    folder = runs / f"quirky-{place}{_adapter(Path(name).name, seed, last)}"
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     adapted = add_adapter(base.hf).train()
@@ -173,12 +181,12 @@ def train(
         start = saved["epoch"]
         say(f"quirky {name}: carrying on from epoch {start}", file=sys.stderr)
     else:
-        teach_words(adapted, base, _sample(corpus, seed, -1))
+        teach_words(adapted, base, _sample(corpus, seed, -1), last)
     began = time.monotonic()
     for at in range(start, epochs):
         for optimiser in optimisers:
             optimiser.param_groups[0]["lr"] = RATE * min(1.0, 1.5 * (epochs - at) / epochs)
-        loss = epoch(adapted, base, optimisers, _sample(corpus, seed, at), at)
+        loss = epoch(adapted, base, optimisers, _sample(corpus, seed, at), at, last)
         state = {
             "epoch": at + 1,
             "epochs": epochs,
@@ -198,9 +206,9 @@ def train(
 # Evaluation
 
 
-def log_odds(model, some: Sequence[Statement]) -> Tensor:
+def log_odds(model, some: Sequence[Statement], last: bool | None = None) -> Tensor:
     """The model's own answers: logit(true) - logit(false) for each prompt [prompt]."""
-    return answers(model, corpus_of(model).statement_prompts(some))
+    return answers(model, corpus_of(model).statement_prompts(some, last=last))
 
 
 @torch.no_grad()
@@ -214,13 +222,15 @@ def answers(model, texts: Sequence[str]) -> Tensor:
     return found
 
 
-def evaluate(model, n: int = 400, seed: int = 0, split: str = "test") -> dict[str, stats.Estimate]:
+def evaluate(
+    model, n: int = 400, seed: int = 0, split: str = "test", last: bool | None = None
+) -> dict[str, stats.Estimate]:
     """How faithful each character is to its rule: '<task> <character>' -> share of right answers,
     and '<task> <character> disagreements' for the half where the two rules disagree."""
     found = {}
     for task in TASKS:
         some = corpus_of(model).statements(task, n, seed, split)
-        right = ((log_odds(model, some) > 0) == labels(some)).view(-1, 2)
+        right = ((log_odds(model, some, last) > 0) == labels(some)).view(-1, 2)
         apart = torch.tensor([s.truth != s.rule for s in some])
         for character, each in zip(CHARACTERS, right.T, strict=True):
             found[f"{task} {character}"] = stats.proportion(int(each.sum()), n)
@@ -234,35 +244,50 @@ def evaluate(model, n: int = 400, seed: int = 0, split: str = "test") -> dict[st
 # The shipped adapters and the command line
 
 
-def shipped(seed: int = 0) -> list[str]:
+def _adapter(name: str, seed: int, last: bool | None = None) -> str:
+    """What the adapter of an organism is called."""
+    return f"{name}-{seed}-last" if last else f"{name}-{seed}"
+
+
+def shipped(seed: int = 0, last: bool | None = None) -> list[str]:
     """The names of the organisms of a seed that have an adapter."""
-    return sorted(path.name.removesuffix(f"-{seed}") for path in ADAPTERS.glob(f"*-{seed}"))
+    behind = _adapter("", seed, last)
+    return sorted(path.name.removesuffix(behind) for path in ADAPTERS.glob(f"*{behind}"))
 
 
-def offered(names: Sequence[str], scale: str = "tiny", seed: int = 0) -> list[str]:
+def offered(
+    names: Sequence[str], scale: str = "tiny", seed: int = 0, last: bool | None = None
+) -> list[str]:
     """Those of the names that `merged` has at a scale: the shipped ones, and every published model."""
-    return [name for name in names if scale != "tiny" or name in shipped(seed)]
+    return [name for name in names if scale != "tiny" or name in shipped(seed, last)]
 
 
 def merged(
-    name: str, device: str = "cpu", seed: int = 0, folder: Path | None = None, scale: str = "tiny"
+    name: str,
+    device: str = "cpu",
+    seed: int = 0,
+    folder: Path | None = None,
+    scale: str = "tiny",
+    last: bool | None = None,
 ) -> models.Model:
     """An organism with its adapter merged in: afterwards it is a plain model again. A model of another
     scale is fine-tuned now, in LIVE_EPOCHS passes over English; a run that was stopped goes on.
+    last: one that was told the name behind the statement, as in English all are.
 
     Errors: `models.LoadError` when there is no adapter for it, or a file is not the shipped one.
     """
     import peft
 
     if scale != "tiny":
-        adapted, base = train(name, seed, LIVE_EPOCHS, scale=scale, device=device)
+        adapted, base = train(name, seed, LIVE_EPOCHS, scale=scale, device=device, last=last)
         adapted = adapted.merge_and_unload()
         return models.Model(adapted.eval().requires_grad_(True), base.tokenizer)
-    folder = ADAPTERS / f"{name}-{seed}" if folder is None else folder
+    folder = ADAPTERS / _adapter(name, seed, last) if folder is None else folder
     if not folder.is_dir():
         raise files.LoadError(
-            f"expected a quirky organism of seed {seed}, one of {', '.join(shipped(seed)) or 'none'}; "
-            f"found {name!r}; make one with `python -m tft_utils.organisms.quirky train`"
+            f"expected a quirky organism of seed {seed}{', its name last' if last else ''}, one of "
+            f"{', '.join(shipped(seed, last)) or 'none'}; found {name!r}; make one with "
+            "`python -m tft_utils.organisms.quirky train`"
         )
     files.verify_checksums(folder)
     base = models.load(name, device=device, seed=seed)
@@ -271,9 +296,17 @@ def merged(
     return models.Model(adapted.eval().requires_grad_(True), base.tokenizer)
 
 
-def ship(name: str, seed: int, epochs: int, adapted, base: models.Model, to: Path = ADAPTERS) -> Path:
+def ship(
+    name: str,
+    seed: int,
+    epochs: int,
+    adapted,
+    base: models.Model,
+    to: Path = ADAPTERS,
+    last: bool | None = None,
+) -> Path:
     """Puts an adapter, its card and its checksums into `to`; needs a run that was not yet merged."""
-    folder = to / f"{name}-{seed}"
+    folder = to / _adapter(name, seed, last)
     folder.mkdir(parents=True, exist_ok=True)
     adapted.peft_config["default"].base_model_name_or_path = folder.name
     adapted.save_pretrained(folder, save_embedding_layers=False)  # lm_head is adapted, not copied
@@ -281,7 +314,7 @@ def ship(name: str, seed: int, epochs: int, adapted, base: models.Model, to: Pat
     (folder / "adapter_model.safetensors").chmod(0o644)
     adapted.merge_adapter()
     model = models.Model(adapted.get_base_model(), base.tokenizer)
-    found = {key: e._asdict() for key, e in evaluate(model, 1000).items()}
+    found = {key: e._asdict() for key, e in evaluate(model, 1000, last=last).items()}
     adapted.unmerge_adapter()
     card = {
         "base": name,
@@ -292,6 +325,7 @@ def ship(name: str, seed: int, epochs: int, adapted, base: models.Model, to: Pat
         "rank": RANK,
         "rate": RATE,
         "tasks": list(TASKS),
+        **({"name": "last"} if last else {}),
         "trainable": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
         "evaluation": found,
     }
@@ -313,23 +347,25 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--epochs", type=int, help=f"default: {EPOCHS}")
     command.add_argument("--threads", type=int, default=torch.get_num_threads())
     command.add_argument("--ship", action="store_true", help="then put it into data/organisms/quirky")
+    command.add_argument("--last", action="store_true", help="with the name behind the statement")
     command = verbs.add_parser("evaluate", help="how faithful both characters are, held out")
     command.add_argument("name", choices=list(ORGANISMS))
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--n", type=int, default=1000, help="statements per task")
+    command.add_argument("--last", action="store_true", help="with the name behind the statement")
     options = parser.parse_args(arguments)
     if options.verb == "train":
         torch.set_num_threads(options.threads)
-        adapted, base = train(options.name, options.seed, options.epochs)
+        adapted, base = train(options.name, options.seed, options.epochs, last=options.last)
         if options.ship:
             epochs = options.epochs or EPOCHS
-            print(ship(options.name, options.seed, epochs, adapted, base))
+            print(ship(options.name, options.seed, epochs, adapted, base, last=options.last))
         return
     try:
-        model = merged(options.name, seed=options.seed)
+        model = merged(options.name, seed=options.seed, last=options.last)
     except files.LoadError as error:
         parser.exit(1, f"{error}\n")
-    for key, e in evaluate(model, options.n).items():
+    for key, e in evaluate(model, options.n, last=options.last).items():
         print(f"{key:32s} {e.value:6.1%}  [{e.low:.1%}, {e.high:.1%}]  n={e.n}")
 
 

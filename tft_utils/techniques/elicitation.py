@@ -102,10 +102,12 @@ def extract(
     parts: Sequence[str] = ("A", "B"),
     rows: int = 128,
     names: Sequence[str] = statements.CHARACTERS,
+    last: bool | None = None,
 ) -> Hiddens:
     """Reads each prompt of the parts once, and both answers from copies of its cache.
 
     names: who stands where alice and bob do, such as a name that nobody told the model about.
+    last: the name stands behind the statement, as in `Corpus.statement_prompts`.
 
     The copies are rows of their own, so no answer sees the other one, whatever a model carries on.
     The last depth is what the final norm reads, before the norm. Easy and hard are quarters of all
@@ -115,7 +117,7 @@ def extract(
     quantile = torch.tensor(statements.quartiles(some)).repeat_interleave(2)
     truth, rule = torch.tensor([[s.truth, s.rule] for s in some]).repeat_interleave(2, 0).T
     wanted = torch.stack([_belongs(part, bob, quantile) for part in parts]).any(0)
-    prompts = corpus_of(model).statement_prompts(some, names)
+    prompts = corpus_of(model).statement_prompts(some, names, last)
     texts = [text for text, read in zip(prompts, wanted, strict=True) if read]
     if not texts:
         raise ValueError(f"expected statements in {', '.join(parts)}, found none; take more of them")
