@@ -11,7 +11,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from tft_utils import models, stats
+from tft_utils import models, reading, stats
 from tft_utils.corpora import statements
 from tft_utils.course import plots
 from tft_utils.lessons import anomalies, latent_knowledge
@@ -402,6 +402,19 @@ def test_one_reading_equals_three_runs_per_item(model):
                 statement.rule,
             )
             assert h.label[at] == statement.label(name)
+
+
+@pytest.mark.parametrize("name", ["gated_deltanet", "griffin", "lstm", "mamba2", "rwkv", "xlstm"])
+def test_every_architecture_reads_both_answers_as_if_alone(name):
+    """Whatever a model carries on, and where it hands out nothing that goes on."""
+    model = models.load(name)
+    some = [s for task in ("addition", "grammar") for s in statements.draw(task, 2)]
+    h = elicitation.extract(model, some, rows=3, last=True)
+    for i, prompt in enumerate(statements.prompts(some, last=True)):
+        texts = (prompt, *(f"{prompt} {choice}" for choice in statements.CHOICES))
+        for at, text in zip((h.last[i], *h.pair[i]), texts, strict=True):
+            alone = reading.streams(model, reading.tokens(model, text).ids)[:, 0, -1]
+            assert (at - alone).abs().max() < 1e-4 * alone.abs().max()
 
 
 def test_a_part_read_alone_is_the_part_of_the_whole(model):

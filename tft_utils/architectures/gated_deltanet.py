@@ -15,8 +15,7 @@ A block, in order (Figure 1, right; Qiu et al. 2025, arXiv 2505.06708 for the ga
     1. RMSNorm, then q, k, v, z, a and e; in attention q, its gate g, k and v, RMSNorm of q and k
     2. SiLU(short convolution) of q, k and v, then q and k to their length; in attention the rotation
     3. the delta rule, RMSNorm within each head, times SiLU(z); in attention the pattern, its gate
-    4. project, add to the stream
-    5. RMSNorm, MLP (SiLU(gate) times up, then down), add to the stream
+    4. project, add to the stream; then RMSNorm, MLP (SiLU(gate) times up, then down), add to the stream
 """
 
 import torch
@@ -49,7 +48,8 @@ RULE_SETS = {  # MambaLRP (Jafari et al. 2024) carried over to the delta rule, a
     "CP-LRP": _SHARES | {"q": 0, "k": 0, "v": 1},
 }
 LEAKS = {"AttnLRP": softmax.leak}
-LORA_TARGETS = ["in_proj_qkvz", "q_proj", "k_proj", "v_proj", "up_proj", "down_proj", "lm_head"]
+# Not those of the MLP: peft takes their names for those of experts, which these sizes do not have.
+LORA_TARGETS = ["in_proj_qkvz", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "lm_head"]
 
 
 class Attention(softmax.Attention):

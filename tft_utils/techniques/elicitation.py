@@ -104,12 +104,12 @@ def extract(
     names: Sequence[str] = statements.CHARACTERS,
     last: bool | None = None,
 ) -> Hiddens:
-    """Reads each prompt of the parts once, and both answers from copies of its cache.
+    """Reads each prompt of the parts once, and both answers as one more word on from there.
 
     names: who stands where alice and bob do, such as a name that nobody told the model about.
     last: the name stands behind the statement, as in `Corpus.statement_prompts`.
 
-    The copies are rows of their own, so no answer sees the other one, whatever a model carries on.
+    The answers are variants of one more word, so neither sees the other, whatever a model carries on.
     The last depth is what the final norm reads, before the norm. Easy and hard are quarters of all
     the statements with the same two labels, read or not.
     """
@@ -129,21 +129,34 @@ def extract(
 def _read(model, texts: Sequence[str], rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """last [item depth d_model], pair [item 2 depth d_model] and log-odds [item] of prompts."""
     choices = reading.token_ids(model, corpus_of(model).choices)
-    order, last, pair, log_odds = [], [], [], []
-    with reading.caught(reading.depths(model), lambda out: out[:, -1]) as streams:
-        for part, ids in reading.of_one_length(model, texts, rows):
-            order += part
-            cache, logits = reading.run(model, ids)
-            last.append(torch.stack(streams, 1).float().cpu())
-            streams.clear()
-            cache.reorder_cache(torch.arange(len(part), device=ids.device).repeat_interleave(2))
-            reading.run(model, choices.repeat(len(part))[:, None], cache=cache)
-            pair.append(torch.stack(streams, 1).float().cpu().unflatten(0, (-1, 2)))
-            streams.clear()
-            false, true = logits[:, choices].float().cpu().T
-            log_odds.append(true - false)
+    order, values = [], []
+    for part, ids in reading.of_one_length(model, texts, rows):
+        order += part
+        last, pair, logits = _answered(model, ids, choices)
+        false, true = logits[:, choices].T
+        values.append([each.float().cpu() for each in (last, pair, true - false)])
     back = torch.tensor(order).argsort()
-    return tuple(torch.cat(values)[back] for values in (last, pair, log_odds))
+    return tuple(torch.cat(each)[back] for each in zip(*values, strict=True))
+
+
+def _answered(model, ids: Tensor, choices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The stream at the last word [item depth d_model] and at both answers [item 2 depth d_model], and
+    the logits between them [item vocab]."""
+
+    def at_last(ids: Tensor) -> Tensor:
+        return reading.streams(model, ids)[:, :, -1].transpose(0, 1)
+
+    if model.lacks("continuation"):  # each answer is read with all that is before it
+        last = at_last(ids)
+        rows = (torch.cat((ids, choice.expand(len(ids), 1)), 1) for choice in choices)
+        return last, torch.stack([at_last(row) for row in rows], 1), model.to_logits(last[:, -1])
+    with reading.caught(reading.depths(model), lambda out: out[:, -1]) as streams:
+        cache, logits = reading.run(model, ids)
+    x = [model.embed(choices)[None, :, None].expand(len(ids), -1, -1, -1)]
+    for layer in range(model.n_layers):
+        past = {name: carried[:, None] for name, carried in model.state(cache, layer).items()}
+        x.append(model.block(layer, x[-1], past=past | {"mask": torch.ones_like(ids)}))
+    return torch.stack(streams, 1), torch.stack(x, 2)[..., 0, :], logits
 
 
 def _numbers(some: Sequence[statements.Statement]) -> Tensor:
