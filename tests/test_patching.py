@@ -555,6 +555,15 @@ def test_figures_are_fit_for_a_page():
     )
     assert "fact, A: k = 1 of 2; fact, B: k = 0 of 2" in alt
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    assert not figure.axes[0].texts
+    beyond = torch.tensor(
+        [[1.0, -29.1, 0.0], [0.0, 25.8, 1.4]]
+    )  # what the colours cannot show is written
+    figure, _ = drawn(activation_patching.routes({"fact": {"A": beyond}}, {"fact": ["x", "y"]}))
+    assert [(t.get_text(), *t.get_position()) for t in figure.axes[0].texts] == [
+        ("-29", 0.5, 0),
+        ("26", 0.5, 1),
+    ]
     _, alt = drawn(activation_patching.parts({"A": {"mixer": map_[0]}, "B": {"state": map_[1]}}, "fact"))
     assert "A: mixer, block 0, 1.00; B: state, block 2, 1.00" in alt
     row = {"A": {"trained": [0.2, 0.25], "untrained": [0.5]}, "B": {"trained": [0.9], "untrained": [0.6]}}

@@ -1,6 +1,7 @@
 """Steering: the sweep against whole runs, directions, text, the published files, the figures."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -746,6 +747,20 @@ def test_a_grid_shows_every_cell_at_its_depth_and_multiplier():
     assert [label.get_text() for label in axis.get_yticklabels()] == ["0/6", "3/6"]
     assert image.origin == "lower"
     assert [text.get_text() for text in axis.texts] == ["10", "0", "50", "100"]
+
+
+def test_a_share_stands_beside_its_behaviour_whatever_the_order_of_the_panels():
+    """Panels share the names along y; what was published is listed in another order than ours."""
+    theirs = {"residual": {"coordination": 0.2, "refusal": 0.7}, "state": {"refusal": 0.3}}
+    ours = {"residual": {"refusal": 0.1, "coordination": 0.6}}
+    figure, _ = state_figures.both_ways([{"theirs": theirs}, {"here": ours}])
+    first, second = figure.axes
+    assert [label.get_text() for label in second.get_yticklabels()] == ["refusal", "coordination"]
+    (residual, state), (own,) = ([line.get_xdata() for line in axis.lines] for axis in (first, second))
+    assert residual.tolist() == [0.7, 0.2]
+    assert state[0] == 0.3
+    assert math.isnan(state[1])
+    assert own.tolist() == [0.1, 0.6]
 
 
 def test_figures_are_fit_and_the_same_on_every_run():

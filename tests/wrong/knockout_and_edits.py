@@ -75,6 +75,8 @@ TOGETHER = """def together(shares):
 
 WRONG = {
     "dual_state": [
+        (SCAN.replace("(delta[t] * u[t])", "u[t]"), r"your write lacks delta"),
+        (SCAN.replace("torch.exp(delta[t, :, None] * A)", "torch.exp(A)"), r"A alone"),
         (SCAN.replace("(kept if t in queries else whole)", "whole"), r"nothing is blocked: at a query"),
         (SCAN.replace("(kept if t in queries else whole)", "kept"), r"every position loses the sources"),
         (
@@ -88,7 +90,7 @@ WRONG = {
             SCAN.replace("in queries else", "not in queries else"),
             r"positions that are no queries must read the whole state",
         ),
-        (SCAN.replace("@ C[t]", "@ C[t - 1]"), r"positions that are no queries"),
+        (SCAN.replace("@ C[t]", "@ C[t - 1]"), r"must be that of the plain scan"),
     ],
     "reach": [
         (REACH.replace("sources.clone()", "sources"), r"you change the mask you were given"),

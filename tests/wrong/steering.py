@@ -63,6 +63,17 @@ WRONG = {
     ],
     "steer": [
         (
+            "def steer(model, asked, k, word, change):  # among all words\n"
+            "    letters = steering.letter_tokens(model, asked)\n"
+            "    with model.trace([question.prompt for question in asked]):\n"
+            "        stream = model.residual(k).clone()\n"
+            "        stream[:, word] += change\n"
+            "        model.set_residual(k, stream)\n"
+            "        logits = model.logits[:, -1].save()\n"
+            "    return logits.softmax(1).gather(1, letters)[:, 0]\n",
+            r"among all words",
+        ),
+        (
             "def steer(model, asked, k, word, change):  # nothing is set\n"
             "    letters = steering.letter_tokens(model, asked)\n"
             "    with model.trace([question.prompt for question in asked]):\n"

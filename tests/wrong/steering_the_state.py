@@ -43,6 +43,18 @@ WRONG = {
     ],
     "state_vectors": [
         (
+            "def state_vectors(model, behaving, other):  # padding is read\n"
+            '    ids, _ = reading.tokens(model, [*behaving, *other], side="left")\n'
+            "    cache, _ = reading.run(model, ids[:, :-1])\n"
+            "    n = len(behaving)\n"
+            "    states = [model.state(cache, layer) for layer in range(model.n_layers)]\n"
+            "    return [\n"
+            "        {p: s[p][:n].mean(0) - s[p][n:].mean(0) for p in model.kind(i).compressed}\n"
+            "        for i, s in enumerate(states)\n"
+            "    ]\n",
+            r"padding is read as words",
+        ),
+        (
             "def state_vectors(model, behaving, other):  # behind the last word\n"
             '    ids, mask = reading.tokens(model, [*behaving, *other], side="left")\n'
             "    cache, _ = reading.run(model, ids, mask)\n"

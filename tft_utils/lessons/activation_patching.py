@@ -342,6 +342,7 @@ def check_estimated(attempt) -> None:
 
 
 BY_PATCH = "effect of the patch"
+FAR = 1.0  # from the middle of the colours: an effect below -0.5 or above 1.5
 
 
 def two_runs() -> Drawn:
@@ -384,7 +385,7 @@ def one_prompt(maps: Mapping[str, Tensor], words: Sequence[str]) -> Drawn:
 
 def routes(maps: Mapping[str, Mapping[str, Tensor]], roles: Mapping[str, Sequence[str]]) -> Drawn:
     """Mean effect of a residual patch: per kind (row of panels) and model (column) a map [role depth],
-    whose rows `roles` names."""
+    whose rows `roles` names. A cell far beyond the colours, which end at 0 and 1, says its number."""
     grid = {}
     for kind, of_kind in maps.items():
         for name, effects in of_kind.items():
@@ -392,7 +393,13 @@ def routes(maps: Mapping[str, Mapping[str, Tensor]], roles: Mapping[str, Sequenc
             extent = (-half, 1 + half, len(effects) - 0.5, -0.5)
             grid[f"{name}: {kind}"] = Map(effects.cpu(), roles[kind], extent=extent)
     look = {"size": (4.6, 2.6), "columns": len(of_kind), "sharex": True, "sharey": "row"}
-    figure, _ = plots.maps(grid, BY_PATCH, plots.DEPTH, "", **look)
+    figure, axes = plots.maps(grid, BY_PATCH, plots.DEPTH, "", **look)
+    for axis, (effects, *_) in zip(axes, grid.values(), strict=True):
+        for row, of_role in enumerate(effects.tolist()):
+            for k, value in enumerate(of_role):
+                if abs(value - 0.5) > FAR:
+                    color = "white" if value < 0 else "black"
+                    write(axis, k / (len(of_role) - 1), row, f"{value:.0f}", color=color, fontsize=8.5)
 
     def arrives(effects: Tensor) -> str:
         most = (k for k, value in enumerate(effects[-1]) if value > 0.5)

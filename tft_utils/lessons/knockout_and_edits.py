@@ -145,6 +145,17 @@ def check_dual_state(attempt) -> None:
     A, query, none = -0.2 - torch.rand(3, 2, generator=draw), 4, set()
     answer = expect_tensor(attempt(u, delta, A, B, C, {1, 2}, {query}), (6, 3), "y")
     plain = dual_state(u, delta, A, B, C, none, none)
+    unblocked = expect_tensor(attempt(u, delta, A, B, C, none, none), (6, 3), "y")
+    hints = {
+        "a word writes delta * u * B; your write lacks delta": dual_state(
+            u / delta, delta, A, B, C, none, none
+        ),
+        "the state is exp(delta * A) times what it was, not delta * A or A alone": dual_state(
+            u * delta, torch.ones_like(delta), A, B, C, none, none
+        ),
+    }
+    if not close(unblocked, plain):
+        refuse(unblocked, hints, "with no source and no query, y must be that of the plain scan")
     if close(answer, dual_state(u, delta, A, B, C, {1, 2}, {query})):
         if not close(attempt(u, delta, A, B, C, none, {query}), plain):
             raise Wrong("with no source blocked, y must be that of the plain scan")

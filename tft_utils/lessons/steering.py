@@ -183,6 +183,8 @@ def check_steer(attempt) -> None:
     everywhere = reading.streams(model, ids, 2)[-1] + change
     logits = reading.finish(model, everywhere, 2, torch.full((4,), 21))
     of_all = logits.gather(1, steering.letter_tokens(model, asked)).softmax(1)[:, 0]
+    matching, nonsense = steering.respond(model, read[3], 2, {"residual": change.expand(4, -1)})
+    of_letter = matching * (1 - nonsense)
     mistakes = {
         "nothing was steered; give the changed stream back with model.set_residual": at(2, 3, 0.0),
         "you steer the last word; steer the one at `word`": at(2, 21),
@@ -190,6 +192,10 @@ def check_steer(attempt) -> None:
         "you steer after k + 1 blocks; model.residual(k) is the stream after k": at(3, 3),
         "you steer after k - 1 blocks; model.residual(k) is the stream after k": at(1, 3),
         "you subtract the change; add it": at(2, 3, -1.0),
+        "that is the letter's probability among all words; take the softmax over the two letters alone": (
+            of_letter
+        ),
+        "that is the other letter's probability; the matching one comes first": 1 - at(2, 3),
     }
     otherwise = "it is not the answer with `change` added to that word's stream; add to what stands there"
     answer = attempt(model, asked, 2, 3, change)

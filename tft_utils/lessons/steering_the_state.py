@@ -171,7 +171,7 @@ def check_carried_on(attempt) -> None:
 @torch.no_grad()
 def check_state_vectors(attempt) -> None:
     model, (behaving, other) = models.load("mamba"), questions.cued("refusal", 3)[:2]
-    other = other[:2]
+    other = [text.partition(" . ")[2] for text in other[:2]]  # without the cue, and so shorter
     truth = contrasts.directions(model, questions.Contrast(behaving, other))["behaviour"].state
     found = attempt(model, behaving, other)
     if not (isinstance(found, list | tuple) and all(isinstance(block, dict) for block in found)):
@@ -408,10 +408,16 @@ def blocks(reaches: Mapping[str, tuple[Tensor, Sequence[str]]]) -> Drawn:
 
 
 def both_ways(rows: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Drawn:
-    """Reach. Of each row: model -> kind of steering -> behaviour -> share."""
+    """Reach. Of each row: model -> kind of steering -> behaviour -> share.
+
+    All panels have one list of behaviours beside them: that of the last row.
+    """
+    behaviours = list(next(iter(next(iter(rows[-1].values())).values())))
     columns, groups = max(map(len, rows)), {}
     for row in rows:
-        groups |= row | {" " * (len(groups) + at): {} for at in range(len(row), columns)}
+        for name, kinds in row.items():
+            groups[name] = {kind: {b: x.get(b, np.nan) for b in behaviours} for kind, x in kinds.items()}
+        groups |= {" " * (len(groups) + at): {} for at in range(len(row), columns)}
 
     def look(title: str, kind: str, at: int) -> dict:
         return KINDS[kind]
@@ -421,7 +427,7 @@ def both_ways(rows: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]]) -
     axes[0].xaxis.set_major_formatter(in_points())
     for axis in axes:
         axis.tick_params(labelbottom=True)  # also where the panel below is empty
-    said = plots.each(groups, lambda row: f"median {100 * np.median(list(row.values())):.0f}")
+    said = plots.each(groups, lambda row: f"median {100 * np.nanmedian(list(row.values())):.0f}")
     return figure, f"Range or reach of the matching probability in points. {said}."
 
 
