@@ -7,6 +7,7 @@ from scipy import stats as scipy_stats
 
 from tft_utils import models
 from tft_utils.course import notebooks, scoreboard, standings
+from tft_utils.course.exercises import Wrong
 from tft_utils.lessons import why
 
 
@@ -187,3 +188,16 @@ def test_the_lesson_runs_on_models_of_which_one_seed_is_trained(names, monkeypat
     lesson = scoreboard.with_parameters(notebooks.parse(path), MODELS=names)
     code = [(cell["id"], cell["source"]) for cell in lesson["cells"] if cell["cell_type"] == "code"]
     assert not shell.in_a_fork(code, path.parent, notebooks.SECONDS_PER_CELL)[-1].error
+
+
+def test_a_rate_whose_draws_come_all_at_once_is_right():
+    def at_once(differs, n_own, n_seeds, spread, items, draws, seed):
+        rng, size = np.random.default_rng(seed), (draws, n_own + n_seeds)
+        values = rng.normal(0, spread, size) + rng.normal(0, items, size)
+        return np.mean([differs(row[:n_own], row[n_own:]) for row in values])
+
+    why.check_false_rate(at_once)
+    with pytest.raises(Wrong, match="the same numbers"):
+        why.check_false_rate(
+            lambda *given: sum(at_once(*given[:5], 1, 0) for _ in range(given[5])) / given[5]
+        )

@@ -529,6 +529,8 @@ def check_false_rate(attempt) -> None:
     if not math.isclose(rate, 0.25, abs_tol=1e-9):
         raise Wrong(f"`differs` said True in a quarter of the draws, your share is {rate:.4g}")
     values = np.array([np.concatenate(pair) for pair in seen])
+    if np.ptp(values, axis=0).max() == 0:
+        raise Wrong("every comparison draws the same numbers: make the generator before the loop, once")
     spread, right = values.std(), math.hypot(0.3, 0.4)
     if abs(values.mean()) > 0.05:
         raise Wrong("nothing differs: both kinds of luck have the mean 0")
@@ -542,10 +544,9 @@ def check_false_rate(attempt) -> None:
     shared = abs(np.corrcoef(values.T) - np.eye(5)).max()
     if shared > 0.15:
         raise Wrong("each model has luck of its own: draw one number a model")
-    before = values[:3].copy()
     seen.clear()
-    attempt(note, 2, 3, 0.3, 0.4, 3, 0)
-    if not np.allclose([np.concatenate(pair) for pair in seen], before[: len(seen)]):
+    attempt(note, 2, 3, 0.3, 0.4, 2000, 0)  # drawn one by one or all at once, the seed decides
+    if not np.allclose([np.concatenate(pair) for pair in seen], values):
         raise Wrong("the same seed should give the same draws: make one generator from it, once")
 
 
@@ -625,7 +626,9 @@ def check_anything_p(attempt) -> None:
         if found > 1:
             raise Wrong(f"p is a share of the {ways} ways, found {found:.3g}")
         if math.isclose(found, truth - 1 / ways, abs_tol=1e-9):
-            raise Wrong("the way it was counts too: at least as far apart, `>=`")
+            raise Wrong(
+                "the way it was counts too, `>=`; and the spread is that of all models, changed or not"
+            )
         raise Wrong(
             f"p is {truth:.3f}, found {found:.3f}: divide each measure by its spread over all models, "
             "take each distance without its sign, and only then the mean over measures"
