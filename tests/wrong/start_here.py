@@ -270,6 +270,17 @@ WRONG = {
             "    return logits\n",
             r"the last word\'s vector alone",
         ),
+        (
+            "def noisy(model, target, k, seed):  # no seed\n"
+            "    with model.trace(target):\n"
+            "        own = model.residual(k)[:, -1]\n"
+            "        noise = torch.randn_like(own)\n"
+            "        noise = noise * own.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)\n"
+            "        model.residual(k)[:, -1] = noise\n"
+            "        logits = model.output.logits[:, -1].save()\n"
+            "    return logits\n",
+            r"the same seed must give the same noise",
+        ),
     ],
     "arrives": [
         (

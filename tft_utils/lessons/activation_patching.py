@@ -89,6 +89,22 @@ def by_role(effects, roles):
     return torch.stack(maps).mean(0)
 
 
+def moved(effects, roles):
+    """Effects of another prompt as an estimate of each prompt's: at the words of a role stands the mean
+    over that role's words in the next prompt that has it [depth prompt pos]; nan at words of no role.
+
+    effects, roles: as `by_role`.
+    """
+    estimate, n = torch.full_like(effects, torch.nan), len(roles)
+    for i, positions in enumerate(roles):
+        for role, at in positions.items():
+            others = ((i + step) % n for step in range(1, n))
+            donor = next((j for j in others if len(roles[j][role])), None)
+            if len(at) and donor is not None:
+                estimate[:, i, list(at)] = effects[:, donor, list(roles[donor][role])].mean(-1, True)
+    return estimate
+
+
 def depth_of_move(at_last):
     """The depth, 0 to 1, from which on the last word holds more than half of the answer: [prompt].
 

@@ -372,6 +372,9 @@ def check_noisy(attempt) -> None:
                     raise Wrong(
                         "replace the last word's vector alone, and return what the edited run says"
                     )
+        once, again, other = (attempt(model, prompts, 0, seed) for seed in (0, 0, 1))
+        if not _same(once, again) or _same(once, other):
+            raise Wrong("the same seed must give the same noise, and another seed other noise")
 
 
 def check_arrives(attempt) -> None:
