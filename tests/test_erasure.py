@@ -9,6 +9,7 @@ from toys import check_figures
 from tft_utils import models, reading, stats
 from tft_utils.corpora import pairs as world_pairs
 from tft_utils.corpora import tasks
+from tft_utils.course.exercises import check
 from tft_utils.lessons import erasure as answers
 from tft_utils.lessons import erasure as figures
 from tft_utils.techniques import erasure, minimal_pairs
@@ -140,3 +141,12 @@ def test_an_attractor_changes_and_then_the_verb():
             assert [i for i, both in enumerate(zip(other, wrong, strict=True)) if len(set(both)) > 1] == [
                 5
             ]
+
+
+def test_a_direction_of_ones_own_is_right():
+    """A learner's `another_direction` may draw its weights in another way than the reference does."""
+
+    def matched_control(x, z, far, seed):
+        return answers.matched_control(x, z, far, 1000 + seed)
+
+    assert check("erasure/matched_control", matched_control) is matched_control

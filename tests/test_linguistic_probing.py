@@ -8,6 +8,7 @@ from toys import check_figures
 
 from tft_utils import models, reading, stats
 from tft_utils.corpora import pairs as world_pairs
+from tft_utils.course.exercises import check
 from tft_utils.lessons import linguistic_probing as answers
 from tft_utils.lessons import linguistic_probing as figures
 from tft_utils.techniques import probes
@@ -106,3 +107,14 @@ def test_the_reference_probe_reads_as_the_library_does(pairs, name):
     mean, _ = answers.selectivity(parts, 6)
     assert right[-1] > control[-1]
     assert abs(mean[-1] - theirs.selectivity[-1].value) < 0.15
+
+
+def test_control_tasks_of_ones_own_are_right():
+    """A learner's `control_task` may draw in another order than the reference does."""
+
+    def selectivity(parts, draws):
+        seeds = range(1000, 1000 + draws)
+        gaps = [torch.sub(*answers.with_control(parts, "known", seed)) for seed in seeds]
+        return torch.stack(gaps).mean(0), torch.stack(gaps).std(0)
+
+    assert check("linguistic_probing/selectivity", selectivity) is selectivity

@@ -290,5 +290,16 @@ WRONG = {
             "    return torch.stack(values)\n",
             r"compared with alice, not with usual",
         ),
+        (
+            "def by_chance(usual, alice, other, n, seed):  # each turned to its better side\n"
+            "    draw, values = torch.Generator().manual_seed(seed), []\n"
+            "    for _ in range(n):\n"
+            "        w = torch.randn(usual.shape[1:], generator=draw)\n"
+            "        read = [(x * w).sum(-1) for x in (usual, alice, other)]\n"
+            "        near, far = (unusual(read[0], some)[0] for some in read[1:])\n"
+            "        values.append(max(against(near, far), against(far, near)))\n"
+            "    return torch.stack(values)\n",
+            r"no detector may be turned round",
+        ),
     ],
 }

@@ -180,6 +180,16 @@ WRONG = {
         (MATCHED.replace("[z != 0]", ""), r"match it over those whose z is not 0"),
         (MATCHED.replace("(far / read).sqrt()", "far / read"), r"the square root of what is missing"),
         (MATCHED.replace("(far / read).sqrt() * u", "u"), r"the square root of what is missing"),
+        (MATCHED.replace("b, seed)", "b, 0)"), r"a must depend on `seed`"),
+        (
+            MATCHED.replace(
+                "another_direction(x, b, seed)",
+                "torch.randn(len(b), generator=torch.Generator().manual_seed(seed)).double()\n"
+                "    u = u - (u @ b) / (b @ b) * b\n"
+                "    u = u / u.norm()",
+            ),
+            r"do not care how the vectors vary",
+        ),
         (
             MATCHED.replace("mean, _, b", "mean, u, b").replace(
                 "    u = another_direction(x, b, seed)\n", ""

@@ -114,6 +114,19 @@ WRONG = {
             r"gradients add up",
         ),
         (
+            "def train(model, source, steps, rate=0.01):  # gradients of the mean add up\n"
+            "    start = lenses.logit_lens(model)\n"
+            "    A, b = start.A.requires_grad_(), start.b.requires_grad_()\n"
+            "    optimiser = torch.optim.Adam([A, b], lr=rate)\n"
+            "    for step in range(steps):\n"
+            "        with torch.enable_grad():\n"
+            "            kl = lenses.divergence(model, lenses.Lens(A, b), source(step))\n"
+            "            kl.mean().backward()\n"
+            "        optimiser.step()\n"
+            "    return lenses.Lens(A.detach(), b.detach())\n",
+            r"gradients add up",
+        ),
+        (
             "def train(model, source, steps, rate=0.01):  # never steps\n"
             "    start = lenses.logit_lens(model)\n"
             "    A, b = start.A.requires_grad_(), start.b.requires_grad_()\n"

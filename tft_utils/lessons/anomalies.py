@@ -345,6 +345,9 @@ def check_by_chance(attempt) -> None:
     if found.unique().numel() < n // 10:
         raise Wrong("nearly all values are the same; draw new directions for each detector")
     if (found.mean() - due.mean()).abs() < 0.03 and (found.std() - due.std()).abs() < 0.04:
+        back = torch.as_tensor(attempt(usual, other, alice, n, 1))
+        if (back.mean() + due.mean() - 1).abs() > 0.05:
+            raise Wrong("no detector may be turned round: below 0.5 the other is the more usual one")
         return
     if (found.mean() + due.mean() - 1).abs() < 0.03:
         raise Wrong("you count how often alice is the more unusual one")

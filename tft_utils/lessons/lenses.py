@@ -208,7 +208,7 @@ def check_train(attempt) -> None:
         raise Wrong("b is still zero: give both A and b to the optimiser")
     with patch.object(torch.optim.Adam, "zero_grad"):  # by someone who forgets it
         added_up = train(model, words, steps)
-    if (added_up.A - found.A).abs().max() < 1e-4:
+    if (added_up.A - found.A).abs().mean() < 1e-3:  # also of a mean over depths: Adam divides it out
         raise Wrong("gradients add up from step to step; call `zero_grad()` before each `backward()`")
     known = lenses.logit_lens(model), found, train(model, words, steps)
     start, end, due = (lenses.divergence(model, lens, words(0)).sum() for lens in known)
