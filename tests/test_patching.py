@@ -618,3 +618,17 @@ def test_a_component_is_needed_as_the_noising_grid_says(model):
     grid = patching.grid(model, asked, "mixer", noising=True, where=where).at(asked.last)
     for layer in range(model.n_layers):
         assert torch.allclose(activation_patching.needed(model, asked, layer), grid[layer], atol=2e-3)
+
+
+def test_another_prompts_effects_stand_at_the_words_of_their_role():
+    """The control of lesson 07a: one mean for all words of a role, from the next prompt that has it."""
+    roles = [
+        {"name": [0, 1], "after": [], "last": [3]},
+        {"name": [0], "after": [1], "last": [2]},
+        {"name": [1], "after": [2], "last": [3]},
+    ]
+    effects = torch.arange(12.0).view(1, 3, 4)  # [depth prompt pos]
+    found = activation_patching.moved(effects, roles)[0]
+    nan = torch.nan
+    wanted = [[4, 4, nan, 6], [9, 10, 11, nan], [nan, 0.5, 5, 3]]
+    assert torch.allclose(found, torch.tensor(wanted), equal_nan=True)
