@@ -566,8 +566,8 @@ SAID = {  # of three trainings, in the lessons' own words: technique, part of it
     ],
     "06b": [("anomaly detection", "", "undecided")],
     "07a": [
-        ("attribution patching", "fact", "at least partly"),
-        ("attribution patching", "indirect object", "undecided"),
+        ("attribution patching", "fact", "no basis"),
+        ("attribution patching", "indirect object", "no basis"),
     ],
     "07b": [
         ("knockout", "", "transfers"),
