@@ -261,9 +261,9 @@ def compared(
                 continue
             least = max(measure.items[name] for name in (base, organism))
             gap, low, high = difference(own, seeds, least)
-            critical = float(students_t.ppf(0.975, len(seeds) - 1))
-            t = gap / ((high - low) / 2) * critical if high > low else math.inf * np.sign(gap)
-            p = float(2 * students_t.sf(abs(t), len(seeds) - 1))
+            half, critical = (high - low) / 2, float(students_t.ppf(0.975, len(seeds) - 1))
+            t = abs(gap) * critical / half if half > 0 else math.inf if gap else 0.0
+            p = float(2 * students_t.sf(t, len(seeds) - 1))
             rows.append(Compared(part, base, measure.name, own, seeds, gap, low, high, p))
         for row, p in zip(rows, correct([row.p for row in rows]), strict=True):
             word = judge(row.own, row.seeds, row.low, row.high, p)
