@@ -279,7 +279,7 @@ def merged(
     import peft
 
     if scale != "tiny":
-        adapted, base = train(name, seed, LIVE_EPOCHS, scale=scale, device=device, last=last)
+        adapted, base = train(name, seed, LIVE_EPOCHS, scale=scale, device=device)  # the name is last
         adapted = adapted.merge_and_unload()
         return models.Model(adapted.eval().requires_grad_(True), base.tokenizer)
     folder = ADAPTERS / _adapter(name, seed, last) if folder is None else folder
