@@ -153,7 +153,7 @@ def test_adapters_that_are_told_the_name_last_are_others(short, tmp_path, monkey
 
 
 def test_an_adapter_that_is_not_there_is_named():
-    with pytest.raises(files.LoadError, match="one of .*mamba, .*transformer.*; found 'nobody'; make"):
+    with pytest.raises(files.LoadError, match="one of mamba, transformer; found 'nobody'; make one"):
         quirky.merged("nobody")
 
 
@@ -184,7 +184,8 @@ def test_characters_are_as_faithful_as_the_card_says(name):
     assert len(found) == 4 * len(TASKS)
     for key, estimate in card["evaluation"].items():
         assert estimate["low"] - 0.03 <= found[key].value <= estimate["high"] + 0.03, key
-        assert base not in models.PAIR or estimate["value"] >= 0.95, (key, estimate)
+        if base in models.PAIR:
+            assert min(estimate["value"], found[key].high) >= 0.95, (key, estimate, found[key])
 
 
 def test_the_organisms_are_not_quirky_before_they_are_fine_tuned():
