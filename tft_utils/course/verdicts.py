@@ -90,9 +90,9 @@ def what_would_decide(effects: Sequence[Estimate], basis: Sequence[Estimate]) ->
     The means, the spread of seeds and the error by items are taken for the truth, as they were seen;
     from few seeds that is a rough guess. Both sides are brought to the same number of seeds. An interval
     must clear each border that its word excludes with room for a new draw: as a noncentral t does
-    (Johnson & Welch 1940), once for a word with one border, more for `partly`, which has two. Where
-    both sides have one seed, nothing says how much seeds differ: the plan is a second of each, and its
-    word is None.
+    (Johnson & Welch 1940), once for a word with one border, more for `partly`, which has two, and where
+    the basis may turn out to be none. Where both sides have one seed, nothing says how much seeds differ:
+    the plan is a second of each, and its word is None.
     """
     own, theirs = len(effects), len(basis)
 
@@ -120,10 +120,16 @@ def _planned(effects, basis, m_own: int, m_basis: int, times_items: float = 1) -
     variances = [
         _variance(side, pooled, m, times_items) for side, m in ((effects, m_own), (basis, m_basis))
     ]
-    for borders in (1, 2):
+    own, theirs = _means(effects, basis)
+
+    def room(borders: int) -> float:
         power = NormalDist().inv_cdf(1 - (1 - SURE) / borders)
-        room = power * math.sqrt(1 + q**2 / (2 * df)) if df else power
-        ends = _fieller(*_means(effects, basis), *variances, q + room)
+        return power * math.sqrt(1 + q**2 / (2 * df)) if df else power
+
+    for borders in (1, 2):
+        # A basis that is hardly there may be none in a new draw: then 0 is one border more.
+        more = theirs < (q + 2 * room(borders)) * math.sqrt(variances[1])
+        ends = _fieller(own, theirs, *variances, q + room(borders + more))
         word = word_for(*ends) if ends else "no basis"
         if word in DECIDED and (word == "partly") == (borders == 2):
             return word
