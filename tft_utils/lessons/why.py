@@ -391,8 +391,9 @@ def seeds_of_one(measures: Sequence[Measured], names: Sequence[str], model: str)
     said = []
     for row, name in enumerate(names):
         values = at[name].of[model]
-        for seed, value in values.items():
-            axis.plot(value, row, color=style(model)["color"], marker=f"${seed}$", markersize=9)
+        for i, (seed, value) in enumerate(values.items()):  # in steps: equal values stay legible
+            y = row + 0.25 * (i - (len(values) - 1) / 2)
+            axis.plot(value, y, color=style(model)["color"], marker=f"${seed}$", markersize=7)
         axis.plot([min(values.values()), max(values.values())], [row, row], color=GREY, zorder=0)
         said.append(f"{name}: {_listed(list(values.values()))}")
     axis.set_yticks(range(len(names)), names, fontsize=8)
@@ -401,14 +402,19 @@ def seeds_of_one(measures: Sequence[Measured], names: Sequence[str], model: str)
 
 
 def factors(rows: Sequence[Compared]) -> Drawn:
-    """Every comparison as a point, in half-widths of its interval; what is beyond 6 stands at 6."""
+    """Every comparison as a point, in half-widths of its interval; what is beyond 6 is an arrow at 6."""
     parts = by_part(rows)
     size = 8, 1.6 + 0.6 * len(parts)
-    figure, (axis,) = titled([""], "difference / half-width of its 95 % interval", size=size)
+    figure, (axis,) = titled(
+        [""], "difference / half-width of its 95 % interval (arrow: beyond 6)", size=size
+    )
     for y, of_part in enumerate(parts.values()):
         for i, row in enumerate(of_part):
-            x = max(-6.0, min(6.0, row.gap / row.half if row.half else 0.0))
+            ratio = row.gap / row.half if row.half else 0.0
+            x = max(-6.0, min(6.0, ratio))
             look = {"color": VERMILION, "marker": "s"} if abs(x) > 1 else {"color": GREY, "marker": "o"}
+            if x != ratio:
+                look["marker"] = "<" if x < 0 else ">"
             points(axis, [y + 0.5 * (i / max(1, len(of_part) - 1) - 0.5)], [x], markersize=4, **look)
         far = max(of_part, key=lambda row: abs(row.gap / row.half) if row.half else 0.0)
         if far.half and abs(far.gap / far.half) > 1:
