@@ -253,13 +253,15 @@ def test_intervals_of_auroc_agree_with_a_bootstrap_done_item_by_item():
         score = normal(3, 80, seed=task + 5) + (task + 1) * y
         scored.append(generalisation.Scored(score, y, torch.arange(80) // 2))
     found = generalisation.mean_auroc(scored, seed=0)
-    theirs = [np.mean([roc_auc_score(y, row) for row in score]) for score, y, _ in scored]
+    theirs = [np.mean([roc_auc_score(y, row) for row in score]) for score, y, *_ in scored]
     assert found.value == pytest.approx(np.mean(theirs))
     assert found.n == 160
+    halves = [scored[0], *[scored[1]._replace(weight=0.5)] * 2]  # a task in two groups weighs as one
+    assert generalisation.mean_auroc(halves, seed=0).value == pytest.approx(np.mean(theirs))
     draws = []
     for _ in range(400):
         values = []
-        for score, y, about in scored:
+        for score, y, about, _ in scored:
             items = np.concatenate([np.flatnonzero(about == c) for c in rng.integers(40, size=40)])
             values.append(np.mean([roc_auc_score(y[items], row[items]) for row in score]))
         draws.append(np.mean(values))

@@ -369,7 +369,7 @@ def usual_and_odd() -> Drawn:
     common, own = torch.randn(150, 1, generator=draw), torch.randn(150, 2, generator=draw)
     usual = 1.6 * common + 0.5 * own
     figure, (axis,) = plots.titled(
-        [""], "the probe's log-odds at one depth", "at a later depth", size=(6.4, 3.9)
+        [""], "what a probe says at one depth", "at a later depth", size=(6.4, 3.9)
     )
     axis.scatter(*usual.T, s=14, color=GREY, alpha=0.7, linewidth=0)
     for at, text, look in (
@@ -378,7 +378,7 @@ def usual_and_odd() -> Drawn:
     ):
         axis.plot(*at, linestyle="", markersize=11, color=look["color"], marker=look["marker"])
         write(axis, at[0] + 0.5, at[1] - 0.9, text, look["color"], ha="left", color=look["color"])
-    write(axis, -4.6, 2.6, "grey: alice's easy items", ha="left", color=GREY)
+    write(axis, -4.6, 2.6, "grey: usual runs", ha="left", color=GREY)
     axis.set(xlim=(-5, 7), ylim=(-5, 5))
     return figure, (
         "Usual runs lie along a rising line; a new run far along the line is usual, and one nearer to "
@@ -393,10 +393,10 @@ WHO = {  # whose runs: their look
 }
 
 
-def by_depth(steps: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Drawn:
+def by_depth(steps: Mapping[str, Mapping[str, Mapping[str, Sequence[Estimate]]]]) -> Drawn:
     """What each depth adds to the squared distance: a row of panels per model, a column per task.
 
-    steps: model -> task -> one of WHO -> a mean per depth 1, 2, ...
+    steps: model -> task -> one of WHO -> a mean per depth 1, 2, ..., with its interval.
     """
     panels = {f"{name}: {task}": who for name, tasks in steps.items() for task, who in tasks.items()}
     lengths = {title: len(who["bob"]) for title, who in panels.items()}
@@ -406,7 +406,10 @@ def by_depth(steps: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -
     figure, axes = plots.curves(panels, "depth k/L", "what a depth adds", looks, **grid)
     axes[0].set_yscale("log")
     axes[0].set_yticks([1, 10], ["1", "10"])
-    most = {name: {task: max(who["bob"]) for task, who in tasks.items()} for name, tasks in steps.items()}
+    most = {
+        name: {task: max(plots.plain(who["bob"])) for task, who in tasks.items()}
+        for name, tasks in steps.items()
+    }
     return figure, f"What each depth adds to the distance; at most for bob, {listed(most, '.0f')}."
 
 

@@ -60,6 +60,7 @@ class Scored(NamedTuple):
     score: Tensor  # [row item]
     truth: Tensor  # [item]
     about: Tensor  # [item]: items about the same thing are drawn together
+    weight: float = 1.0  # in a mean: a half where a task's items are compared in two groups
 
 
 @dataclass(frozen=True)
@@ -117,16 +118,16 @@ def mean_auroc(tasks: Sequence[Scored], seed: int) -> Estimate:
     Clusters are drawn within each task. A draw weights items by how often their cluster came up; the
     AUROC is then a weighted mean over pairs of a true and a false item.
     """
-    value, draws = 0.0, 0.0
-    for task, (score, truth, about) in enumerate(tasks):
+    value, draws, whole = 0.0, 0.0, sum(task.weight for task in tasks)
+    for task, (score, truth, about, share) in enumerate(tasks):
         wins = score[:, truth, None] - score[:, None, ~truth]  # [row true false]
         wins = ((wins > 0).double() + (wins == 0).double() / 2).mean(0).numpy()
         names, cluster = np.unique(about.numpy(), return_inverse=True)
         weight = drawn(len(names), RESAMPLES, (seed, task))[:, cluster]
         true, false = weight[:, truth.numpy()], weight[:, ~truth.numpy()]
-        value += wins.mean() / len(tasks)
+        value += wins.mean() * share / whole
         pairs = (true.sum(1) * false.sum(1)).astype(float)
         pairs[pairs == 0] = np.nan  # a draw without one of the labels has no AUROC: it does not count
-        draws = draws + ((true @ wins) * false).sum(1) / pairs / len(tasks)
+        draws = draws + ((true @ wins) * false).sum(1) / pairs * share / whole
     low, high = np.nanquantile(draws, (0.025, 0.975)).tolist()
     return Estimate(float(value), sum(len(task.truth) for task in tasks), low, high)
