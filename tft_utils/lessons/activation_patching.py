@@ -90,18 +90,20 @@ def by_role(effects, roles):
 
 
 def moved(effects, roles):
-    """Effects of another prompt as an estimate of each prompt's: at the words of a role stands the mean
-    over that role's words in the next prompt that has it [depth prompt pos]; nan at words of no role.
+    """Effects of another prompt as an estimate of each prompt's: at the words of a role stand, in turn,
+    those of the next prompt whose role has as many words; where none has, the mean over the role's words
+    in the next prompt that has it [depth prompt pos]; nan at words of no role.
 
     effects, roles: as `by_role`.
     """
     estimate, n = torch.full_like(effects, torch.nan), len(roles)
     for i, positions in enumerate(roles):
         for role, at in positions.items():
-            others = ((i + step) % n for step in range(1, n))
-            donor = next((j for j in others if len(roles[j][role])), None)
-            if len(at) and donor is not None:
-                estimate[:, i, list(at)] = effects[:, donor, list(roles[donor][role])].mean(-1, True)
+            others = [j % n for j in range(i + 1, i + n) if len(roles[j % n][role])]
+            alike = [j for j in others if len(roles[j][role]) == len(at)]
+            for donor in (alike or others)[:1] if len(at) else ():
+                given = effects[:, donor, list(roles[donor][role])]
+                estimate[:, i, list(at)] = given if alike else given.mean(-1, True)
     return estimate
 
 
