@@ -180,12 +180,20 @@ def check_remember(attempt) -> None:
     y = expect_tensor(attempt(decay, write, read), (4, 2, 5), "what is read [pos head value]")
     diagonal = torch.diag_embed(decay.diagonal(dim1=-2, dim2=-1))
     late, new = _shifted(remember(decay, write, read.roll(-1, 0))), remember(decay, decay @ write, read)
+    twice = torch.cat([write[:1] + decay[:1] @ write[:1], write[1:]])
     mistakes = {
         "you read before you write: y_t reads S_t, which holds the word itself": late,
         "you let the new word decay as well: only S_before is multiplied": new,
         "each of your states knows one word alone: hand S on": torch.einsum("thk,thkv->thv", read, write),
         "the decay is a matrix, from the left: decay_t @ S_before": remember(diagonal, write, read),
         "you multiply by the transpose of the decay: decay_t @ S_before": remember(decay.mT, write, read),
+        "nothing decays: multiply S_before by decay_t": remember(torch.eye(3) + 0 * decay, write, read),
+        "the first S_before is empty: start from zeros, not from the first write": remember(
+            decay, twice, read
+        ),
+        "your decay is one word late: S_t takes the decay of its own word": remember(
+            decay.roll(1, 0), write, read
+        ),
     }
     if not close(y, remember(decay, write, read)):
         refuse(
@@ -198,13 +206,25 @@ def check_looking_back(attempt) -> None:
     a = a.sigmoid()
     own, last = looking_back(q, k * a[..., None], v, a), looking_back(q, k, v, a.roll(-1, 0))
     total = a.log().cumsum(0)
-    ahead = torch.einsum("thk,shk,tsh,shv->thv", q, k, torch.exp(total[:, None] - total), v)
+    all_words = torch.einsum("thk,shk,tsh->tsh", q, k, torch.exp(total[:, None] - total))
+
+    def summed(weights: Tensor) -> Tensor:
+        return torch.einsum("tsh,shv->thv", weights, v)
+
+    past = torch.ones(5, 5).tril()[..., None]
+    ahead, blind = summed(all_words), past - torch.eye(5)[..., None]
+    soft = (all_words * past).masked_fill(past == 0, -torch.inf).softmax(1)
     mistakes = {
         "you look ahead: a word weighs itself and those before it, no others": ahead,
         "nothing fades: multiply by the decays": looking_back(q, k, v, torch.ones_like(a)),
         "a word's own decay acts on what it writes: only words after s make s fade": own,
         "the decays are one word late: all words after s count, t among them": last,
         "old words grow: subtract the source's total from the query's": looking_back(q, k, v, 1 / a),
+        "a word reads itself, too: the mask begins above the diagonal, `triu(1)`": summed(
+            all_words * blind
+        ),
+        "you keep the words to come and leave out those before": summed(all_words * past.transpose(0, 1)),
+        "there is no softmax here: a weight is a product, and weights need not sum to 1": summed(soft),
     }
     hint = "the weight of s at t is q_t k_s times exp(total_t - total_s), and 0 where s comes after t"
     expect_equal(attempt(q, k, v, a), looking_back(q, k, v, a), READ, mistakes, hint)
@@ -224,21 +244,37 @@ def _mistakes(machine: Callable, u: Tensor, step: Tensor, *rest: Tensor) -> dict
         "old memories grow: rate is negative already, so exp(step rate) has a plus": machine(
             u, step, -rate, B, C
         ),
+        "you read with B, too: C says where it is read": machine(u, step, rate, B, B),
+        "you write with C, too: B says where it is written": machine(u, step, rate, C, C),
+        "u is missing from what is written": machine(torch.ones_like(u), step, rate, B, C),
+        "rate is given as it is used: no exp of it alone": machine(u, step, -rate.exp(), B, C),
     }
 
 
 def check_mamba(attempt) -> None:
     u, step, rate, B, C = draws((4, 3), (4, 3), (3, 5), (4, 5), (4, 5))
     given = u, step.exp(), -rate.exp(), B, C
+    u, step, rate, B, C = given
+    write, read = (step * u)[..., None, None] * B[:, None, :, None], C[:, None].expand(-1, 3, -1)
+    bare = remember(torch.diag_embed(step[..., None] * rate), write, read)[..., 0]
+    mistakes = _mistakes(mamba, *given) | {"the exp is missing: the decay is exp(step rate)": bare}
     hint = "a channel is a head with `entry` keys and one value; its decay stands on a diagonal"
-    expect_equal(attempt(*given), mamba(*given), "y [pos channel]", _mistakes(mamba, *given), hint)
+    expect_equal(attempt(*given), mamba(*given), "y [pos channel]", mistakes, hint)
 
 
 def check_mamba2(attempt) -> None:
     u, step, rate, B, C = draws((4, 2, 3), (4, 2), (2,), (4, 2, 5), (4, 2, 5))
     given = u, step.exp(), -rate.exp(), B, C
+    u, step, rate, B, C = given
+    write, grown = step[..., None, None] * B[..., None] * u[..., None, :], (step * rate)[..., None, None]
+    mistakes = _mistakes(mamba2, *given) | {
+        "the exp is missing: the decay is exp(step rate)": remember(grown * torch.eye(5), write, C),
+        "your decay mixes the table's rows: a number a is the matrix a times the identity": remember(
+            grown.exp().expand(-1, -1, 5, 5), write, C
+        ),
+    }
     hint = "expected remember(exp(step rate) times the identity, step B u, C): check the three one by one"
-    expect_equal(attempt(*given), mamba2(*given), READ, _mistakes(mamba2, *given), hint)
+    expect_equal(attempt(*given), mamba2(*given), READ, mistakes, hint)
 
 
 def check_rg_lru(attempt) -> None:
@@ -258,6 +294,9 @@ def check_rg_lru(attempt) -> None:
         "the share is sqrt(1 - a^2), and yours is 1 - a": written(1 - a),
         "the 8 is missing: a = exp(-8 softplus(L) r)": rg_lru(u, r / 8, i, L),
         "the softplus is missing: a = exp(-8 softplus(L) r)": unlike,
+        "the root is missing: the share is sqrt(1 - a^2)": written(1 - a**2),
+        "the two gates are exchanged: r sets the decay, i what is written": rg_lru(u, i, r, L),
+        "the input gate i is missing from what is written": rg_lru(u, r, one, L),
     }
     given = u.clone()
     h = attempt(u, r, i, L)
@@ -283,6 +322,10 @@ def check_mlstm(attempt) -> None:
         "the normaliser's sign does not count: |q n|": y / n.clamp(min=1),
         "the input gate is missing from what is written": bare / m.abs().clamp(min=1),
         "the input gate is missing from the normaliser": y / m.abs().clamp(min=1),
+        "the gates are exchanged: f is the decay, i stands before what is written": mlstm(q, k, v, f, i),
+        "nothing fades: f is the decay": mlstm(q, k, v, i, torch.ones_like(f)),
+        "the normaliser is the larger of |q n| and 1, not their sum": y / (n.abs() + 1),
+        "k is scaled already: take it as it is": mlstm(q, k / 3**0.5, v, i, f),
     }
     hint = "C and n share decay and read: write v and a 1 side by side"
     expect_equal(attempt(q, k, v, i, f), mlstm(q, k, v, i, f), READ, mistakes, hint)
@@ -295,13 +338,26 @@ def check_rwkv(attempt) -> None:
     write, present = k.exp()[..., None] * counted, torch.exp(k + bonus)[..., None] * counted
     whole = remember(torch.exp(-w).expand_as(k)[..., None, None], write[..., None, :], one)
     twice, total, past = whole + present, _shifted(whole) + present, _shifted(whole)
+    linear = remember(
+        torch.exp(-w).expand_as(k)[..., None, None], (k[..., None] * counted)[..., None, :], one
+    )
+    linear = _shifted(linear) + present
     mistakes = {
         "the present word is in twice: what is read of the past is S_before": twice[..., 0]
         / twice[..., 1],
-        "the bonus is missing: the present word weighs exp(k + bonus)": rwkv(k, v, w, 0 * bonus),
+        "the bonus is missing, or all words have it: the present one alone weighs exp(k + bonus)": rwkv(
+            k, v, w, 0 * bonus
+        ),
         "you return the sum of weighted values: an average divides by the sum of weights": total[..., 0],
         "the present word is missing: add its value, and its weight": past[..., 0] / past[..., 1],
         "old weights grow: each word that passes multiplies them by exp(-w)": rwkv(k, v, -w, bonus),
+        "w is positive already: the decay is exp(-w)": rwkv(k, v, w.exp(), bonus),
+        "the decay is exp(-w), and yours is w": rwkv(k, v, -w.log(), bonus),
+        "earlier words weigh exp(k), and yours weigh k": linear[..., 0] / linear[..., 1],
+        "this is what `remember` reads, after the write: shift it by a word, add the present": whole[
+            ..., 0
+        ]
+        / whole[..., 1],
     }
     hint = "let remember sum weighted values and weights, shift by one word, add the present, divide"
     expect_equal(attempt(k, v, w, bonus), rwkv(k, v, w, bonus), "y [pos channel]", mistakes, hint)
@@ -323,6 +379,16 @@ def check_gated_delta(attempt) -> None:
         "e is missing from what is written": bare,
         "what is erased has decayed, too: a stands before the whole matrix": unfaded,
         "nothing fades: a is missing from the decay": gated_delta(q, k, v, torch.ones_like(a), e),
+        "you read with k: q reads": gated_delta(k, k, v, a, e),
+        "the whole table fades by 1 - e: take away only what stands under k, e k k^T": remember(
+            kept * (1 - share) * torch.eye(3), write, q
+        ),
+        "what is written does not fade: a stands before S_before alone": remember(
+            kept * (torch.eye(3) - share * outer), kept * write, q
+        ),
+        "you add what stands under k once more: the matrix is 1 minus e k k^T": remember(
+            kept * (torch.eye(3) + share * outer), write, q
+        ),
     }
     hint = "the decay is a (1 - e k k^T), a matrix; the write is e k v^T"
     expect_equal(attempt(q, k, v, a, e), gated_delta(q, k, v, a, e), READ, mistakes, hint)
@@ -336,13 +402,39 @@ def check_lstm(attempt) -> None:
     before = _shifted(lstm(drive, U))
     i, f, g, o = (drive + before @ U.T).chunk(4, -1)
     cells = by_halves(f.sigmoid(), i.sigmoid() * g.tanh())
+
+    def unlike(order: str = "ifgo", tanh_g: Callable = torch.tanh, by_c: bool = False) -> Tensor:
+        h = c = drive.new_zeros(3)
+        outputs = []
+        for word in drive:
+            gates = dict(zip(order, (word + U @ (c if by_c else h)).chunk(4), strict=True))
+            c = gates["f"].sigmoid() * c + gates["i"].sigmoid() * tanh_g(gates["g"])
+            h = gates["o"].sigmoid() * c.tanh()
+            outputs.append(h)
+        return torch.stack(outputs)
+
     mistakes = {
+        "your gates read the cells c: they read h": unlike(by_c=True),
+        "g comes third and o last: i, f, g, o in this order": unlike("ifog"),
+        "the candidate g goes through tanh, not through sigmoid": unlike(tanh_g=torch.sigmoid),
+        "the candidate's tanh is missing: sigmoid(i) tanh(g)": unlike(tanh_g=lambda g: g),
         "your gates do not see h: add U @ h to the word's drive": blind,
         "input and forget gate are exchanged: i, f, g, o in this order": swapped,
         "you return the cells c; the outputs are h": cells,
     }
     hint = "expected the two lines of the docstring at each word, h and c handed on"
     expect_equal(attempt(drive, U), lstm(drive, U), "h [pos channel]", mistakes, hint)
+
+
+def _halved(decay: Tensor, write: Tensor, times: int, late: bool = True) -> Tensor:
+    """`by_halves` that stops where the reach times this covers the text; late: decays change last."""
+    reach = 1
+    while reach * times < len(write):
+        earlier = F.pad(write[:-reach], (0, 0, reach, 0))
+        product = decay * F.pad(decay[:-reach], (0, 0, reach, 0), value=1.0)
+        write = write + (decay if late else product) * earlier
+        decay, reach = product, 2 * reach
+    return write
 
 
 def check_by_halves(attempt) -> None:
@@ -357,6 +449,10 @@ def check_by_halves(attempt) -> None:
         mistakes = {
             "you combine neighbours once: double the reach until it covers the text": once,
             "nothing decays": write.cumsum(0),
+            "one round is missing: double the reach until it covers the text": _halved(decay, write, 2),
+            "the write needs the decay of before this round: renew the decay last": _halved(
+                decay, write, 1, late=False
+            ),
         }
         refuse(S, mistakes)
         near = next(t for t in range(pos) if not close(S[t], truth[t]))
@@ -364,6 +460,15 @@ def check_by_halves(attempt) -> None:
             f"of {pos} words, state {near} is the first to be wrong; each round the write takes in the "
             "one `reach` words before, times the decay; then the decay becomes the product of both"
         )
+
+
+def _rolled(drive: Tensor, U: Tensor, rounds: int) -> Tensor:
+    """`guessed` where the last word's h comes before the first word."""
+    h = drive.new_zeros(len(drive), U.shape[1])
+    for _ in range(rounds):
+        i, f, g, o = (drive + h.roll(1, 0) @ U.T).chunk(4, -1)
+        h = o.sigmoid() * by_halves(f.sigmoid(), i.sigmoid() * g.tanh()).tanh()
+    return h
 
 
 def check_guessed(attempt) -> None:
@@ -377,6 +482,9 @@ def check_guessed(attempt) -> None:
             "your words read their own h: shift by one word, zeros first": own,
             "one round too many: after 0 rounds all h are 0": guessed(drive, U, rounds + 1),
             "each of your rounds starts from nothing: hand h on": guessed(drive, U, min(rounds, 1)),
+            "one round too few": guessed(drive, U, max(rounds - 1, 0)),
+            "this is the LSTM word by word: guess for all words at once, `rounds` times": lstm(drive, U),
+            "before the first word h is 0, not that of the last word": _rolled(drive, U, rounds),
         }
         truth, hint = guessed(drive, U, rounds), "in each round: shift h, make all gates, sum by halves"
         expect_equal(attempt(drive, U, rounds), truth, f"h after {rounds} rounds", mistakes, hint)
