@@ -126,26 +126,164 @@ WRONG = {
             "    return found\n",
             r"this is CP-LRP",
         ),
+        (
+            "def explain_by_edits(model, case):  # the final norm as it was\n"
+            "    with torch.enable_grad(), model.trace(case.prompt):\n"
+            "        words = model.residual(0)\n"
+            "        for block in model.blocks:\n"
+            "            edit_norm(block.input_layernorm)\n"
+            "            qkv, heads = block.attention.query_key_value, model.config.num_attention_heads\n"
+            "            qkv.output = keep_shares(qkv.output, (1 / 4, 1 / 4, 1 / 2), heads)\n"
+            "            edit_norm(block.post_attention_layernorm)\n"
+            "            act = block.mlp.act\n"
+            "            act.output = identity_rule(act.input, act.output)\n"
+            "        f = contrast(model, case)\n"
+            "        with f.backward():\n"
+            "            gradient = words.grad.save()\n"
+            "        found = (words * gradient).sum(-1)[0].detach().save()\n"
+            "    return found\n",
+            r"the final norm still has its own slope",
+        ),
+        (
+            "def explain_by_edits(model, case):  # half, half, half\n"
+            "    with torch.enable_grad(), model.trace(case.prompt):\n"
+            "        words = model.residual(0)\n"
+            "        for block in model.blocks:\n"
+            "            edit_norm(block.input_layernorm)\n"
+            "            qkv, heads = block.attention.query_key_value, model.config.num_attention_heads\n"
+            "            qkv.output = keep_shares(qkv.output, (1 / 2, 1 / 2, 1 / 2), heads)\n"
+            "            edit_norm(block.post_attention_layernorm)\n"
+            "            act = block.mlp.act\n"
+            "            act.output = identity_rule(act.input, act.output)\n"
+            "        edit_norm(model.final_norm)\n"
+            "        f = contrast(model, case)\n"
+            "        with f.backward():\n"
+            "            gradient = words.grad.save()\n"
+            "        found = (words * gradient).sum(-1)[0].detach().save()\n"
+            "    return found\n",
+            r"q and k keep a quarter each",
+        ),
+        (
+            "def explain_by_edits(model, case):  # the gradient\n"
+            "    with torch.enable_grad(), model.trace(case.prompt):\n"
+            "        words = model.residual(0)\n"
+            "        for block in model.blocks:\n"
+            "            edit_norm(block.input_layernorm)\n"
+            "            qkv, heads = block.attention.query_key_value, model.config.num_attention_heads\n"
+            "            qkv.output = keep_shares(qkv.output, (1 / 4, 1 / 4, 1 / 2), heads)\n"
+            "            edit_norm(block.post_attention_layernorm)\n"
+            "            act = block.mlp.act\n"
+            "            act.output = identity_rule(act.input, act.output)\n"
+            "        edit_norm(model.final_norm)\n"
+            "        f = contrast(model, case)\n"
+            "        with f.backward():\n"
+            "            gradient = words.grad.save()\n"
+            "        found = gradient.sum(-1)[0].detach().save()\n"
+            "    return found\n",
+            r"this is the gradient alone",
+        ),
+        (
+            "def explain_by_edits(model, case):  # the answer's logit\n"
+            "    with torch.enable_grad(), model.trace(case.prompt):\n"
+            "        words = model.residual(0)\n"
+            "        for block in model.blocks:\n"
+            "            edit_norm(block.input_layernorm)\n"
+            "            qkv, heads = block.attention.query_key_value, model.config.num_attention_heads\n"
+            "            qkv.output = keep_shares(qkv.output, (1 / 4, 1 / 4, 1 / 2), heads)\n"
+            "            edit_norm(block.post_attention_layernorm)\n"
+            "            act = block.mlp.act\n"
+            "            act.output = identity_rule(act.input, act.output)\n"
+            "        edit_norm(model.final_norm)\n"
+            "        f = model.logits[0, -1, reading.token_ids(model, [case.answer])[0]]\n"
+            "        with f.backward():\n"
+            "            gradient = words.grad.save()\n"
+            "        found = (words * gradient).sum(-1)[0].detach().save()\n"
+            "    return found\n",
+            r"the answer's logit alone",
+        ),
     ],
     "books": [
         (
-            "def books(f, words, biases):  # gradients alone\n"
-            "    of_words, *of_biases = torch.autograd.grad(f, [words, *biases], allow_unused=True)\n"
-            "    return of_words.sum(-1), sum(s.sum().item() for s in of_biases if s is not None)\n",
+            "def books(f, words, biases, patterns=()):  # gradients alone\n"
+            "    own, *slopes = torch.autograd.grad(f, [words, *biases, *patterns], allow_unused=True)\n"
+            "    return own.sum(-1), sum(s.sum().item() for s in slopes if s is not None), 0.0\n",
             r"multiply each by its vector",
         ),
         (
-            "def books(f, words, biases):  # slopes of biases alone\n"
-            "    of_words, *of_biases = torch.autograd.grad(f, [words, *biases], allow_unused=True)\n"
-            "    owed = sum(s.sum().item() for s in of_biases if s is not None)\n"
-            "    return (words * of_words).sum(-1).detach(), owed\n",
+            "def books(f, words, biases, patterns=()):  # slopes of biases alone\n"
+            "    own, *slopes = torch.autograd.grad(f, [words, *biases, *patterns], allow_unused=True)\n"
+            "    owed = sum(s.sum().item() for s in slopes[: len(biases)] if s is not None)\n"
+            "    return (words * own).sum(-1).detach(), owed, 0.0\n",
             r"multiply its slope by the bias",
         ),
         (
-            "def books(f, words, biases):  # one bias\n"
-            "    of_words, of_bias = torch.autograd.grad(f, [words, biases[0]])\n"
-            "    return (words * of_words).sum(-1).detach(), (biases[0] * of_bias).sum().item()\n",
+            "def books(f, words, biases, patterns=()):  # one bias\n"
+            "    own, of_bias = torch.autograd.grad(f, [words, biases[0]])\n"
+            "    return (words * own).sum(-1).detach(), (biases[0] * of_bias).sum().item(), 0.0\n",
             r"only the first bias",
+        ),
+        (
+            "def books(f, words, biases, patterns=()):  # no leak\n"
+            "    own, *slopes = torch.autograd.grad(f, [words, *biases, *patterns], allow_unused=True)\n"
+            "    owed = sum((b * s).sum().item() for b, s in zip(biases, slopes) if s is not None)\n"
+            "    return (words * own).sum(-1).detach(), owed\n",
+            r"expected three things",
+        ),
+        (
+            "def books(f, words, biases, patterns=()):  # the whole slope counts\n"
+            "    own, *slopes = torch.autograd.grad(f, [words, *biases, *patterns], allow_unused=True)\n"
+            "    owed = sum((b * s).sum().item() for b, s in zip(biases, slopes) if s is not None)\n"
+            "    shares, leak = (words * own).sum(-1).detach(), 0.0\n"
+            "    for A, slope in zip(patterns, slopes[len(biases):]):\n"
+            "        dx = A * (slope - (A * slope).sum(-1, keepdim=True))\n"
+            "        leak += (A * slope - torch.xlogy(dx, A)).sum().item()\n"
+            "    return shares, owed, leak\n",
+            r"only half of the slope counts",
+        ),
+        (
+            "def books(f, words, biases, patterns=()):  # the logarithm of 0\n"
+            "    own, *slopes = torch.autograd.grad(f, [words, *biases, *patterns], allow_unused=True)\n"
+            "    owed = sum((b * s).sum().item() for b, s in zip(biases, slopes) if s is not None)\n"
+            "    shares, leak = (words * own).sum(-1).detach(), 0.0\n"
+            "    for A, slope in zip(patterns, slopes[len(biases):]):\n"
+            "        g = slope / 2\n"
+            "        dx = A * (g - (A * g).sum(-1, keepdim=True))\n"
+            "        leak += (A * g - dx * A.log()).sum().item()\n"
+            "    return shares, owed, leak\n",
+            r"torch.xlogy",
+        ),
+        (
+            "def books(f, words, biases, patterns=()):  # all that the weights hand on\n"
+            "    own, *slopes = torch.autograd.grad(f, [words, *biases, *patterns], allow_unused=True)\n"
+            "    owed = sum((b * s).sum().item() for b, s in zip(biases, slopes) if s is not None)\n"
+            "    shares, leak = (words * own).sum(-1).detach(), 0.0\n"
+            "    for A, slope in zip(patterns, slopes[len(biases):]):\n"
+            "        leak += (A * slope / 2).sum().item()\n"
+            "    return shares, owed, leak\n",
+            r"take off what the scores receive",
+        ),
+        (
+            "def books(f, words, biases, patterns=()):  # the derivative without its sum\n"
+            "    own, *slopes = torch.autograd.grad(f, [words, *biases, *patterns], allow_unused=True)\n"
+            "    owed = sum((b * s).sum().item() for b, s in zip(biases, slopes) if s is not None)\n"
+            "    shares, leak = (words * own).sum(-1).detach(), 0.0\n"
+            "    for A, slope in zip(patterns, slopes[len(biases):]):\n"
+            "        g = slope / 2\n"
+            "        leak += (A * g - torch.xlogy(A * g, A)).sum().item()\n"
+            "    return shares, owed, leak\n",
+            r"lacks the sum over its row",
+        ),
+        (
+            "def books(f, words, biases, patterns=()):  # the last pattern alone\n"
+            "    own, *slopes = torch.autograd.grad(f, [words, *biases, *patterns], allow_unused=True)\n"
+            "    owed = sum((b * s).sum().item() for b, s in zip(biases, slopes) if s is not None)\n"
+            "    shares, leak = (words * own).sum(-1).detach(), 0.0\n"
+            "    for A, slope in zip(patterns, slopes[len(biases):]):\n"
+            "        g = slope / 2\n"
+            "        dx = A * (g - (A * g).sum(-1, keepdim=True))\n"
+            "        leak = (A * g - torch.xlogy(dx, A)).sum().item()\n"
+            "    return shares, owed, leak\n",
+            r"only one pattern",
         ),
     ],
     "detach_six": [
@@ -183,6 +321,33 @@ WRONG = {
             '    gate = scan.tap(mixer, "gate")\n'
             "    gate.output = identity_rule(z, gate.output)\n",
             r"rule 'gate' is missing",
+        ),
+        (
+            "def detach_six(block, mixer):  # C passes on a gradient\n"
+            "    hold(block.norm.source.torch_rsqrt_0)\n"
+            "    _ = mixer.source\n"
+            "    z = mixer.in_proj.output.mT.chunk(2, dim=1)[1]\n"
+            '    act = scan.tap(mixer, "silu")\n'
+            "    act.output = identity_rule(act.input, act.output)\n"
+            '    for part in ("discrete_A", "discrete_B"):\n'
+            "        hold(scan.tap(mixer, part))\n"
+            '    gate, gated = scan.tap(mixer, "gate"), scan.tap(mixer, "gated")\n'
+            "    gate.output = identity_rule(z, gate.output)\n"
+            "    gated.output = (gated.output + gated.output.detach()) / 2\n",
+            r"'read', which is C",
+        ),
+        (
+            "def detach_six(block, mixer):  # the gate's SiLU as it was\n"
+            "    hold(block.norm.source.torch_rsqrt_0)\n"
+            "    _ = mixer.source\n"
+            "    z = mixer.in_proj.output.mT.chunk(2, dim=1)[1]\n"
+            '    act = scan.tap(mixer, "silu")\n'
+            "    act.output = identity_rule(act.input, act.output)\n"
+            '    for part in ("discrete_A", "discrete_B", "read"):\n'
+            "        hold(scan.tap(mixer, part))\n"
+            '    gate, gated = scan.tap(mixer, "gate"), scan.tap(mixer, "gated")\n'
+            "    gated.output = (gated.output + gated.output.detach()) / 2\n",
+            r"the gate's SiLU, 'gate'",
         ),
     ],
     "leave_one_out": [

@@ -200,6 +200,14 @@ WRONG = {
             "    return stats.proportion(hits, len(answers))\n",
             r"transplant the last word at depth k",
         ),
+        (
+            "def moved(model, sources, targets, answers, k):  # the wrong way round\n"
+            "    logits = transplant(model, targets, sources, k, [-1])\n"
+            "    words = [model.tokenizer.decode(row.argmax()) for row in logits]\n"
+            "    hits = sum(w == a for w, a in zip(words, answers))\n"
+            "    return stats.proportion(hits, len(answers))\n",
+            r"source and target are exchanged",
+        ),
     ],
     "wrong_donors": [
         (
@@ -340,6 +348,30 @@ WRONG = {
             "        return 'no'\n"
             "    return 'at least partly' if low >= 0.25 else 'at most partly'\n",
             r"you say 'at most partly'|you say 'at least partly'",
+        ),
+        (
+            "def call_it(low, high, basis=(1, 1)):  # never asks for the basis\n"
+            "    if low > 0.75:\n"
+            "        return 'transfers'\n"
+            "    if high < 0.25:\n"
+            "        return 'no'\n"
+            "    if low >= 0.25:\n"
+            "        return 'partly' if high <= 0.75 else 'at least partly'\n"
+            "    return 'at most partly' if high <= 0.75 else 'undecided'\n",
+            r"may be 0, so there is nothing to divide by",
+        ),
+        (
+            "def call_it(low, high, basis=(1, 1)):  # an effect of the wrong sign will do\n"
+            "    if basis[0] <= 0 <= basis[1]:\n"
+            "        return 'no basis'\n"
+            "    if low > 0.75:\n"
+            "        return 'transfers'\n"
+            "    if high < 0.25:\n"
+            "        return 'no'\n"
+            "    if low >= 0.25:\n"
+            "        return 'partly' if high <= 0.75 else 'at least partly'\n"
+            "    return 'at most partly' if high <= 0.75 else 'undecided'\n",
+            r"does worse than its control",
         ),
     ],
 }

@@ -261,6 +261,54 @@ WRONG = {
             "    return layer.dense(mixed.reshape(len(x), -1)), weights\n",
             r"put the heads side by side",
         ),
+        (
+            "def attention_by_hand(layer, x):\n"
+            "    qkv = layer.query_key_value(x)\n"
+            "    qkv = qkv.unflatten(-1, (-1, layer.head_size, 3)).transpose(0, 1)\n"
+            "    q, k, v = qkv.unbind(-1)\n"
+            "    q, k = rotate(q, layer.rotary_ndims), rotate(k, layer.rotary_ndims)\n"
+            "    weights, mixed = attend(q, k, v)\n"
+            "    return layer.dense(mixed.transpose(0, 1).flatten(1)), weights\n",
+            r"number by number",
+        ),
+        (
+            "def attention_by_hand(layer, x):\n"
+            "    qkv = layer.query_key_value(x)\n"
+            "    qkv = qkv.unflatten(-1, (-1, 3 * layer.head_size)).transpose(0, 1)\n"
+            "    q, k, v = rotate(qkv, layer.rotary_ndims).chunk(3, dim=-1)\n"
+            "    weights, mixed = attend(q, k, v)\n"
+            "    return layer.dense(mixed.transpose(0, 1).flatten(1)), weights\n",
+            r"the queries alone",
+        ),
+        (
+            "def attention_by_hand(layer, x):\n"
+            "    qkv = layer.query_key_value(x)\n"
+            "    qkv = qkv.unflatten(-1, (-1, 3 * layer.head_size)).transpose(0, 1)\n"
+            "    q, k, v = qkv.chunk(3, dim=-1)\n"
+            "    q = rotate(q, layer.rotary_ndims)\n"
+            "    weights, mixed = attend(q, k, v)\n"
+            "    return layer.dense(mixed.transpose(0, 1).flatten(1)), weights\n",
+            r"the queries alone",
+        ),
+        (
+            "def attention_by_hand(layer, x):\n"
+            "    qkv = layer.query_key_value(x)\n"
+            "    qkv = qkv.unflatten(-1, (-1, 3 * layer.head_size)).transpose(0, 1)\n"
+            "    q, k, v = (rotate(y, layer.rotary_ndims) for y in qkv.chunk(3, dim=-1))\n"
+            "    weights, mixed = attend(q, k, v)\n"
+            "    return layer.dense(mixed.transpose(0, 1).flatten(1)), weights\n",
+            r"only q and k turn",
+        ),
+        (
+            "def attention_by_hand(layer, x):\n"
+            "    qkv = layer.query_key_value(x)\n"
+            "    qkv = qkv.unflatten(-1, (-1, 3 * layer.head_size)).transpose(0, 1)\n"
+            "    q, k, v = qkv.chunk(3, dim=-1)\n"
+            "    q, k = rotate(q, layer.head_size), rotate(k, layer.head_size)\n"
+            "    weights, mixed = attend(q, k, v)\n"
+            "    return layer.dense(mixed.transpose(0, 1).flatten(1)), weights\n",
+            r"you turn every number",
+        ),
     ],
     "convolve": [
         (
@@ -355,7 +403,7 @@ WRONG = {
             "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
             "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.exp(), B, C)\n"
             "    return layer.out_proj((y + layer.D * u) * F.silu(z))\n",
-            r"your output differs at the words",
+            r"your windows look ahead",
         ),
         (
             "def mixer_by_hand(layer, x):\n"
@@ -365,7 +413,47 @@ WRONG = {
             "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
             "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.exp(), B, C)\n"
             "    return layer.out_proj((y + layer.D * u) * z.sigmoid())\n",
-            r"your output differs at the words",
+            r"the sigmoid alone",
+        ),
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    signal, z = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = layer.conv1d(signal.T[None])[0, :, : len(x)].T\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.exp(), B, C)\n"
+            "    return layer.out_proj((y + layer.D * u) * F.silu(z))\n",
+            r"SiLU is missing behind the convolution",
+        ),
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    signal, z = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = F.silu(layer.conv1d(signal.T[None])[0, :, : len(x)].T)\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, layer.dt_proj(low), -layer.A_log.exp(), B, C)\n"
+            "    return layer.out_proj((y + layer.D * u) * F.silu(z))\n",
+            r"its softplus is missing",
+        ),
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    signal, z = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = F.silu(layer.conv1d(signal.T[None])[0, :, : len(x)].T)\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.exp(), B, C)\n"
+            "    return layer.out_proj((y + layer.D * u) * z)\n",
+            r"and not z itself",
+        ),
+        (
+            "def mixer_by_hand(layer, x):\n"
+            "    signal, z = layer.in_proj(x).chunk(2, dim=-1)\n"
+            "    u = F.silu(layer.conv1d(signal.T[None])[0, :, : len(x)].T)\n"
+            "    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]\n"
+            "    low, B, C = layer.x_proj(u).split(sizes, dim=-1)\n"
+            "    y = scan(u, F.softplus(layer.dt_proj(low)), -layer.A_log.exp(), B, C)\n"
+            "    return layer.out_proj(y * F.silu(z) + layer.D * u)\n",
+            r"D u is gated, too",
         ),
     ],
     "crossover": [

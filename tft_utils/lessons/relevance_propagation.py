@@ -4,7 +4,8 @@ The checks of whole runs know the truth from `techniques.relevance`, which works
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from tft_utils import models, reading
 from tft_utils.architectures import mamba_scan as scan
+from tft_utils.architectures import softmax
+from tft_utils.architectures.recurrent import keep
 from tft_utils.corpora import questions as world_questions
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
@@ -80,17 +83,23 @@ def explain_by_edits(model, case):
     return found
 
 
-def books(f, words, biases):
-    """What the words get of f, each [pos], and what all biases get together, one number.
+def books(f, words, biases, patterns=()):
+    """What the words get of f, each [pos], what all biases get together, and what the patterns leak.
 
-    words: their vectors [pos d_model]; biases: tensors, some of which f may not depend on.
+    words: their vectors [pos d_model]; biases: tensors, some of which f may not depend on;
+    patterns: attention weights [... query source], of whose gradient half counts.
     """
-    of_words, *of_biases = torch.autograd.grad(f, [words, *biases], allow_unused=True)
-    owed = 0.0
+    of_words, *slopes = torch.autograd.grad(f, [words, *biases, *patterns], allow_unused=True)
+    of_biases, of_patterns = slopes[: len(biases)], slopes[len(biases) :]
+    owed, leak = 0.0, 0.0
     for bias, slope in zip(biases, of_biases, strict=True):
         if slope is not None:
             owed += (bias * slope).sum().item()
-    return (words * of_words).sum(-1).detach(), owed
+    for A, slope in zip(patterns, of_patterns, strict=True):
+        hands_on = A * slope / 2
+        dx = hands_on - A * hands_on.sum(-1, keepdim=True)
+        leak += (hands_on - torch.xlogy(dx, A)).sum().item()
+    return (words * of_words).sum(-1).detach(), owed, leak
 
 
 def detach_six(block, mixer):
@@ -238,8 +247,9 @@ def _model(name: str, readable: bool = False) -> models.Model:
     return models.load(name, readable=readable)
 
 
-def _refuse_run(found: Tensor, name: str, rules: str) -> None:
-    """Refuses what a run by edits gives its words, unless it is what the rule set gives."""
+def _refuse_run(found: Tensor, name: str, rules: str, mistakes: Callable) -> None:
+    """Refuses what a run by edits gives its words, unless it is what the rule set gives. mistakes: of
+    model, prompt and case, each hint with the relevance [pos] that the mistake gives."""
     model, case = _model(name), world_questions.cases("fact", 1, seed=1)[0]
     asked = reading.ask(model, [case.prompt], [case.answer], [case.foil])
 
@@ -258,33 +268,102 @@ def _refuse_run(found: Tensor, name: str, rules: str) -> None:
     for other in model.architecture.RULE_SETS:
         if is_of(other):
             raise Wrong(f"this is {other}, another rule set; expected {rules}")
+    for hint, mistaken in mistakes(model, asked, case):
+        if torch.allclose(found.float(), mistaken, rtol=1e-3, atol=2e-3):
+            raise Wrong(hint)
     raise Wrong(f"the relevance is not that of {rules}; leave out one rule at a time to find out which")
+
+
+@torch.enable_grad()
+def _slopes(model, asked, put: Callable, at_end: Callable) -> tuple[Tensor, Tensor]:
+    """The words' vectors and their gradients, each [pos d_model]; at_end: the `put` of the final norm."""
+    words = stream = model.embed(asked.ids).detach().requires_grad_()
+    for layer in range(model.n_layers):
+        stream = model.block(layer, stream, put)
+    (slopes,) = torch.autograd.grad(asked.score(model.to_logits(stream[:, -1], at_end))[0], words)
+    return words[0].detach(), slopes[0]
+
+
+def _mistaken_edits(model, asked, case) -> Iterator[tuple[str, Tensor]]:
+    put = technique.shares(model, asked.last, "AttnLRP")
+
+    def halves(point: str, value):
+        return torch.lerp(value.detach(), value, 0.5) if point in ("q", "k") else put(point, value)
+
+    alone = reading.ask(model, [case.prompt], [case.answer])
+    for hint, *ways in (
+        ("the final norm still has its own slope: edit it, too, after the last block", asked, put, keep),
+        ("you explain the answer's logit alone; `contrast` takes off the foil's", alone, put, put),
+        ("a half is halved again: q and k keep a quarter each", asked, halves, put),
+    ):
+        words, slopes = _slopes(model, *ways)
+        yield hint, (words * slopes).sum(-1)
+    words, slopes = _slopes(model, asked, put, put)
+    yield "this is the gradient alone; multiply it by the words' vectors", slopes.sum(-1)
 
 
 def check_explain_by_edits(attempt) -> None:
     case = world_questions.cases("fact", 1, seed=1)[0]
-    _refuse_run(attempt(_model("transformer"), case), "transformer", "AttnLRP")
+    _refuse_run(attempt(_model("transformer"), case), "transformer", "AttnLRP", _mistaken_edits)
+
+
+def _mistaken_detaches(model, asked, case) -> Iterator[tuple[str, Tensor]]:
+    hints = {
+        "discrete_A": "what the scan keeps, 'discrete_A', still passes on a gradient: hold it",
+        "discrete_B": "what the scan writes with, 'discrete_B', still passes on a gradient: hold it",
+        "read": "what the scan reads with, 'read', which is C, still passes on a gradient: hold it",
+        "silu": "the SiLU behind the convolution, 'silu', still has its own slope: the identity rule",
+        "gate": "the gate's SiLU, 'gate', still has its own slope: the identity rule, on z",
+    }
+    for part, hint in hints.items():
+        yield hint, explain_by_detaches(_model("mamba", readable=True), case, partial(_all_but, part))
+
+
+def _all_but(part: str, block, mixer) -> None:
+    """`detach_six` without its edit of one line of the scan."""
+    hold(block.norm.source.torch_rsqrt_0)
+    _ = mixer.source
+    z = mixer.in_proj.output.mT.chunk(2, dim=1)[1]
+    act = scan.tap(mixer, "silu")
+    if part != "silu":
+        act.output = identity_rule(act.input, act.output)
+    for name in ("discrete_A", "discrete_B", "read"):
+        if name != part:
+            hold(scan.tap(mixer, name))
+    gate, gated = scan.tap(mixer, "gate"), scan.tap(mixer, "gated")
+    if part != "gate":
+        gate.output = identity_rule(z, gate.output)
+    gated.output = (gated.output + gated.output.detach()) / 2
 
 
 def check_detach_six(attempt) -> None:
     case = world_questions.cases("fact", 1, seed=1)[0]
     found = explain_by_detaches(_model("mamba", readable=True), case, attempt)
-    _refuse_run(found, "mamba", "MambaLRP")
+    _refuse_run(found, "mamba", "MambaLRP", _mistaken_detaches)
 
 
 @torch.enable_grad()
 def check_books(attempt) -> None:
     draw = torch.Generator().manual_seed(0)
-    words, b1, b2, unused, W, w = (
+    words, b1, b2, unused, W, w, x, G = (
         torch.randn(*shape, generator=draw).requires_grad_()
-        for shape in ((4, 3), (5,), (4, 1), (2,), (3, 5), (4, 5))
+        for shape in ((4, 3), (5,), (4, 1), (2,), (3, 5), (4, 5), (2, 1, 4, 4), (2, 1, 4, 4))
     )
-    f = (w * (words @ W + b1)).sum() + 2 * b2.sum()
+    future = torch.ones(4, 4, dtype=torch.bool).triu(1)
+    A = x.detach().masked_fill(future, -torch.inf).softmax(-1)
+    patterns = [pattern.requires_grad_() for pattern in A.unbind()]
+    f = (
+        (w * (words @ W + b1)).sum()
+        + 2 * b2.sum()
+        + sum((a * g).sum() for a, g in zip(patterns, G, strict=True))
+    )
     of_words, of_b1 = words * (w @ W.T), b1 * w.sum(0)
     truth, owed = of_words.sum(-1).detach(), of_b1.sum().item() + 2 * b2.sum().item()
-    answer = attempt(f, words, [b1, b2, unused])
-    if not (isinstance(answer, tuple) and len(answer) == 2):
-        raise Wrong("expected two things, the words' shares and the biases' one number; return both")
+    answer = attempt(f, words, [b1, b2, unused], patterns)
+    if not (isinstance(answer, tuple) and len(answer) == 3):
+        raise Wrong(
+            "expected three things, the words' shares, the biases' number and the leak; return all"
+        )
     mistakes = {
         "these are gradients; multiply each by its vector": (w @ W.T).sum(-1).detach(),
         "you add up all words; each word keeps a number of its own": truth.sum().expand(4),
@@ -293,15 +372,40 @@ def check_books(attempt) -> None:
         answer[0], truth, "the words' shares [pos]", mistakes, "expected x df/dx, summed per word"
     )
     found = float(answer[1])
-    if abs(found - owed) < 1e-3:
-        return
     if abs(found - w.sum(0).sum().item() - 8) < 1e-3:
         raise Wrong("a bias gets b df/db: multiply its slope by the bias itself")
     if abs(found - of_b1.sum().item()) < 1e-3:
         raise Wrong("only the first bias is in your books; add up all of them")
-    raise Wrong(
-        f"expected {owed:.3f} for the biases, found {found:.3f}: the sum of b df/db over all numbers"
-    )
+    if abs(found - owed) > 1e-3:
+        raise Wrong(
+            f"expected {owed:.3f} for the biases, found {found:.3f}: the sum of b df/db over all numbers"
+        )
+    _refuse_leak(float(answer[2]), A.detach(), G.detach())
+    without = (w * (words @ W + b1)).sum()
+    if float(attempt(without, words, [b1])[2]):
+        raise Wrong("where no pattern is given nothing leaks: the leak is 0")
+
+
+def _refuse_leak(found: float, A: Tensor, slope: Tensor) -> None:
+    """Refuses a leak that is not that of these patterns and slopes, each [pattern head query source]."""
+    each = softmax.leak(A, slope)
+    truth, given = each.sum().item(), (A * slope / 2).sum().item()
+    unturned = given - torch.xlogy(A * slope / 2, A).sum().item()
+    mistakes = {
+        "only half of the slope counts: the other half went to the values": 2 * truth,
+        "the leak is what the weights hand on less what the scores receive; yours is turned": -truth,
+        "this is all that the weights hand on; take off what the scores receive": given,
+        "this is what the scores receive; the leak is what the weights hand on, less that": given - truth,
+        "dx lacks the sum over its row: A times (g less the row's sum of A g)": unturned,
+        "only one pattern is in your books; add up the leaks of all": each[-1].item(),
+    }
+    if found != found:
+        raise Wrong("where A is 0 the logarithm is infinite and 0 times it is nan; `torch.xlogy` gives 0")
+    for hint, value in mistakes.items():
+        if abs(found - value) < 1e-3:
+            raise Wrong(hint)
+    if abs(found - truth) > 1e-3:
+        raise Wrong(f"expected a leak of {truth:.3f}, found {found:.3f}: A g less dx log A, all added up")
 
 
 def check_leave_one_out(attempt) -> None:

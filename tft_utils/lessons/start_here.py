@@ -108,8 +108,13 @@ def arrives(shares):
     return float("nan")
 
 
-def call_it(low, high):
-    """The verdict on a ratio whose 95 % interval reaches from low to high."""
+def call_it(low, high, basis=(1, 1)):
+    """The verdict on a ratio whose 95 % interval reaches from low to high.
+
+    basis: the two ends of the interval of the Transformer's own effect, by which the ratio divides.
+    """
+    if basis[0] <= 0:
+        return "no basis"
     if low > 0.75:
         return "transfers"
     if high < 0.25:
@@ -299,6 +304,8 @@ def check_moved(attempt) -> None:
                 raise Wrong(
                     "you count edits that change the answer; count those that give the one in `answers`"
                 )
+            if attempt(model, sources, targets, own, last).value == 1:
+                raise Wrong("source and target are exchanged: vectors come from sources, go to targets")
             raise Wrong(f"{name}: at the last depth the share is {truth:.0%}, yours is {found.value:.0%}")
         for k in (0, last // 2):
             found, truth = (
@@ -419,6 +426,14 @@ def check_call_it(attempt) -> None:
                 "undecided": "it holds both borders",
             }
             raise Wrong(f"[{low}, {high}] is '{right}', you say {word!r}: {sides[right]}")
+    for basis, why in (
+        ((-0.1, 0.2), "the Transformer's own effect may be 0, so there is nothing to divide by"),
+        ((-0.4, -0.2), "an effect below 0 means that the technique does worse than its control"),
+    ):
+        if (word := attempt(0.8, 1.2, basis)) != "no basis":
+            raise Wrong(f"with the basis {list(basis)} it is 'no basis', you say {word!r}: {why}")
+    if attempt(0.8, 1.2, (0.02, 0.3)) == "no basis":
+        raise Wrong("[0.02, 0.3] is a basis: all of it lies above 0")
 
 
 def how_the_past_arrives() -> Drawn:

@@ -309,6 +309,9 @@ def check_attention_by_hand(attempt) -> None:
     first = qkv.unflatten(0, (3, 2, 4)).transpose(0, 1).flatten(0, 2)
     first_bias = bias.unflatten(0, (3, 2, 4)).transpose(0, 1).flatten()
     no_bias = _linear(qkv, torch.zeros(24))
+    by_number = (rows.unflatten(0, (2, 4, 3)).transpose(1, 2).flatten(0, 2) for rows in (qkv, bias))
+    q, k, v = F.linear(x, qkv, bias).unflatten(-1, (2, 12)).transpose(0, 1).chunk(3, dim=-1)
+    one_turned = attend(rotate(q, 2), k, v)[0]
     mistakes = {
         "the rotation is missing: turn q and k before they meet": weights_of(rotary_ndims=0),
         "you turn every number; only the first `layer.rotary_ndims` turn": weights_of(rotary_ndims=4),
@@ -316,6 +319,9 @@ def check_attention_by_hand(attempt) -> None:
         "q, k and v stand head by head, not all queries first": weights_of(
             query_key_value=_linear(first, first_bias)
         ),
+        "a head's q, k and v are blocks of `head_size` numbers, one after the other; you cut them number "
+        "by number": weights_of(query_key_value=_linear(*by_number)),
+        "you turn the queries alone: cut q and k out first, then turn each": one_turned,
     }
     if not close(weights, right):
         refuse(
@@ -324,9 +330,29 @@ def check_attention_by_hand(attempt) -> None:
     if not close(output, truth):
         refuse(
             output,
-            {"the bias of the dense map is missing": truth - dense_bias},
+            {
+                "the bias of the dense map is missing": truth - dense_bias,
+                "only q and k turn; the values stay as they are": _linear(dense, dense_bias)(
+                    (right @ rotate(v, 2)).transpose(0, 1).flatten(1)
+                ),
+            },
             "the weights are right, the output is not: put the heads side by side, then the dense map",
         )
+
+
+def _mixer(layer, x, act=F.silu, step=F.softplus, gate=F.silu, ahead=0, skip_last=False) -> Tensor:
+    """`mixer_by_hand` with other functions, windows so many words ahead, or a skip after the gate."""
+    signal, z = layer.in_proj(x).chunk(2, dim=-1)
+    u = act(layer.conv1d(signal.T[None])[0].T[ahead:][: len(x)])
+    sizes = [layer.time_step_rank, layer.ssm_state_size, layer.ssm_state_size]
+    low, B, C = layer.x_proj(u).split(sizes, dim=-1)
+    y = scan(u, step(layer.dt_proj(low)), -torch.exp(layer.A_log), B, C)
+    skip = layer.D * u
+    return layer.out_proj(y * gate(z) + skip if skip_last else (y + skip) * gate(z))
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 @torch.no_grad()
@@ -363,6 +389,16 @@ def check_mixer_by_hand(attempt) -> None:
         "the convolution is missing: it mixes each word with those just before it": changed(conv1d=now),
         "the bias of dt_proj is missing": changed(dt_proj=_linear(step, 0 * start)),
         "the weights hold log(-A), so A is -exp(A_log)": changed(A_log=torch.log(rates.abs())),
+        "SiLU is missing behind the convolution": _mixer(layer, x, act=_as_it_is),
+        "a step size is positive: its softplus is missing": _mixer(layer, x, step=_as_it_is),
+        "SiLU(z) is z times its sigmoid; your gate is the sigmoid alone": _mixer(
+            layer, x, gate=F.sigmoid
+        ),
+        "the gate is SiLU(z), and not z itself": _mixer(layer, x, gate=_as_it_is),
+        "your windows look ahead: word t gets itself and those before it": _mixer(
+            layer, x, ahead=taps - 1
+        ),
+        "D u is gated, too: add it before you multiply by SiLU(z)": _mixer(layer, x, skip_last=True),
     }
     refuse(found, mistakes)
     reach = [t for t in range(pos) if not close(found[t], truth[t])]
