@@ -36,6 +36,32 @@ WRONG = {
             "    return credit\n",
             r"a prompt's score is read at its own last word",
         ),
+        (
+            "def late_start(model, asked):\n"
+            "    credit, later = torch.zeros(asked.ids.shape), torch.zeros(len(asked))\n"
+            "    for t in reversed(range(asked.ids.shape[1])):\n"
+            "        rows = asked.last > t\n"
+            "        part = asked[rows]\n"
+            "        logits = model.hf(input_ids=part.ids[:, t:]).logits\n"
+            "        here = part.score(logits[torch.arange(len(part)), part.last - t])\n"
+            "        credit[rows, t] = here - later[rows]\n"
+            "        later[rows] = here\n"
+            "    return credit\n",
+            r"the last word has a credit, too",
+        ),
+        (
+            "def late_start(model, asked):\n"
+            "    credit, later = torch.zeros(asked.ids.shape), torch.zeros(len(asked))\n"
+            "    for t in range(asked.ids.shape[1]):\n"
+            "        rows = asked.last >= t\n"
+            "        part = asked[rows]\n"
+            "        logits = model.hf(input_ids=part.ids[:, t:]).logits\n"
+            "        here = part.score(logits[torch.arange(len(part)), part.last - t])\n"
+            "        credit[rows, t] = here - later[rows]\n"
+            "        later[rows] = here\n"
+            "    return credit\n",
+            r"you subtract the start one word earlier",
+        ),
     ],
     "conclude": [
         (
@@ -56,6 +82,20 @@ WRONG = {
             '    theirs = effect_of(basis, basis_control, "higher")\n'
             "    return verdict([own], [theirs]).word\n",
             r"lower is better",
+        ),
+        (
+            "def conclude(score, control, basis, basis_control, better):\n"
+            "    own = effect_of(score, control, better)\n"
+            "    theirs = effect_of(basis, control, better)\n"
+            "    return verdict([own], [theirs]).word\n",
+            r"the Transformer has a control of its own",
+        ),
+        (
+            "def conclude(score, control, basis, basis_control, better):\n"
+            "    own = effect_of(control, score, better)\n"
+            "    theirs = effect_of(basis_control, basis, better)\n"
+            "    return verdict([own], [theirs]).word\n",
+            r"a score first, and then its control",
         ),
     ],
 }

@@ -334,6 +334,17 @@ def places(documents: Sequence[world.Document], role: str) -> Tensor:
     return torch.tensor([document.positions(role) for document in documents])
 
 
+def one_part_changed(names: Sequence[str]) -> list[str]:
+    """Those that are another organism with one part changed, as their names say: in a figure their looks
+    would be near-twins of others'. The tied Mamba has a curve, as in every lesson."""
+    return [name for name in names if "-" in name and name != "mamba-tied"]
+
+
+def without(lines: Mapping, names: Sequence[str]) -> dict:
+    """All lines but those of these names."""
+    return {name: line for name, line in lines.items() if name not in names}
+
+
 def five_sentences(cells: Sequence[Cell], known: Sequence[str], read_off) -> str:
     """What a board says, as a list in Markdown; known: the architectures that it could hold."""
     said = {name: found for name in known if (found := read_off(cells, name))[0]}

@@ -105,7 +105,14 @@ def check_late_start(attempt) -> None:
         totals = truth.flip(1).cumsum(1).flip(1) * asked.mask
         shifted = torch.zeros_like(truth)
         shifted[:, :-1] = truth[:, 1:]
+        earlier = torch.cat([torch.zeros(len(asked), 1), totals[:, :-1]], 1)
+        rows, tailless = torch.arange(len(asked)), truth.clone()
+        tailless[rows, asked.last - 1] += tailless[rows, asked.last]
+        tailless[rows, asked.last] = 0
         mistakes = {
+            "the last word has a credit, too: a start at it reads one word": tailless,
+            "you subtract the start one word earlier; a word's credit is what its start adds to the next "
+            "one, at t + 1": (totals - earlier) * asked.mask,
             "these are the scores themselves; a word's credit is the score with it minus the score "
             "without it, that of the next start": totals,
             "the sign is turned: a word that helps the answer has a positive credit": -truth,
@@ -127,32 +134,40 @@ def _made(value: float, half: float) -> Estimate:
 
 
 def check_conclude(attempt) -> None:
-    chance = _made(0.2, 0.02)
-    cases = [  # score, basis, better: whose control is the same
-        (_made(0.95, 0.02), _made(0.95, 0.02), "higher"),
-        (_made(0.21, 0.02), _made(0.9, 0.02), "higher"),
-        (_made(0.55, 0.02), _made(0.9, 0.02), "higher"),
-        (_made(0.9, 0.02), _made(0.22, 0.05), "higher"),
-        (_made(0.02, 0.01), _made(0.02, 0.01), "lower"),
+    ours, theirs = _made(0.2, 0.02), _made(0.18, 0.02)
+    cases = [  # score, its control, basis, its control, better
+        (_made(0.95, 0.02), ours, _made(0.95, 0.02), theirs, "higher"),
+        (_made(0.21, 0.02), ours, _made(0.9, 0.02), theirs, "higher"),
+        (_made(0.55, 0.02), ours, _made(0.9, 0.02), theirs, "higher"),
+        (_made(0.9, 0.02), ours, _made(0.22, 0.05), theirs, "higher"),
+        (_made(0.02, 0.01), _made(0.6, 0.02), _made(0.02, 0.01), _made(0.62, 0.02), "lower"),
+        (_made(0.55, 0.005), _made(0.45, 0.005), _made(0.7, 0.005), _made(0.1, 0.005), "higher"),
     ]
-    for score, basis, better in cases:
-        low = better == "lower"
-        own_control = _made(0.6, 0.02) if low else chance
-        basis_control = _made(0.62, 0.02) if low else _made(0.18, 0.02)
+    for score, own_control, basis, basis_control, better in cases:
         found = attempt(score, own_control, basis, basis_control, better)
         truth = conclude(score, own_control, basis, basis_control, better)
         if found == truth:
             continue
         if not isinstance(found, str):
             raise Wrong(f"expected a word such as {truth!r}, found {type(found).__name__}")
-        without = verdict([score], [basis]).word
-        if found == without:
-            raise Wrong(
-                f"scores {score.value} and {basis.value} alone would give {found!r}; subtract each "
-                "model's control first: `effect_of` does"
-            )
-        if found == conclude(basis, basis_control, score, own_control, better):
-            raise Wrong("the two models are exchanged: the Transformer's effect is what one divides by")
+        mistakes = {
+            f"scores {score.value} and {basis.value} alone would give {found!r}; subtract each model's "
+            "control first: `effect_of` does": verdict([score], [basis]).word,
+            "the two models are exchanged: the Transformer's effect is what one divides by": conclude(
+                basis, basis_control, score, own_control, better
+            ),
+            "the Transformer has a control of its own: subtract that one from its score": conclude(
+                score, own_control, basis, own_control, better
+            ),
+            f"{better} is better: hand `better` on to `effect_of`, twice": conclude(
+                score, own_control, basis, basis_control, "higher"
+            ),
+            "`effect_of` takes a score first, and then its control": conclude(
+                own_control, score, basis_control, basis, better
+            ),
+        }
+        if hint := next((hint for hint, word in mistakes.items() if word == found), ""):
+            raise Wrong(hint)
         raise Wrong(
             f"a score of {score.value} with control {own_control.value}, against {basis.value} with "
             f"{basis_control.value} in the Transformer, {better} is better: expected {truth!r}, found "
