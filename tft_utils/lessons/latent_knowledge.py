@@ -390,6 +390,10 @@ def by_depth(
 
 def by_task(table: Mapping[str, Mapping[str, Mapping[str, float]]], label: str) -> Drawn:
     """Per model a map of methods by tasks and their mean; table: model -> method -> column -> AUROC."""
+    if not table:
+        figure, (axis,) = plots.titled(["no model here has this adapter"], "", size=(5, 0.8))
+        axis.axis("off")
+        return figure, f"{label}: no model here has this adapter, so nothing is drawn."
     grid = {}
     for name, rows in table.items():
         values = torch.tensor([list(row.values()) for row in rows.values()])
