@@ -41,6 +41,8 @@ WRONG = {
             "    credit, later = torch.zeros(asked.ids.shape), torch.zeros(len(asked))\n"
             "    for t in reversed(range(asked.ids.shape[1])):\n"
             "        rows = asked.last > t\n"
+            "        if not rows.any():\n"
+            "            continue\n"
             "        part = asked[rows]\n"
             "        logits = model.hf(input_ids=part.ids[:, t:]).logits\n"
             "        here = part.score(logits[torch.arange(len(part)), part.last - t])\n"
