@@ -544,6 +544,11 @@ def test_what_the_lessons_say_of_all_trainings_holds():
     assert 0.1 < steered["mamba", 1]["first-word"]["value"] < 0.3, "08a: a first word does a little"
     for seed in (1, 2):
         assert steered["mamba", seed]["announcement"]["control"]["value"] > 0.2, "08a: random vectors"
+    first = {
+        name: steered[f"mamba-{name}", 0]["first-word"]["value"]
+        for name in ("unconvolved", "unselective")
+    }
+    assert 0.25 < first["unconvolved"] < 0.35 < first["unselective"], "08a: the first word, both ways"
     both = by_model_and_seed("steering_the_state")["mamba", 2]["both-over-state"]
     assert both["high"] < 0, "08b: in the third Mamba the residual stream takes something away"
 
@@ -578,7 +583,7 @@ SAID = {  # of three trainings, in the lessons' own words: technique, part of it
         ("steering, announcement", "", "at least partly"),
         ("steering, first word", "", "at most partly"),
     ],
-    "08b": [("mood steering", "", "no basis")],
+    "08b": [("mood steering", "", "at least partly")],
 }
 
 

@@ -13,7 +13,7 @@ from tft_utils import models, reading, stats
 from tft_utils.corpora import pairs, questions
 from tft_utils.course import plots
 from tft_utils.course.exercises import Wrong, close, expect_equal, expect_tensor, refuse
-from tft_utils.course.plots import BLUE, GREY, VERMILION, Drawn, Map, arrow, canvas, style, write
+from tft_utils.course.plots import BLUE, GREY, PURPLE, VERMILION, Drawn, Map, arrow, canvas, style, write
 from tft_utils.techniques import contrasts, steering
 from tft_utils.techniques.contrasts import Direction
 
@@ -21,7 +21,7 @@ in_points = partial(PercentFormatter, xmax=1, decimals=0, symbol="")  # shows sh
 KINDS = {  # of steering
     "residual": {"color": BLUE, "marker": "o"},
     "state": {"color": VERMILION, "marker": "s"},
-    "both": {"color": GREY, "marker": "^"},
+    "both": {"color": PURPLE, "marker": "D"},
 }
 
 
