@@ -525,14 +525,35 @@ def by_model_and_seed(lesson: str) -> dict[tuple[str, int], dict[str, dict]]:
     }
 
 
+def of_the_pair(lesson: str) -> dict[tuple[str, int], dict]:
+    found = {at: claims for at, claims in by_model_and_seed(lesson).items() if at[0] in PAIR}
+    assert len(found) == 6, "three trainings of each"
+    return found
+
+
 def test_what_the_lessons_say_of_all_trainings_holds():
-    knows = by_model_and_seed("latent_knowledge")
-    assert len(knows) == 6
+    knows = of_the_pair("latent_knowledge")
     for found in knows.values():
         above = {task: found[task]["value"] - found[task]["control"]["value"] for task in TASKS}
         assert above["mood"] > 0, "06a: mood is read in all six models"
         assert max(above["addition"], above["facts"]) < 0, "06a: the mean lies below random directions"
-    odd = by_model_and_seed("anomalies")
+    for (model, _), found in knows.items():
+        reached = {
+            told: found[f"reached-answer-fixed-name-{told}"]["value"] for told in ("first", "last")
+        }
+        most = (0.01, 0.01) if model == "transformer" else (0.2, 0.03)
+        assert reached["first"] <= most[0], "06a: random means that reach the probes', answer fixed"
+        assert reached["last"] <= most[1], "06a: likewise, name last"
+    for (model, _), found in of_the_pair("knockout_and_edits").items():
+        kept = found["relation"]["value"]
+        assert kept < 0.05 if model == "transformer" else kept > 0.9, "07b: wrong answers of the kind"
+    turned = {
+        seed: found["story"]["value"]
+        for (name, seed), found in of_the_pair("steering_the_state").items()
+        if name == "transformer"
+    }
+    assert turned[1] < 0.5 < min(turned[0], turned[2]), "08b: the second turns fewer than half"
+    odd = of_the_pair("anomalies")
     for found in odd.values():
         assert found["anomaly"]["value"] > found["anomaly"]["control"]["value"], "06b: bob in all six"
         assert found["alarms"]["value"] > 0.28, "06b: false alarms for three in ten of hard items or more"
