@@ -192,9 +192,11 @@ def test_a_table_over_seeds_has_every_recorded_number(tmp_path, monkeypatch):
     assert standings.over_seeds("a", "tiny", columns, ["big", "small"]) == (
         "|  |  | it | chance |\n| --- | --- | --- | --- |\n"
         "| big | transformer | 1.00 |  |\n"
-        "| big | mamba | 0.12, 0.25 | 1.00, 0.50 |\n"
+        "| big | mamba | 0.12, 0.25 [-0.61, 0.98] | 1.00, 0.50 [-2.43, 3.93] |\n"
         "| small | mamba | 3.00 |  |\n"
+        "\nIn brackets: the mean over trainings, 95 % by Student's t."
     )
+    # By hand: t of one degree of freedom at 97.5 % is tan(0.475 pi) = 12.706; 0.1875 -+ 12.706 x 0.0625.
     assert standings.over_seeds("a", "tiny", {"it": ("small", "value")}) == (
         "|  | it |\n| --- | --- |\n| mamba | 3.00 |\n"
     )

@@ -154,9 +154,10 @@ def over_seeds(
 ) -> str:
     """What the recorded runs of a lesson found in every training, as a table in Markdown.
 
-    A row for each of `rows` and each model; in a cell the numbers of its seeds in turn. columns: head ->
-    a claim's name without lesson and model, where `{}` stands for the row, and 'value' or 'control'. A
-    lesson that shows it goes on being measured: it reads what other runs found, and claims its own.
+    A row for each of `rows` and each model; in a cell the numbers of its seeds in turn, and behind two or
+    more the 95 % interval of their mean. columns: head -> a claim's name without lesson and model, where
+    `{}` stands for the row, and 'value' or 'control'. A lesson that shows it goes on being measured: it
+    reads what other runs found, and claims its own.
     """
     runs = [run for run in read_board(board_file(scale))["runs"] if run["lesson"].endswith(f"_{lesson}")]
     found = {r["name"]: {} for run in runs for r in run["claims"]}
@@ -169,10 +170,24 @@ def over_seeds(
         for slug, field in columns.values():
             of_seeds = found.get(f"{lesson}/{slug.format(row)}-{name}", {})
             each = (r if field == "value" else r[field] for _, r in sorted(of_seeds.items()))
-            said.append(", ".join(f"{round(x['value'], 2) + 0:.2f}" for x in each if x))  # no -0.00
+            said.append(_numbers([x["value"] for x in each if x]))
         if any(said):
             body.append(((row, name) if row else (name,)) + tuple(said))
-    return markdown((*[""] * (2 if any(rows) else 1), *columns), body)
+    table = markdown((*[""] * (2 if any(rows) else 1), *columns), body)
+    return table + "\nIn brackets: the mean over trainings, 95 % by Student's t." * ("[" in table)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    said = ", ".join(_rounded(value) for value in values)
+    if len(values) < 2:
+        return said
+    mean, error = statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
+    reach = verdicts.quantile(len(values) - 1) * error
+    return f"{said} [{_rounded(mean - reach)}, {_rounded(mean + reach)}]"
+
+
+def _rounded(value: float) -> str:
+    return f"{round(value, 2) + 0:.2f}"  # never -0.00
 
 
 # --------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def verdict(effects: Sequence[Estimate], basis: Sequence[Estimate]) -> Verdict:
             f"{len(basis)} of the Transformer; measure both"
         )
     freedom, pooled = _pooled(effects, basis)
-    q = _quantile(freedom)
+    q = quantile(freedom)
     variances = [_variance(side, pooled) for side in (effects, basis)]
     own, theirs = _means(effects, basis)
     ends = _fieller(own, theirs, *variances, q)
@@ -116,7 +116,7 @@ def _planned(effects, basis, m_own: int, m_basis: int, times_items: float = 1) -
     """The word that so many seeds and items would give in four of five cases; None: none of `DECIDED`."""
     freedom, pooled = _pooled(effects, basis)
     df = m_own + m_basis - 2 if freedom else 0
-    q = _quantile(df)
+    q = quantile(df)
     variances = [
         _variance(side, pooled, m, times_items) for side, m in ((effects, m_own), (basis, m_basis))
     ]
@@ -161,7 +161,7 @@ def word_for(low: float, high: float) -> str:
 
 
 @functools.cache
-def _quantile(freedom: int) -> float:
+def quantile(freedom: int) -> float:
     """Student's t, two-sided at 95 %; the normal's where nothing is known of seeds."""
     return float(stdtrit(freedom, 0.975)) if freedom else Z
 
