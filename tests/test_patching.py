@@ -621,7 +621,8 @@ def test_a_component_is_needed_as_the_noising_grid_says(model):
 
 
 def test_another_prompts_effects_stand_at_the_words_of_their_role():
-    """The control of lesson 07a: one mean for all words of a role, from the next prompt that has it."""
+    """The control of lesson 07a: word by word from the next prompt whose role has as many words; where none
+    has, one mean for all words of the role."""
     roles = [
         {"name": [0, 1], "after": [], "last": [3]},
         {"name": [0], "after": [1], "last": [2]},
@@ -630,5 +631,8 @@ def test_another_prompts_effects_stand_at_the_words_of_their_role():
     effects = torch.arange(12.0).view(1, 3, 4)  # [depth prompt pos]
     found = activation_patching.moved(effects, roles)[0]
     nan = torch.nan
-    wanted = [[4, 4, nan, 6], [9, 10, 11, nan], [nan, 0.5, 5, 3]]
+    wanted = [[4, 4, nan, 6], [9, 10, 11, nan], [nan, 4, 5, 3]]
     assert torch.allclose(found, torch.tensor(wanted), equal_nan=True)
+    two = activation_patching.moved(effects[:, :2], [{"name": [0, 1]}, {"name": [2, 3]}])[0]
+    wanted = [[6, 7, nan, nan], [nan, nan, 0, 1]]
+    assert torch.allclose(two, torch.tensor(wanted), equal_nan=True)
