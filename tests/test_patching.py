@@ -621,8 +621,8 @@ def test_a_component_is_needed_as_the_noising_grid_says(model):
 
 
 def test_another_prompts_effects_stand_at_the_words_of_their_role():
-    """The control of lesson 07a: word by word from the next prompt whose role has as many words; where none
-    has, one mean for all words of the role."""
+    """The control of lesson 07a: word by word from the next prompt whose role has as many words; where
+    none has, one mean for all words of the role."""
     roles = [
         {"name": [0, 1], "after": [], "last": [3]},
         {"name": [0], "after": [1], "last": [2]},
