@@ -173,7 +173,7 @@ def test_the_manifest_lists_every_file_with_its_hash(name):
     )
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert size < 4 * json.loads(card)["trainable"] + 20_000, "more than what was trained"
-    assert size < 2_200_000
+    assert size < 2_000_000 or name.removesuffix("-last")[:-2] not in models.PAIR
     assert "/" not in json.loads(config)["base_model_name_or_path"]
     assert "home" not in config + card
 
