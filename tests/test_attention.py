@@ -1,5 +1,6 @@
 """Maps equal their definitions in float64, and the circuits they show are the ones the models use."""
 
+import re
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import ClassVar
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor
 
 from tests.toys import toy
-from tft_utils import models, reading
+from tft_utils import files, models, reading
 from tft_utils.architectures import mamba_scan as scan
 from tft_utils.architectures import recurrent
 from tft_utils.corpora import questions as world_questions
 from tft_utils.corpora import world
-from tft_utils.course import plots, widgets
+from tft_utils.course import notebooks, plots, widgets
 from tft_utils.lessons import attention as figures
 from tft_utils.models import load
 from tft_utils.techniques import attention
@@ -665,3 +666,15 @@ def test_without_its_convolution_a_mixing_reads_what_the_scan_reads():
     expected = mixing.weights("skip", queries) * mixing.gate[:, queries].transpose(1, 2)[..., None]
     torch.testing.assert_close(plain.weights("operator", queries), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(plain.values(), mixing.values("scan"))
+
+
+def test_what_lesson_02_says_of_a_lower_floor_is_what_it_prints():
+    """Of Mamba's channels about one in eight follows at a floor of a tenth, and none untrained."""
+    lesson = notebooks.parse(files.ROOT / "notebooks" / "02_attention.ipynb")
+    (cell,) = (cell for cell in lesson["cells"] if cell["id"] == "claim-classes")
+    printed = "".join(o["text"] for o in cell["outputs"] if o["output_type"] == "stream")
+    share, untrained = re.search(
+        r"mamba, at a floor of \.1: ([\d.]+), untrained ([\d.]+)", printed
+    ).groups()
+    assert float(share) == pytest.approx(1 / 8, abs=0.02)
+    assert float(untrained) == 0
