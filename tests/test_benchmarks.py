@@ -1,5 +1,6 @@
 """Benchmarks: each one runs once at toy size, so that none can rot; one that fails stops no other."""
 
+import copy
 import importlib
 import json
 import math
@@ -9,9 +10,12 @@ from functools import partial
 
 import nbformat
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM
 
 from tests.benchmarks import __main__ as runner
-from tests.benchmarks import measure, true_shapes
+from tests.benchmarks import counted, measure, true_shapes
 
 MODULES = [f"tests.benchmarks.{file.stem}" for file in sorted(runner.HERE.glob("bench_*.py"))]
 
@@ -66,6 +70,36 @@ def test_a_lesson_that_fails_or_takes_too_long_still_gets_its_row(tmp_path):
     assert problems == "fails: ZeroDivisionError: division by zero; stopped in hangs"
     assert 0 < float(size) < 1
     assert 4 <= float(seconds) < 9
+
+
+@pytest.mark.parametrize("name", counted.NARROW)
+def test_what_a_narrow_model_counts_is_what_a_wide_one_multiplies(name):
+    """Forward and backward, against PyTorch's own counter; scores within a head are not widened."""
+    shapes = [copy.deepcopy(shape) for shape in (true_shapes.SHAPES[name], counted.NARROW[name])]
+    for shape in shapes:
+        shape.num_hidden_layers = 2
+    wide, narrow = map(AutoModelForCausalLM.from_config, shapes)
+    ids = torch.arange(12)[None]
+    with FlopCounterMode(display=False) as truth:
+        wide(ids, use_cache=False).logits.sum().backward()
+    with counted.Counter() as counter:
+        narrow(ids, use_cache=False).logits.sum().backward()
+    assert counter.total == pytest.approx(
+        truth.get_total_flops(), rel=0.003 if name == "transformer" else 0
+    )
+
+
+def test_factorisations_are_counted_at_the_true_width():
+    def counts(work):
+        with counted.Counter() as counter:
+            work()
+        return counter.total
+
+    square = torch.eye(counted.WIDE).repeat(2, 1, 1)
+    assert counts(lambda: torch.linalg.cholesky(square)) == pytest.approx(2 * 768**3 / 3)
+    assert counts(lambda: torch.linalg.eigh(square)) == 2 * 9 * 768**3
+    tall = torch.randn(5, counted.WIDE)
+    assert counts(lambda: torch.linalg.svd(tall, full_matrices=False)) == 14 * 768 * 25 + 8 * 125
 
 
 def test_one_that_fails_is_reported_and_the_others_go_on(tmp_path, monkeypatch, capsys):

@@ -7,6 +7,9 @@ costs does not hang on what weights say, but for items that a lesson keeps becau
 A row for docs/hosts.md a lesson: highest resident size of its kernel, CPU seconds, cells that ran of all
 code cells, and what stopped. A kernel that has used LIMIT CPU seconds is stopped; other work on the
 machine does not count. TFT_TOKENIZER: a folder with Pythia's tokenizer; without it, that of the tests.
+
+With --count first: narrow models of the true depth instead, and in place of memory and seconds what the
+lesson would multiply at the true shapes, in TFLOP (`counted`).
 """
 
 import os
@@ -17,11 +20,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import nbformat
 import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, MambaConfig
 
+from tests.benchmarks import counted
 from tft_utils import models
 from tft_utils.course import notebooks
 
@@ -31,6 +36,7 @@ import toys  # noqa: E402
 
 LIMIT = 900  # CPU seconds a lesson: a quarter of an hour
 STOP = "\nimport resource\nresource.setrlimit(resource.RLIMIT_CPU, ({0}, {0}))"
+COUNT = "\nfrom tests.benchmarks import counted\ncounter = counted.start()"
 SHAPES = {
     "transformer": GPTNeoXConfig(
         vocab_size=50304,
@@ -55,14 +61,16 @@ def write(folder: Path, config) -> Path:
     return folder
 
 
-def lesson(path: Path, limit: int = LIMIT, **parameters: object) -> str:
+def lesson(path: Path, limit: int = LIMIT, count: bool = False, **parameters: object) -> str:
     """The row of a lesson. To be asked once a process, with the hub in its environment."""
     notebook = notebooks.parse(path)
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     for cell in code:
         if "parameters" in cell["metadata"].get("tags", []):
             cell["source"] += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
-            cell["source"] += STOP.format(limit)
+            cell["source"] += COUNT if count else STOP.format(limit)
+    if count:
+        notebook["cells"].append(nbformat.v4.new_code_cell("print(counter.total)", id="counted"))
     client = NotebookClient(
         notebook,
         timeout=None,
@@ -87,10 +95,13 @@ def lesson(path: Path, limit: int = LIMIT, **parameters: object) -> str:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds, size = used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9
     done = f"{len(code) - len(left)}/{len(code)}"
+    if count:
+        total = float(notebook["cells"][-1]["outputs"][0]["text"])
+        return f"| {path.stem} | {total / 1e12:.1f} | {done} | {'; '.join(errors)} |"
     return f"| {path.stem} | {size:.1f} | {seconds:.0f} | {done} | {'; '.join(errors)} |"
 
 
-def run(paths: list[Path], shapes=SHAPES) -> None:
+def run(paths: list[Path], count: bool = False) -> None:
     """Prints the rows; what a lesson writes goes into a copy of the course that is thrown away."""
     with tempfile.TemporaryDirectory() as temporary:
         root, source = Path(temporary), notebooks.NOTEBOOKS.parent
@@ -98,7 +109,7 @@ def run(paths: list[Path], shapes=SHAPES) -> None:
             shutil.copytree(source / part, root / "course" / part)
         folders = {
             models.SCALES["small"][name].repository: write(root / name, config)
-            for name, config in shapes.items()
+            for name, config in (counted.NARROW if count else SHAPES).items()
         }
         with hub.serving(folders) as server:
             there = {
@@ -108,12 +119,16 @@ def run(paths: list[Path], shapes=SHAPES) -> None:
                 "PYTHONPATH": str(root / "course"),
             }
             for path in paths:
-                asked = [sys.executable, "-m", __spec__.name, "--one", f"notebooks/{path.name}"]
+                how = "--one-counted" if count else "--one"
+                asked = [sys.executable, "-m", __spec__.name, how, f"notebooks/{path.name}"]
                 subprocess.run(asked, cwd=root / "course", env=os.environ | there, check=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        print(lesson(Path(sys.argv[2]).resolve(), SCALE="small", DEVICE="cpu"), flush=True)
+    arguments = sys.argv[1:]
+    if arguments[:1] in (["--one"], ["--one-counted"]):
+        how = {"count": arguments[0] == "--one-counted", "SCALE": "small", "DEVICE": "cpu"}
+        print(lesson(Path(arguments[1]).resolve(), **how), flush=True)
     else:
-        run([Path(argument) for argument in sys.argv[1:]] or notebooks.all_notebooks())
+        count = arguments[:1] == ["--count"]
+        run([Path(argument) for argument in arguments[count:]] or notebooks.all_notebooks(), count)
