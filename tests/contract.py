@@ -49,7 +49,7 @@ GLANCE = ("Time", "Run time", "You need", "Verdict")
 CELLS, WORDS, LINES, SETUP_LINES, KILOBYTES = 80, 4500, 18, 8, 400
 WRITTEN = 60  # lines of a lesson that the learner writes
 FEW_WRITTEN = {"your_turn"}
-SHOWN = {"text/plain", "text/markdown", "image/png", claims.MIME}
+SHOWN = {"text/plain", "text/markdown", "image/png", claims.MIME, claims.NONE}
 BANNED = re.compile(r"\b(simply|obviously)\b", re.IGNORECASE)
 EMPTY_LINK_TEXTS = {"here", "click here", "link", "this"}
 NETWORK = {"aiohttp", "ftplib", "httpx", "huggingface_hub", "requests", "socket", "urllib"}
@@ -245,7 +245,7 @@ def unresolved(path: Path, link: str) -> str:
 
 
 def outputs(path: Path, notebook: dict) -> Problems:
-    """Run in order, without errors or warnings; only text, Markdown, PNG and claims."""
+    """Run in order, without errors or warnings; only text, Markdown, PNG, claims, and why there is none."""
     ran = cells(notebook, "code")
     for count, cell in enumerate(ran, start=1):
         if cell["execution_count"] != count:

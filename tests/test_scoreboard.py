@@ -1,18 +1,23 @@
 """The scoreboard: lessons run on any model, runs are kept and not repeated, rows join the seeds."""
 
+import collections
 import datetime
+import importlib.metadata
 import json
 import math
 import re
 import shutil
+import tomllib
 
 import nbformat
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from tft_utils import files, stats
 from tft_utils.corpora.statements import TASKS
 from tft_utils.course import claims, notebooks, scoreboard, standings, verdicts
+from tft_utils.lessons import why
 from tft_utils.models import PAIR
 from tft_utils.stats import Estimate
 
@@ -58,6 +63,7 @@ def test_a_run_keeps_claims_and_failures_and_is_not_repeated(lesson, tmp_path):
     assert {record["cell"] for record in first["claims"]} == {"says"}
     none = {"technique": "cut", "metric": "share", "architecture": "mamba", "reason": "it has no edge"}
     assert first["none"] == [none | {"cell": "says"}]
+    assert first["versions"]["torch"] == importlib.metadata.version("torch")
     kept = scoreboard.run_file(lesson, "mamba", 0, "tiny")
     assert json.loads(kept.read_text(encoding="utf-8")) == first
     assert scoreboard.run_lesson(lesson, "mamba") == first
@@ -377,6 +383,16 @@ def test_no_run_of_the_board_is_stale():
     assert not found, "\n".join(found)
 
 
+def test_every_run_of_the_board_says_what_it_was_made_with():
+    """With versions that this project allows."""
+    project = tomllib.loads((files.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    allowed = {each.name: each.specifier for each in map(Requirement, project["dependencies"])}
+    for run in BOARD["runs"]:
+        assert run["versions"].keys() == set(scoreboard.PACKAGES), run
+        for package, version in run["versions"].items():
+            assert allowed[package].contains(version), (run["lesson"], run["model"], package, version)
+
+
 def test_every_cell_without_a_score_has_its_own_reason():
     """What an architecture's file says that it lacks, or what the lesson says of this technique there."""
     lacking = [cell for cell in standings.cells(BOARD) if cell.word == standings.NONE]
@@ -572,6 +588,34 @@ def test_what_the_lessons_say_of_all_trainings_holds():
     assert 0.25 < first["unconvolved"] < 0.35 < first["unselective"], "08a: the first word, both ways"
     both = by_model_and_seed("steering_the_state")["mamba", 2]["both-over-state"]
     assert both["high"] < 0, "08b: in the third Mamba the residual stream takes something away"
+
+
+def test_what_lesson_10_says_of_each_part_holds():
+    measures = why.measured(BOARD, standings.cards())
+    rows = why.by_part(why.compared(measures, why.difference, why.holm, why.judged))
+    counts = {part: collections.Counter(row.word for row in some) for part, some in rows.items()}
+    assert [row.name for row in rows["tying"] if row.word in why.FAR] == ["can do: story"]
+    apart = {row.name: row for row in rows["selection"] if row.word in why.FAR}
+    assert {name.partition(":")[0] for name in apart} == {"can do", "contribution map", "unit ablation"}
+    assert -0.5 < apart["can do: recall"].gap < -0.4, "half of recall"
+    small = {row.name: row for row in rows["state size, 4"] if row.word.startswith("apart")}
+    (carried,) = (row for name, row in small.items() if name.startswith("transplant"))
+    assert carried.own[0] == pytest.approx(0.25, abs=0.03)
+    assert min(carried.seeds) > 0.88
+    (cut,) = (row for name, row in small.items() if name.startswith("knockout"))
+    assert cut.own[0] < min(cut.seeds) / 2
+    (large,) = (row for row in rows["state size, 64"] if row.word.startswith("apart"))
+    assert round(large.gap, 2) == 0.02
+    for part, most in (("state size, 64", 1), ("depth", 0)):
+        assert counts[part]["apart, not after Holm"] == most
+        assert not counts[part].keys() & set(why.FAR)
+        assert 0.4 < counts[part]["same within a quarter"] / len(rows[part]) < 0.5, "nearly half"
+
+
+def test_a_state_of_any_size_steers_answers_from_one_end_to_the_other():
+    steered = by_model_and_seed("steering_the_state")
+    for name in ("mamba", "mamba-state4", "mamba-state64"):
+        assert steered[name, 0]["state"]["value"] > 0.98
 
 
 SAID = {  # of three trainings, in the lessons' own words: technique, part of its metric, the board's word

@@ -63,7 +63,7 @@ except ImportError:  # no numba: the plain PyTorch core needs nothing
     kernels = None
 
 CHUNK = 16  # steps between stored states: with d_state 16 they take the memory of one more u
-BLOCK = 16  # queries whose hidden attention is computed together
+BLOCK = 16  # positions whose hidden attention is computed together
 WORKSPACE = 2**19  # numbers in one scratch array: small enough to stay in the cache
 
 
@@ -250,19 +250,22 @@ class Scan:
         delta, A = wide(self.delta.detach()[..., heads]).transpose(1, 2), self.A.detach()[heads]
         steps = delta.double().cumsum(-1)  # S: in float32 its differences would lose digits
         alpha = delta.new_zeros(len(delta), len(heads), len(queries), delta.shape[-1])
-        group = max(1, WORKSPACE // (delta.shape[-1] * A.shape[1]))
-        for q in range(0, len(queries), BLOCK):
+        group, blocks = max(1, WORKSPACE // (delta.shape[-1] * A.shape[1])), queries // BLOCK
+        for block in blocks.unique():
+            rows = (blocks == block).nonzero()[:, 0]
             for e in range(0, len(heads), group):
-                part, some = slice(e, e + group), queries[q : q + BLOCK]
-                self._fill(alpha[:, part, q : q + BLOCK], some, steps[:, part], delta[:, part], A[part])
+                part = slice(e, e + group)
+                self._fill(alpha[:, part], rows, queries[rows], steps[:, part], delta[:, part], A[part])
         return alpha
 
-    def _fill(self, alpha: Tensor, queries: Tensor, steps: Tensor, delta: Tensor, A: Tensor) -> None:
-        """alpha of a few queries, written into [batch channel query source].
+    def _fill(
+        self, alpha: Tensor, rows: Tensor, queries: Tensor, steps: Tensor, delta: Tensor, A: Tensor
+    ):
+        """alpha of the queries of one BLOCK, written into rows of [batch channel query source].
 
         Before the first query, exp(A (S_t - S_s)) = exp(A (S_t - r)) exp(A (r - S_s)) with r = S just
         before it: both exponents are negative, and the sum over n is a matrix product. From the
-        first query on, it is taken literally.
+        first query on, the recurrence runs on the identity.
         """
         B, C = wide(self.B.detach()), wide(self.C.detach())
         first, last = int(queries.min()), int(queries.max()) + 1
@@ -270,20 +273,22 @@ class Scan:
         def decay(gap: Tensor) -> Tensor:  # exp(A gap) [batch channel pos n]
             return (gap.to(A.dtype)[..., None] * A[:, None]).exp_()
 
-        at = steps[..., queries]  # S_t [batch channel query]
         if first:
             r = steps[..., first - 1 : first]
-            left = decay(at - r) * C[:, None, queries]  # [batch channel query n]
+            left = decay(steps[..., queries] - r) * C[:, None, queries]  # [batch channel query n]
             right = decay(r - steps[..., :first]).mul_(B[:, None, :first])
             right *= delta[..., :first, None]  # [batch channel source n]
-            alpha[..., :first] = left @ right.transpose(-1, -2)
-        gap = (at[..., None] - steps[..., None, first:last]).clamp(min=0).to(A.dtype)
-        CB = torch.einsum("btn,bsn->nbts", C[:, queries], B[:, first:last])
-        CB *= queries[:, None] >= torch.arange(first, last, device=queries.device)
-        near = alpha[..., first:last]
-        for n in range(A.shape[1]):
-            near += torch.exp(gap * A[:, n, None, None]).mul_(CB[n][:, None])
-        near *= delta[..., None, first:last]
+            alpha[..., rows, :first] = left @ right.transpose(-1, -2)
+        d = delta[..., first:last].permute(2, 0, 1)[:, :, None]  # [pos batch 1 channel]
+        kept, written = (d * A.T).exp_(), d * B[:, first:last].transpose(0, 1)[..., None]
+        h = A.new_zeros(*written.shape[1:], last - first)  # [batch n channel source]
+        near = A.new_empty(last - first, len(delta), 1, h[0, 0].numel())
+        for t in range(last - first):
+            h *= kept[t, ..., None]
+            h[..., t] = written[t]
+            torch.matmul(C[:, first + t, None], h.flatten(2), out=near[t])
+        near = near.view(last - first, len(delta), -1, last - first)[queries - first]
+        alpha[..., rows, first:last] = near.permute(1, 2, 0, 3)
 
 
 # What nnsight can read and edit below a mixer's `.source` after `install(model, fast=False)`: SiLU

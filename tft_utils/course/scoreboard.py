@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 
@@ -37,6 +38,7 @@ RUNS = files.ROOT / "build" / "scoreboard"
 AT_ONCE = 2  # runs side by side, a thread each
 _PARSING = Lock()  # Python 3.11 may fail where two threads build syntax trees at once
 LONGEST = 3600  # seconds a cell may take: a large model on a slow machine
+PACKAGES = ("torch", "transformers", "nnsight", "numpy", "scipy", "numba", "peft", "concept-erasure")
 
 
 def run_file(lesson: Path, model: str, seed: int, scale: str) -> Path:
@@ -185,7 +187,7 @@ def with_parameters(notebook: dict, **values) -> dict:
 
 
 def run_lesson(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> dict:
-    """Runs a lesson on one model of a seed: its claims, first errors, seconds; kept as a file.
+    """Runs a lesson on one model of a seed: its claims, first errors, seconds, versions; kept as a file.
 
     The kernel asserts no claim. An `Unsupported` is what an architecture says it cannot do. A run that
     breaks off, because its kernel dies or a cell takes too long, keeps no digest.
@@ -223,6 +225,7 @@ def run_lesson(lesson: Path, model: str, seed: int = 0, scale: str = "tiny") -> 
         "seed": seed,
         "digest": None if broken else fresh,
         "seconds": round(time.monotonic() - start, 1),
+        "versions": {name: version(name) for name in PACKAGES},
         "claims": _records(shown, claims.MIME),
         "none": _records(shown, claims.NONE),
         "failed": failed + broken,
