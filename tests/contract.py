@@ -245,7 +245,7 @@ def unresolved(path: Path, link: str) -> str:
 
 
 def outputs(path: Path, notebook: dict) -> Problems:
-    """Run in order, without errors or warnings; only text, Markdown, PNG, claims, and why there is none."""
+    """Run in order, without errors or warnings; only text, Markdown, PNG, claims and reasons for none."""
     ran = cells(notebook, "code")
     for count, cell in enumerate(ran, start=1):
         if cell["execution_count"] != count:
