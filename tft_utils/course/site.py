@@ -90,7 +90,8 @@ def notebook_page(path: Path, folder: Path) -> dict:
                 r"\barXiv\s(\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", cell["source"]
             )
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(claims.MIME, None)  # its text says the same
+            for record in (claims.MIME, claims.NONE):  # their text says the same
+                output.get("data", {}).pop(record, None)
             if "image/png" in output.get("data", {}):
                 _draw(output, folder / staged(path))
     notebook["metadata"]["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
