@@ -618,6 +618,15 @@ def test_a_state_of_any_size_steers_answers_from_one_end_to_the_other():
         assert steered[name, 0]["state"]["value"] > 0.98
 
 
+def test_what_lesson_09b_says_of_the_states_size_holds():
+    registry = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
+    of = {record["name"].partition("/")[2]: record for record in registry}
+    assert of["changed-mamba-state4"]["high"] < 0.5 < of["changed-mamba-state64"]["low"]
+    assert (
+        of["late-mamba-state4"]["high"] < of["late-mamba"]["value"] < of["late-mamba-state64"]["low"] < 0
+    )
+
+
 SAID = {  # of three trainings, in the lessons' own words: technique, part of its metric, the board's word
     "02": [
         ("unit ablation", "", "at least partly"),
