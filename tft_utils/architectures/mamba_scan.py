@@ -43,6 +43,7 @@ differentiated twice, so a backward with `create_graph` runs through readable Py
 """
 
 import importlib
+import math
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -247,7 +248,8 @@ class Scan:
         alpha[e,t,s] = d_s[e] sum_n C_t[n] B_s[n] exp(A[e,n] (S_t[e] - S_s[e])), S_t = d_1 + ... + d_t.
         O(query pos channel d_state) time: matrix products but for the BLOCK next to the diagonal.
         """
-        delta, A = wide(self.delta.detach()[..., heads]).transpose(1, 2), self.A.detach()[heads]
+        delta = wide(self.delta.detach()[..., heads]).mT.contiguous()
+        A = self.A.detach()[heads] / math.log(2)  # exp2 takes a third of exp's time
         steps = delta.double().cumsum(-1)  # S: in float32 its differences would lose digits
         alpha = delta.new_zeros(len(delta), len(heads), len(queries), delta.shape[-1])
         group, blocks = max(1, WORKSPACE // (delta.shape[-1] * A.shape[1])), queries // BLOCK
@@ -260,18 +262,18 @@ class Scan:
 
     def _fill(
         self, alpha: Tensor, rows: Tensor, queries: Tensor, steps: Tensor, delta: Tensor, A: Tensor
-    ):
-        """alpha of the queries of one BLOCK, written into rows of [batch channel query source].
+    ) -> None:
+        """alpha of the queries of one BLOCK, written into rows of [batch channel query source]; A in bits.
 
-        Before the first query, exp(A (S_t - S_s)) = exp(A (S_t - r)) exp(A (r - S_s)) with r = S just
+        Before the first query, 2^(A (S_t - S_s)) = 2^(A (S_t - r)) 2^(A (r - S_s)) with r = S just
         before it: both exponents are negative, and the sum over n is a matrix product. From the
         first query on, the recurrence runs on the identity.
         """
         B, C = wide(self.B.detach()), wide(self.C.detach())
         first, last = int(queries.min()), int(queries.max()) + 1
 
-        def decay(gap: Tensor) -> Tensor:  # exp(A gap) [batch channel pos n]
-            return (gap.to(A.dtype)[..., None] * A[:, None]).exp_()
+        def decay(gap: Tensor) -> Tensor:  # 2^(A gap) [batch channel pos n]
+            return (gap.to(A.dtype)[..., None] * A[:, None]).exp2_()
 
         if first:
             r = steps[..., first - 1 : first]
@@ -280,7 +282,7 @@ class Scan:
             right *= delta[..., :first, None]  # [batch channel source n]
             alpha[..., rows, :first] = left @ right.transpose(-1, -2)
         d = delta[..., first:last].permute(2, 0, 1)[:, :, None]  # [pos batch 1 channel]
-        kept, written = (d * A.T).exp_(), d * B[:, first:last].transpose(0, 1)[..., None]
+        kept, written = (d * A.T).exp2_(), d * B[:, first:last].transpose(0, 1)[..., None]
         h = A.new_zeros(*written.shape[1:], last - first)  # [batch n channel source]
         near = A.new_empty(last - first, len(delta), 1, h[0, 0].numel())
         for t in range(last - first):

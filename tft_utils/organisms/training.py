@@ -46,6 +46,7 @@ PEAK_RATE, WEIGHT_DECAY, CLIP = 2e-3, 0.1, 1.0
 DETERMINED_WEIGHT = 10.0
 LONGEST_WRITE = 3.0  # the bar: a block's mean write, in units of the stream that it meets
 WRITE_PENALTY = 1e-2  # of the mean squared length of a block's write, in units of the stream it meets
+UNPENALISED = "mamba-unpenalised"  # the one organism that is trained without it
 MIXTURE = {  # share of each kind among the documents
     "facts": 0.28,
     "grammar": 0.10,
@@ -118,6 +119,7 @@ ORGANISMS: dict[str, dict] = {
     # A convolution of one word only scales and shifts each channel.
     "mamba-unconvolved": _MAMBA | {"conv_kernel": 1},
     "mamba-unselective": _MAMBA,  # see `_unselect`, among the `CHANGES`
+    UNPENALISED: _MAMBA,
     "mamba-state4": _MAMBA | {"state_size": 4},
     "mamba-state64": _MAMBA | {"state_size": 64},  # 1.73 million parameters: the state brings its own
 }
@@ -367,8 +369,9 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     model = build(name, seed).to(device).train()
     optimisers, writes = _optimisers(model), Writes(model)
+    penalty = 0.0 if name == UNPENALISED else WRITE_PENALTY
     state = {
-        "write_penalty": WRITE_PENALTY,
+        "write_penalty": penalty,
         "step": 0,
         "steps": steps,
         "tokens": 0,
@@ -405,7 +408,7 @@ def train(
             group["lr"] = _rate(step, steps)
         loss, plain = weighted_loss(model(input_ids=ids, use_cache=False).logits, ids, weights)
         model.zero_grad()
-        (loss + WRITE_PENALTY * writes.penalty(weights > 0)).backward()
+        (loss + penalty * writes.penalty(weights > 0)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         for optimiser in optimisers:
             optimiser.step()
