@@ -1,12 +1,12 @@
 """Probes: solvers against scikit-learn, readers against nnsight, splits, trees, pairs, erasure."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
 from concept_erasure import optimal_linear_shrinkage
-from scipy.sparse.csgraph import minimum_spanning_tree
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
@@ -340,6 +340,28 @@ def test_what_travels_is_the_subjects_number_a_word_later(model):
 # ---- trees -------------------------------------------------------------------------------------
 
 
+def path_up(heads, i):
+    """The word and all above it."""
+    path = [i]
+    while heads[path[-1]] is not None:
+        path.append(heads[path[-1]])
+    return path
+
+
+def test_trees_are_those_of_paths_to_the_root(model):
+    """Two words are as far apart as their paths to the root are long where they do not run together."""
+    some = structure.trees(model, "train", 12)
+    documents = world_pairs.probe_documents("grammar", 12, 0, "train")
+    assert some.length.tolist() == [len(d.words) - 1 for d in documents]
+    for row, document in enumerate(documents):
+        ups = [path_up(world_pairs.heads(document.words), i) for i in range(some.length[row])]
+        for i, up in enumerate(ups):
+            assert some.depth[row, i] == len(up) - 1
+            for j, other in enumerate(ups):
+                assert some.distance[row, i, j] == len({*up} ^ {*other})
+        assert not some.distance[row, len(ups) :].any(), "padding"
+
+
 def test_heads_of_a_sentence_by_hand():
     found = {}
     for document in world_pairs.probe_documents("grammar", 400, 0, "train"):
@@ -347,7 +369,7 @@ def test_heads_of_a_sentence_by_hand():
         words = [w.text for w in document.words]
         assert heads.count(None) == 1
         for i, head in enumerate(heads):  # every path ends at the verb: it is a tree
-            assert len(structure._path_up(heads, i)) <= len(words)
+            assert len(path_up(heads, i)) <= len(words)
             if head is not None:
                 found.setdefault((document.words[i].pos, document.words[head].pos), 0)
         arcs = [(min(i, h), max(i, h)) for i, h in enumerate(heads) if h is not None]
@@ -365,7 +387,7 @@ def test_a_planted_tree_is_found_and_another_sentences_is_not():
     length = torch.tensor([5, 6] * 20)
     for row, n in enumerate(length.tolist()):
         some = heads[n] if row % 4 < 2 else [None, *range(n - 1)]
-        ups = [structure._path_up(some, i) for i in range(n)]
+        ups = [path_up(some, i) for i in range(n)]
         axes = torch.randperm(6, generator=draw)
         for i, up in enumerate(ups):
             depth[row, i] = len(up) - 1
@@ -402,18 +424,31 @@ def test_the_structural_probes_gradient_is_autograds(what):
     assert torch.allclose(structure._gradient(some, y.detach(), what, weight), theirs)
 
 
-def test_edges_found_are_those_of_scipys_spanning_tree():
+def kruskal(measured):
+    """The pairs of a minimum spanning tree, by hand: the nearest two that are not linked yet."""
+    group, edges = list(range(len(measured))), set()
+    pairs = itertools.combinations(group, 2)
+    for i, j in sorted(pairs, key=lambda pair: float(measured[pair])):
+        if group[i] != group[j]:
+            edges.add((i, j))
+            group = [group[i] if g == group[j] else g for g in group]
+    return edges
+
+
+def test_edges_found_are_those_of_a_spanning_tree_by_hand():
     draw = torch.Generator().manual_seed(0)
     length = torch.tensor([6, 9, 2])
     points = torch.randn(2, 3, 9, 4, generator=draw)
+    points[0, 0, 3] = points[0, 0, 1]  # two words in one place
     measured = torch.cdist(points, points).square()
     distance = torch.randint(1, 3, (3, 9, 9), generator=draw).float()
     some = structure.Trees(points, distance + distance.mT - 1, torch.zeros(3, 9), length)
     found = structure._edges_found(measured, some)
     for k in range(2):
         for row, n in enumerate(length.tolist()):
-            tree = minimum_spanning_tree(measured[k, row, :n, :n].numpy()).toarray() > 0
-            assert found[k, row] == (tree & (some.distance[row, :n, :n] == 1).numpy()).sum()
+            edges = kruskal(measured[k, row, :n, :n])
+            assert len(edges) == n - 1
+            assert found[k, row] == sum(some.distance[row, i, j] == 1 for i, j in edges)
     assert found.max() > 1
 
 

@@ -94,7 +94,9 @@ def test_mean_of_equal_values_has_no_width():
     assert stats.mean([0.5, 0.5, 0.5]) == (0.5, 3, 0.5, 0.5)
 
 
-@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 5), (6, 5), (1, 0), (-1, -1), (0, -3)])
+@pytest.mark.parametrize(
+    ("successes", "n"), [(0, 0), (-1, 5), (6, 5), (1, 0), (-1, -1), (0, -3), (0.5, 3)]
+)
 def test_impossible_counts_are_refused(successes, n):
     with pytest.raises(ValueError, match=f"expected 0 <= successes <= n .* found {successes} of {n}"):
         stats.proportion(successes, n)

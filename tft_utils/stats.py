@@ -2,11 +2,12 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -31,13 +32,12 @@ def proportion(successes: int, n: int) -> Estimate:
 
     Unlike value +- 2 standard errors, it keeps its width at 0 % and 100 %.
     """
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"expected 0 <= successes <= n with n > 0; found {successes} of {n}")
-    share, shrink = successes / n, 1 + Z**2 / n
-    middle = (share + Z**2 / (2 * n)) / shrink
-    half = Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2)) / shrink
+    if not 0 <= successes <= n or n == 0 or successes % 1:
+        raise ValueError(f"expected 0 <= successes <= n with n > 0, both whole; found {successes} of {n}")
+    share = successes / n
+    low, high = scipy.stats.binomtest(int(successes), int(n)).proportion_ci(method="wilson")
     # At 0 and n successes one end is exact; rounding must not push it past the value.
-    return Estimate(share, n, min(share, middle - half), max(share, middle + half))
+    return Estimate(share, n, min(share, float(low)), max(share, float(high)))
 
 
 def ratio(amounts: Tensor, units: Tensor) -> Estimate:
@@ -75,22 +75,18 @@ def bootstrap(values: Sequence, statistic: Callable[[np.ndarray], float], seed: 
     A value that all observations share gets an interval without width: resampling cannot see what
     did not occur. For shares use `proportion`.
     """
-    values = np.asarray(values)
-    n, normal = len(values), NormalDist()
+    values, n = np.asarray(values), len(values)
     if n < 2:
         raise ValueError(f"expected at least 2 values for an interval; found {n}")
-    rng = np.random.default_rng(seed)
-    value = float(statistic(values))
-    draws = np.array([statistic(values[rng.integers(n, size=n)]) for _ in range(RESAMPLES)])
-    below = np.mean(draws < value) + np.mean(draws == value) / 2
-    z0 = normal.inv_cdf(min(max(below, 1 / RESAMPLES), 1 - 1 / RESAMPLES))
-    without = np.array([statistic(np.delete(values, i, axis=0)) for i in range(n)])
-    pull = without.mean() - without
-    spread = (pull**2).sum() ** 1.5
-    a = (pull**3).sum() / (6 * spread) if spread else 0.0
-    ends = [normal.cdf(z0 + (z0 + z) / (1 - a * (z0 + z))) for z in (-Z, Z)]
-    low, high = np.quantile(draws, ends).tolist()
-    return Estimate(value, n, low, high)
+    value, rng = float(statistic(values)), np.random.default_rng(seed)
+    draw = functools.partial(scipy.stats.bootstrap, n_resamples=RESAMPLES, batch=100, rng=rng)
+    with warnings.catch_warnings():  # where all observations agree, there is no bias or skew
+        warnings.simplefilter("ignore")
+        found = draw((np.arange(n),), lambda rows: statistic(values[rows]))
+    low, high = found.confidence_interval
+    if math.isnan(low):
+        low, high = np.quantile(found.bootstrap_distribution, (0.025, 0.975))
+    return Estimate(value, n, float(low), float(high))
 
 
 def paired_bootstrap(a: Sequence[float], b: Sequence[float], seed: int) -> Estimate:

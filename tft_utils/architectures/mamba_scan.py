@@ -263,11 +263,11 @@ class Scan:
     def _fill(
         self, alpha: Tensor, rows: Tensor, queries: Tensor, steps: Tensor, delta: Tensor, A: Tensor
     ) -> None:
-        """alpha of the queries of one BLOCK, written into rows of [batch channel query source]; A in bits.
+        """alpha of the queries of one BLOCK, written into rows of [batch channel query source].
 
-        Before the first query, 2^(A (S_t - S_s)) = 2^(A (S_t - r)) 2^(A (r - S_s)) with r = S just
-        before it: both exponents are negative, and the sum over n is a matrix product. From the
-        first query on, the recurrence runs on the identity.
+        A is in units of ln 2 here. Before the first query, 2^(A (S_t - S_s)) = 2^(A (S_t - r))
+        2^(A (r - S_s)) with r = S just before it: both exponents are negative, and the sum over n is a
+        matrix product. From the first query on, the recurrence runs on the identity.
         """
         B, C = wide(self.B.detach()), wide(self.C.detach())
         first, last = int(queries.min()), int(queries.max()) + 1

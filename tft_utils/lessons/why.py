@@ -148,6 +148,7 @@ FACTORS = {  # organism: (the base it differs from, the part that was changed)
     "mamba-tied": ("mamba", "tying"),
     "mamba-unconvolved": ("mamba", "convolution"),
     "mamba-unselective": ("mamba", "selection"),
+    "mamba-unpenalised": ("mamba", "write penalty"),
     "mamba-state4": ("mamba", "state size, 4"),
     "mamba-state64": ("mamba", "state size, 64"),
     "transformer-deep": ("transformer", "depth"),

@@ -283,14 +283,19 @@ class Matches:
     top: stats.Estimate  # how often the match itself is the strongest source
 
 
+def _rows(mixing, asked: Asked, view: Callable) -> list[Tensor]:
+    """view(mixing, query) of each item by itself, [... source] of its own words."""
+    return [
+        view(mixing.row(i, q + 1), asked.last[i : i + 1])[0, ..., 0, :]
+        for i, q in enumerate(asked.last.tolist())
+    ]
+
+
 def matches(model, asked: Asked, layers: Iterable[int] | None = None) -> list[Matches]:
     """For each layer (None: all) which source contributes most to the query of each item."""
     match, by_layer = asked.at["match"], []
     for mixing in mixings(model, asked.ids, layers):
-        rows = [
-            contributions(mixing.row(i, q + 1), asked.last[i : i + 1])[0, 0]
-            for i, q in enumerate(asked.last.tolist())
-        ]
+        rows = _rows(mixing, asked, contributions)
         offsets = torch.stack([row.argmax() for row in rows]) - match
         shares = [(row[m] / row.sum()).item() for row, m in zip(rows, match.tolist(), strict=True)]
         top = stats.proportion(int((offsets == 0).sum()), len(offsets))
@@ -298,22 +303,15 @@ def matches(model, asked: Asked, layers: Iterable[int] | None = None) -> list[Ma
     return by_layer
 
 
-def carried(mixing, asked: Asked) -> Tensor:
+def carried(mixing, asked: Asked, view: Callable = value_weighted) -> Tensor:
     """What each unit alone brings from the match to the query: mean length over items [unit]."""
-    lengths = [
-        value_weighted(mixing.row(i, q + 1), asked.last[i : i + 1])[0, :, 0, match]
-        for i, (q, match) in enumerate(zip(asked.last.tolist(), asked.at["match"].tolist(), strict=True))
-    ]
-    return torch.stack(lengths).mean(0)
+    rows = zip(_rows(mixing, asked, view), asked.at["match"].tolist(), strict=True)
+    return torch.stack([row[..., match] for row, match in rows]).mean(0)
 
 
 def carried_by_all(mixing, asked: Asked) -> float:
     """What all units together bring from the match to the query: mean length over items."""
-    rows = enumerate(zip(asked.last.tolist(), asked.at["match"].tolist(), strict=True))
-    lengths = [
-        contributions(mixing.row(i, q + 1), asked.last[i : i + 1])[0, 0, match] for i, (q, match) in rows
-    ]
-    return torch.stack(lengths).mean().item()
+    return carried(mixing, asked, contributions).item()
 
 
 # ---- cuts ----------------------------------------------------------------------------------------

@@ -141,10 +141,8 @@ def _compact(parts: dict[str, Labelled], most: int = 200) -> dict[str, Labelled]
         if x.shape[-1] <= most:
             continue
         mean = x.mean(0)
-        A = (x - mean).double().transpose(0, 1)  # [depth n d], n < d
-        size, U = torch.linalg.eigh(A @ A.mT)
-        keep = slice(-min(most, len(x) - 1), None)
-        axes = A.mT @ (U[..., keep] / size[:, None, keep].clamp(min=1e-12).sqrt())
+        _, _, V = torch.linalg.svd((x - mean).double().transpose(0, 1), full_matrices=False)
+        axes = V[:, : min(most, len(x) - 1)].mT
         for part in parts.values():
             moved = (part.x[site] - mean).double().transpose(0, 1) @ axes
             part.x[site] = moved.transpose(0, 1).float()

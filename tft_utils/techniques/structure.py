@@ -9,12 +9,16 @@ Hewitt & Manning (2019, NAACL).
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.sparse.csgraph import minimum_spanning_tree, shortest_path
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from tft_utils.corpora.corpus import corpus_of
 from tft_utils.reading import read
+
+TINY = 1e-30  # a distance of 0 would be no edge at all
 
 
 class Trees(NamedTuple):
@@ -35,22 +39,13 @@ def trees(model, part: str, n: int, seed: int = 0) -> Trees:
     at = [[min(i, len(d.words) - 2) for i in range(most)] for d in documents]
     x = read(model, documents, at)["residual"]
     distance, depth = torch.zeros(n, most, most), torch.zeros(n, most)
-    for row, document in enumerate(documents):
-        ups = [_path_up(corpus.heads(document.words), i) for i in range(length[row])]
-        for i, up in enumerate(ups):
-            depth[row, i] = len(up) - 1
-            for j, other in enumerate(ups):
-                shared = len(set(up) & set(other))
-                distance[row, i, j] = len(up) + len(other) - 2 * shared
+    for row, (document, n) in enumerate(zip(documents, length.tolist(), strict=True)):
+        heads, links = corpus.heads(document.words)[:n], np.zeros((n, n))
+        root = heads.index(None)
+        links[[i for i in range(n) if i != root], heads[:root] + heads[root + 1 :]] = 1
+        distance[row, :n, :n] = torch.from_numpy(shortest_path(links, directed=False))
+        depth[row, :n] = distance[row, root, :n]
     return Trees(x, distance, depth, length)
-
-
-def _path_up(heads: list[int | None], i: int) -> list[int]:
-    """The word and all above it."""
-    path = [i]
-    while heads[path[-1]] is not None:
-        path.append(heads[path[-1]])
-    return path
 
 
 def another_tree(some: Trees) -> Trees:
@@ -150,21 +145,9 @@ def chain_scores(some: Trees) -> Tensor:
 
 
 def _edges_found(measured: Tensor, some: Trees) -> Tensor:
-    """How many edges of its tree each sentence's minimum spanning tree has [depth sentence].
-
-    Prim's algorithm, all depths and sentences at once: the nearest word outside joins, length - 1 times.
-    """
-    depths, n, most = measured.shape[:3]
-    k, row = torch.arange(depths)[:, None], torch.arange(n)
-    outside = _real(some).repeat(depths, 1, 1)  # of the tree
-    outside[..., 0] = False
-    nearest, via = measured[..., 0, :], torch.zeros_like(outside, dtype=torch.long)
-    edges = torch.zeros(depths, n, dtype=torch.float64)
-    for _ in range(most - 1):
-        new = nearest.masked_fill(~outside, torch.inf).argmin(-1)  # [depth sentence]
-        joins = outside[k, row, new]  # False once the sentence is complete
-        edges += joins & (some.distance[row, new, via[k, row, new]] == 1)
-        outside[k, row, new] = False
-        via = torch.where(measured[k, row, new] < nearest, new[..., None], via)
-        nearest = torch.minimum(nearest, measured[k, row, new])
+    """How many edges of its tree each sentence's minimum spanning tree has [depth sentence]."""
+    edges = torch.zeros(measured.shape[:2], dtype=torch.float64)
+    for (k, row), n in zip(np.ndindex(*edges.shape), some.length.tolist() * len(edges), strict=True):
+        i, j = minimum_spanning_tree(measured[k, row, :n, :n].numpy() + TINY).nonzero()
+        edges[k, row] = (some.distance[row, i, j] == 1).sum()
     return edges
