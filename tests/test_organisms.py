@@ -198,6 +198,26 @@ def test_a_state_has_its_size(name, size):
     assert points["mixing"].B.shape[-1] == points["mixing"].A.shape[-1] == size
 
 
+def test_the_unpenalised_mamba_differs_in_its_loss_alone(tmp_path, monkeypatch):
+    """Without the penalty in anybody's loss, it is the Mamba; with it, it is not."""
+
+    def after(name, penalty):
+        monkeypatch.setattr(training, "WRITE_PENALTY", penalty)
+        runs = tmp_path / f"{name}{penalty}"
+        state = training.train(name, steps=3, runs=runs, say=lambda *_, **__: None)
+        saved = torch.load(runs / f"{name}-0" / "checkpoint.pt", weights_only=True)
+        return state["write_penalty"], saved["model"]
+
+    given = training.WRITE_PENALTY
+    runs = {(name, p): after(name, p) for name in ("mamba", training.UNPENALISED) for p in (given, 0.0)}
+    found = {key: penalty for key, (penalty, _) in runs.items()}
+    assert found == {key: key[1] * (key[0] == "mamba") for key in runs}
+    penalised, plain = (runs["mamba", p][1] for p in (given, 0.0))
+    for own in (runs[training.UNPENALISED, p][1] for p in (given, 0.0)):
+        assert all(torch.equal(own[key], plain[key]) for key in plain)
+    assert any((penalised[key] != plain[key]).any() for key in plain)
+
+
 def test_the_tied_mamba_differs_in_its_unembedding_alone():
     untied, tied = (training.build(name, seed=0) for name in ("mamba", "mamba-tied"))
     assert tied.get_input_embeddings().weight is tied.get_output_embeddings().weight
@@ -258,7 +278,8 @@ def test_cards_say_that_all_saw_the_same(shipped):
         for key in OF_THE_RECIPE:
             assert card[key] == shipped["mamba-0"][key], f"{folder}: {key}"
         assert folder == f"{card['name']}-{card['corpus_seed']}"
-        assert card["write_penalty"] == training.WRITE_PENALTY, folder
+        penalised = card["name"] != training.UNPENALISED
+        assert card["write_penalty"] == penalised * training.WRITE_PENALTY, folder
     streams = [card["token_stream_sha256"] for card in by_seed.values()]
     assert len(set(streams)) == len(streams), "another seed is another stream"
 
