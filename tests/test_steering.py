@@ -768,3 +768,32 @@ def test_figures_are_fit_and_the_same_on_every_run():
         assert not plots.unfit(figure, alt)
     first, second = ([plots.png(figure) for figure, _ in drawn()] for _ in range(2))
     assert first == second
+
+
+def test_a_state_read_in_one_order_moves_the_persona_or_the_letter():
+    """Against the reference of the exercise, which goes on from transformers' own cache."""
+    found = {}
+    for name in ("mamba", "mamba-unconvolved"):
+        model = load(name)
+        told, asked = (
+            world_questions.cued("refusal", 8),
+            world_questions.questions("refusal", "validation")[:16],
+        )
+        found[name] = state_figures.in_one_order(model, asked, told)
+        by_hand = {True: [], False: []}
+        for first, letter in ((True, "A"), (False, "B")):
+            sides = [
+                [t for t, f in zip(side, told.first, strict=True) if f == first] for side in told[:2]
+            ]
+            vectors = state_figures.state_vectors(model, *sides)
+            whole = [[(k, part) for k, parts in enumerate(vectors, 1) for part in parts]]
+            for question in asked:
+                moved = state_figures.reach_of_groups(model, [question], vectors, whole, 1.0)
+                by_hand[question.matching == letter].append(moved.item())
+        for reach, same in zip(found[name], (True, False), strict=True):
+            assert reach.n == len(asked)
+            assert reach.value == pytest.approx(sum(by_hand[same]) / len(asked), abs=1e-4)
+    assert min(found["mamba"][0].low, found["mamba"][1].low) > 0.99, "the persona, in either order"
+    assert found["mamba-unconvolved"][0].low > 0.99 > -0.99 > found["mamba-unconvolved"][1].high, (
+        "a letter"
+    )

@@ -372,6 +372,32 @@ def check_affordable(attempt) -> None:
             raise Wrong("where nothing is allowed or nothing turns, return 0.0")
 
 
+def in_one_order(
+    model, asked: Sequence[questions.Question], told: questions.Contrast, m: float = 1.0
+) -> tuple[stats.Estimate, stats.Estimate]:
+    """Reach of all compressed states at once, by vectors read from texts of one letter order alone: on
+    questions of that order, and of the other. Each question is asked under both orders' vectors.
+
+    told: pairs of texts as of `cued`. Reach: the matching probability at m minus that at -m.
+    """
+    ready, reach = steering.read_once(model, asked), {True: [], False: []}
+    letter = min(question.matching for question in asked)
+    for first in (True, False):  # the behaviour's letter
+        sides = [[t for t, f in zip(side, told.first, strict=True) if f == first] for side in told[:2]]
+        vectors = contrasts.directions(model, questions.Contrast(*sides))["behaviour"].state
+        ends = []
+        for times in (m, -m):
+            x = ready.residual[0][:, None, None]  # [prompt variant 1 d_model]
+            for layer, (past, changes) in enumerate(zip(ready.past, vectors, strict=True)):
+                steered = {part: past[part] + times * change for part, change in changes.items()}
+                x = model.block(layer, x, past=past | steered)
+            chances = model.to_logits(x[:, 0, 0]).gather(1, ready.letters).softmax(1)
+            ends.append(chances[:, 0])
+        for question, moved in zip(asked, (ends[0] - ends[1]).tolist(), strict=True):
+            reach[(question.matching == letter) == first].append(moved)
+    return stats.mean(reach[True]), stats.mean(reach[False])
+
+
 def two_places() -> Drawn:
     """A sketch: what can be steered at a word of either model."""
     figure, axes = canvas((9, 3.1), (-0.6, 4.0), (-0.4, 2.3), "Transformer", "Mamba")
