@@ -618,6 +618,24 @@ def test_a_state_of_any_size_steers_answers_from_one_end_to_the_other():
         assert steered[name, 0]["state"]["value"] > 0.98
 
 
+def test_what_lesson_08b_says_of_letters_in_the_state_holds():
+    """Read in one order of the letters, a persona moves answers in either, and a letter the wrong way."""
+    steered = by_model_and_seed("steering_the_state")
+    persona = [("mamba", 0), ("mamba", 1), *((f"mamba-{x}", 0) for x in ("tied", "state4", "state64"))]
+    letter = [
+        (name, seed) for name, seed in steered if name in ("mamba-unconvolved", "mamba-unpenalised")
+    ]
+    assert ("mamba-unconvolved", 0) in letter
+    for key in persona + letter:
+        assert steered[key]["same-order"]["low"] > 0.9, key
+        reach = abs(steered[key]["state"]["value"])
+        assert reach > 0.98 if key in persona else reach < 0.15, key
+    assert all(steered[key]["other-order"]["low"] > 0.9 for key in persona)
+    assert all(steered[key]["other-order"]["high"] < -0.9 for key in letter)
+    for key in (("mamba", 2), ("lstm", 0)):
+        assert -0.95 < steered[key]["other-order"]["value"] < 0, key
+
+
 def test_what_lesson_09b_says_of_the_states_size_holds():
     registry = json.loads(claims.REGISTRY.read_text(encoding="utf-8"))
     of = {record["name"].partition("/")[2]: record for record in registry}
