@@ -385,8 +385,8 @@ def test_repository_stays_small():
             "shrink it, or keep it out of git"
         )
     data = sum(size for path, size in megabytes.items() if path.parts[0] == "data")
-    assert data < 80, (
-        f"expected less than 80 MB in data/, found {data:.1f} MB: store smaller models or fewer files"
+    assert data < 100, (
+        f"expected less than 100 MB in data/, found {data:.1f} MB: store smaller models or fewer files"
     )
 
 
