@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -34,8 +33,10 @@ def proportion(successes: int, n: int) -> Estimate:
     """
     if not 0 <= successes <= n or n == 0 or successes % 1:
         raise ValueError(f"expected 0 <= successes <= n with n > 0, both whole; found {successes} of {n}")
+    from scipy.stats import binomtest  # a third of a second, which many processes never need
+
     share = successes / n
-    low, high = scipy.stats.binomtest(int(successes), int(n)).proportion_ci(method="wilson")
+    low, high = binomtest(int(successes), int(n)).proportion_ci(method="wilson")
     # At 0 and n successes one end is exact; rounding must not push it past the value.
     return Estimate(share, n, min(share, float(low)), max(share, float(high)))
 
@@ -78,11 +79,18 @@ def bootstrap(values: Sequence, statistic: Callable[[np.ndarray], float], seed: 
     values, n = np.asarray(values), len(values)
     if n < 2:
         raise ValueError(f"expected at least 2 values for an interval; found {n}")
+    from scipy import stats  # as in `proportion`
+
     value, rng = float(statistic(values)), np.random.default_rng(seed)
-    draw = functools.partial(scipy.stats.bootstrap, n_resamples=RESAMPLES, batch=100, rng=rng)
     with warnings.catch_warnings():  # where all observations agree, there is no bias or skew
         warnings.simplefilter("ignore")
-        found = draw((np.arange(n),), lambda rows: statistic(values[rows]))
+        found = stats.bootstrap(
+            (np.arange(n),),
+            lambda rows: statistic(values[rows]),
+            n_resamples=RESAMPLES,
+            batch=100,
+            rng=rng,
+        )
     low, high = found.confidence_interval
     if math.isnan(low):
         low, high = np.quantile(found.bootstrap_distribution, (0.025, 0.975))

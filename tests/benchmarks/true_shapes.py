@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # as pytest does, for tho
 import hub  # noqa: E402
 import toys  # noqa: E402
 
-LIMIT = 900  # CPU seconds a lesson: a quarter of an hour
+LIMIT = 5400  # CPU seconds a lesson: an hour and a half
 STOP = "\nimport resource\nresource.setrlimit(resource.RLIMIT_CPU, ({0}, {0}))"
 COUNT = "\nfrom tests.benchmarks import counted\ncounter = counted.start()"
 SHAPES = {
@@ -51,24 +51,33 @@ SHAPES = {
 }
 
 
-def write(folder: Path, config) -> Path:
-    """Random weights of these shapes, and the tokenizer."""
+def write(folder: Path, config, given: str | None = None) -> Path:
+    """Random weights of these shapes, and a tokenizer: of the folder given, or that of the tests."""
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    given = os.environ.get("TFT_TOKENIZER")
     tokenizer = AutoTokenizer.from_pretrained(given) if given else toys.trained("bytes")
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def lesson(path: Path, limit: int = LIMIT, count: bool = False, **parameters: object) -> str:
-    """The row of a lesson. To be asked once a process, with the hub in its environment."""
+def lesson(
+    path: Path,
+    limit: int = LIMIT,
+    count: bool = False,
+    first: str = "",
+    kept: Path | None = None,
+    **parameters: object,
+) -> str:
+    """The row of a lesson. To be asked once a process, with the hub in its environment.
+
+    first: lines to run before it. kept: where the executed lesson goes.
+    """
     notebook = notebooks.parse(path)
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     for cell in code:
         if "parameters" in cell["metadata"].get("tags", []):
             cell["source"] += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
-            cell["source"] += COUNT if count else STOP.format(limit)
+            cell["source"] += first + (COUNT if count else STOP.format(limit))
     if count:
         notebook["cells"].append(nbformat.v4.new_code_cell("print(counter.total)", id="counted"))
     client = NotebookClient(
@@ -83,6 +92,8 @@ def lesson(path: Path, limit: int = LIMIT, count: bool = False, **parameters: ob
         client.execute()
     except DeadKernelError:
         dead = True
+    if kept:
+        nbformat.write(notebook, kept)
     errors = [
         f"{cell['id']}: {output['ename']}: {output['evalue'].partition(chr(10))[0][:120]}"
         for cell in code
@@ -107,8 +118,9 @@ def run(paths: list[Path], count: bool = False) -> None:
         root, source = Path(temporary), notebooks.NOTEBOOKS.parent
         for part in ("tft_utils", "notebooks", "data", "tests"):
             shutil.copytree(source / part, root / "course" / part)
+        given = os.environ.get("TFT_TOKENIZER")
         folders = {
-            models.SCALES["small"][name].repository: write(root / name, config)
+            models.SCALES["small"][name].repository: write(root / name, config, given)
             for name, config in (counted.NARROW if count else SHAPES).items()
         }
         with hub.serving(folders) as server:

@@ -2,8 +2,8 @@
 
 Each runs as committed, with SCALE = "small" and MODELS = ("smollm2",), on the CPU, in a process and a
 copy of the course of its own. Printed is a row a lesson: highest resident size of its kernel, CPU time,
-cells that ran of all, and what stopped. Its claims go to build/real/claims-<lesson>.json. It
-takes hours; a kernel that has used LIMIT CPU seconds is stopped.
+cells that ran of all, and what stopped. The executed lesson goes to build/real, and its claims to
+build/real/claims-<lesson>.json. It takes hours; a kernel that has used LIMIT CPU seconds is stopped.
 """
 
 import os
@@ -13,11 +13,21 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.true_shapes import lesson
+from transformers import MambaConfig
+
+from tests.benchmarks.true_shapes import lesson, write
 from tests.real.conftest import BUILD, unpacked
 from tft_utils.course import notebooks
 
 LIMIT = 5400
+# There is no hub. What walks through a Transformer, whatever MODELS are, walks through SmolLM2, and what
+# walks through a Mamba through a random one with its tokenizer.
+SCALE = """
+from pathlib import Path
+from tft_utils import models
+models.SCALES["small"] = {"transformer": Path("smollm2"), "mamba": Path("random")}
+"""
+RANDOM = MambaConfig(vocab_size=49152, hidden_size=64, num_hidden_layers=4)
 LESSONS = ("00", "02", "03", "04", "05", "07")
 
 
@@ -28,7 +38,8 @@ def run(path: Path) -> None:
         for part in ("tft_utils", "notebooks", "data", "tests"):
             shutil.copytree(notebooks.NOTEBOOKS.parent / part, course / part)
         (course / "notebooks" / "smollm2").symlink_to(unpacked())
-        asked = [sys.executable, "-m", __spec__.name, "--one", f"notebooks/{path.name}"]
+        write(course / "notebooks" / "random", RANDOM, str(unpacked()))
+        asked = [sys.executable, "-m", __spec__.name, "--one", f"notebooks/{path.name}", BUILD]
         subprocess.run(asked, cwd=course, env=os.environ | {"PYTHONPATH": temporary}, check=True)
         claims = course / "build" / "claims-small.json"
         if claims.exists():
@@ -39,7 +50,9 @@ if __name__ == "__main__":
     arguments = sys.argv[1:]
     if arguments[:1] == ["--one"]:
         parameters = {"SCALE": "small", "MODELS": ("smollm2",), "DEVICE": "cpu"}
-        print(lesson(Path(arguments[1]).resolve(), LIMIT, **parameters), flush=True)
+        # A copy of the course runs this; its own BUILD is thrown away with it.
+        path, build = (Path(argument).resolve() for argument in arguments[1:])
+        print(lesson(path, LIMIT, first=SCALE, kept=build / path.name, **parameters), flush=True)
     else:
         given = [Path(argument) for argument in arguments]
         for each in given or [p for p in notebooks.all_notebooks() if p.name.startswith(LESSONS)]:

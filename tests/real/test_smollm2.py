@@ -80,6 +80,19 @@ def test_it_knows_answers_and_relevance_finds_their_causes(smollm2, corpus, repo
     assert found["lrp"].value > CAUSES[kind]
 
 
+@pytest.mark.parametrize("relation", ["capital", "language", "continent"])
+def test_it_says_the_facts_whatever_the_phrasing(smollm2, corpus, report, relation):
+    """Of all words, not of two: what lessons cut and edit. The phrasings were chosen so on this model."""
+    pairs = [p for p in corpus.fact_pairs(240) if p.clean.latents["facts"][0][1] == relation]
+    hits = {}
+    for pair in pairs:
+        asked = patching.asked_of(smollm2, [pair])
+        hits[pair.clean.text] = bool(asked.right(smollm2.hf(input_ids=asked.ids).logits[:, -1]))
+    share = stats.proportion(sum(hits.values()), len(hits))
+    report(f"{relation}: of all words the answer the likeliest", said(share))
+    assert share.low > 0.5
+
+
 def test_agreement_in_minimal_pairs(smollm2, corpus, report):
     right = minimal_pairs.prefers(smollm2, corpus.minimal_pairs(N, seed=0))
     share = stats.proportion(int(right.sum()), len(right))

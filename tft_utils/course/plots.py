@@ -6,6 +6,7 @@ opaque white: figures stay legible on dark pages. Models that are compared share
 """
 
 import io
+import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -50,6 +51,7 @@ SERIES = [  # conditions, tasks, parts: never in the colour of a model that ever
     {"color": "#8A6D00", "linestyle": "-.", "marker": "s"},
 ]
 THIN = {"color": GREY, "linewidth": 1, "markersize": 3}  # a model's control
+LABELS = 40  # along one side of a map; of more names every second is written, or every third
 DEPTH = "depth k/L (blocks applied / all blocks)"
 RC = {
     "figure.facecolor": "white",
@@ -344,7 +346,8 @@ def heat(axis: Axes, shown: Map, low: float = 0, high: float = 1) -> AxesImage:
     across = {"rotation": shown.turn, "ha": "right" if 0 < shown.turn < 90 else "center"}
     for side, names, turned in ((axis.yaxis, shown.rows, {}), (axis.xaxis, shown.columns, across)):
         if names:
-            side.set_ticks(range(len(names)), names, fontsize=9, **turned)
+            every = slice(None, None, math.ceil(len(names) / LABELS))
+            side.set_ticks(range(len(names))[every], names[every], fontsize=9, **turned)
         elif not shown.extent:
             side.set_major_locator(MaxNLocator("auto", steps=(1, 2, 5, 10), integer=True))
     return image

@@ -481,11 +481,14 @@ def two_ways_to_read() -> Drawn:
 
 def head_maps(heads: Sequence[Tensor], n_words: int) -> Drawn:
     """A small map [query source] for each head of each layer; heads: [head query source] a layer."""
-    places = itertools.product(range(len(heads[0])), range(len(heads)))  # a row of panels for each head
-    grid = {f"block {layer}, head {head}": Map(heads[layer][head]) for head, layer in places}
-    names = "attention weight", "source word", "query word"
-    look = {"size": (1.54, 1.6), "columns": len(heads), "sharex": True, "sharey": True}
-    figure, axes = plots.maps(grid, *names, **look)
+    blocks, units = range(len(heads)), range(len(heads[0]))
+    if len(heads) <= 8:  # a row of panels for each head
+        grid = {f"block {k}, head {h}": Map(heads[k][h]) for h, k in itertools.product(units, blocks)}
+        names, look = ("source word", "query word"), {"size": (1.54, 1.6), "columns": len(blocks)}
+    else:  # a column for each head, or the figure gets wider than any page
+        grid = {f"{k}, head {h}": Map(heads[k][h]) for k, h in itertools.product(blocks, units)}
+        names, look = ("source", "query"), {"size": (0.95, 1.0), "columns": len(units)}
+    figure, axes = plots.maps(grid, "attention weight", *names, **look, sharex=True, sharey=True)
     for axis in axes:
         axis.title.set_fontsize(9)
     back = [float(head.diagonal(-1).mean()) for layer in heads for head in layer]

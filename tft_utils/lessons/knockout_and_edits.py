@@ -370,6 +370,19 @@ def check_together(attempt) -> None:
         raise Wrong(f"expected {right:.3f} for one case, found {found:.3f}: n over the sum of 1 / mean")
 
 
+def known_first(
+    pair: Mapping[str, models.Model], facts: Sequence[world_pairs.Pair]
+) -> list[world_pairs.Pair]:
+    """The facts, those first whose answer every model finds likeliest of all words; prints how many."""
+    known = torch.ones(len(facts), dtype=torch.bool)
+    for model in pair.values():
+        asked = patching.asked_of(model, facts)
+        x = reading.streams(model, asked.ids)[-1]
+        known &= asked.right(reading.finish(model, x, model.n_layers, asked.last)).cpu()
+    print(f"{int(known.sum())} of {len(facts)} prompts are answered by every model; those come first")
+    return [facts[i] for right in (True, False) for i in (known == right).nonzero()[:, 0]]
+
+
 CONTROL = {"color": GREY, "linestyle": "-.", "marker": "v"}
 
 

@@ -304,7 +304,11 @@ def matches(model, asked: Asked, layers: Iterable[int] | None = None) -> list[Ma
 
 
 def carried(mixing, asked: Asked, view: Callable = value_weighted) -> Tensor:
-    """What each unit alone brings from the match to the query: mean length over items [unit]."""
+    """What each unit alone brings from the match to the query: mean length over items [unit].
+
+    view(mixing, query): lengths [batch ... query source], such as `value_weighted` or `contributions`;
+    the axes between stay.
+    """
     rows = zip(_rows(mixing, asked, view), asked.at["match"].tolist(), strict=True)
     return torch.stack([row[..., match] for row, match in rows]).mean(0)
 

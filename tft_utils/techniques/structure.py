@@ -39,12 +39,12 @@ def trees(model, part: str, n: int, seed: int = 0) -> Trees:
     at = [[min(i, len(d.words) - 2) for i in range(most)] for d in documents]
     x = read(model, documents, at)["residual"]
     distance, depth = torch.zeros(n, most, most), torch.zeros(n, most)
-    for row, (document, n) in enumerate(zip(documents, length.tolist(), strict=True)):
-        heads, links = corpus.heads(document.words)[:n], np.zeros((n, n))
+    for row, (document, words) in enumerate(zip(documents, length.tolist(), strict=True)):
+        heads, links = corpus.heads(document.words)[:words], np.zeros((words, words))
         root = heads.index(None)
-        links[[i for i in range(n) if i != root], heads[:root] + heads[root + 1 :]] = 1
-        distance[row, :n, :n] = torch.from_numpy(shortest_path(links, directed=False))
-        depth[row, :n] = distance[row, root, :n]
+        links[[i for i in range(words) if i != root], heads[:root] + heads[root + 1 :]] = 1
+        distance[row, :words, :words] = torch.from_numpy(shortest_path(links, directed=False))
+        depth[row, :words] = distance[row, root, :words]
     return Trees(x, distance, depth, length)
 
 
