@@ -29,10 +29,15 @@ EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 KINDS = {"transformer": "gpt_neox", "mamba": "mamba", "mamba2": "mamba2", "rwkv": "rwkv"}
 PIXEL = b"\x89PNG\r\n\x1a\n"
 SMALLER = {  # lesson -> what stands in its code -> what is run
+    "04_lenses": {"RATE = 80,": "RATE = 20,"},
     "05b_erasure": {", 20, 24": ", 5, 24"},
     "06a_latent_knowledge": {'"validation": 288, "test": 576': '"validation": 64, "test": 96'},
     "06b_anomalies": {'"validation": 288, "test": 576': '"validation": 64, "test": 96'},
-    "07b_knockout_and_edits": {"fact_edits(50,": "fact_edits(12,", "fact_edits(40,": "fact_edits(24,"},
+    "07b_knockout_and_edits": {
+        "fact_edits(50,": "fact_edits(12,",
+        "fact_edits(40,": "fact_edits(24,",
+        "facts[:10]": "facts[:4]",
+    },
 }
 
 
