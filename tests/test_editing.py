@@ -387,3 +387,12 @@ def test_a_random_direction_of_the_same_length_edits_nothing(model, wanted, foun
     left *= update.left.norm(dim=-1, keepdim=True) / left.norm(dim=-1, keepdim=True)
     scores = editing.scores(model, wanted, update._replace(left=left))
     assert scores.estimate("efficacy").value <= 0.25
+
+
+def test_facts_that_every_model_answers_come_first(capsys):
+    model, facts = load("mamba"), world_pairs.fact_pairs(12, seed=1)
+    wrong = [facts[i]._replace(answer=facts[i].foil, foil=facts[i].answer) for i in (0, 4)]
+    mixed = [wrong[0], *facts[1:4], wrong[1], *facts[5:]]
+    ordered = answers.known_first({"mamba": model}, mixed)
+    assert ordered == [*facts[1:4], *facts[5:], *wrong]
+    assert "10 of 12 prompts" in capsys.readouterr().out

@@ -17,6 +17,7 @@ from tft_utils import stats
 from tft_utils.course import plots
 from tft_utils.course.verdicts import Verdict
 from tft_utils.files import ROOT
+from tft_utils.lessons import attention as attention_figures
 from tft_utils.lessons import lenses
 from tft_utils.lessons import start_here as figures
 from tft_utils.stats import Estimate
@@ -320,3 +321,19 @@ def test_ratios_show_the_word_of_each_and_no_point_without_a_basis():
     ]
     assert "probe: partly, 0.50 [0.30, 0.70]; lens: no basis." in alt
     assert not plots.unfit(figure, alt)
+
+
+def test_a_map_of_many_names_writes_no_more_of_them_than_fit():
+    names = [f"row {i}" for i in range(100)]
+    figure, (axis,) = plots.maps({"": plots.Map(np.zeros((100, 3)), names)}, "value", "x")
+    assert [label.get_text() for label in axis.get_yticklabels()] == names[::3]
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(("blocks", "columns"), [(6, 6), (12, 4)])
+def test_a_figure_of_all_heads_is_no_wider_than_a_page(blocks, columns):
+    figure, alt = attention_figures.head_maps([torch.zeros(4, 5, 5)] * blocks, 5)
+    assert f"Maps of {4 * blocks} heads" in alt
+    assert figure.axes[0].get_gridspec().ncols == columns
+    assert figure.get_size_inches()[0] < 12
+    plt.close(figure)
