@@ -253,9 +253,9 @@ def test_patterns_are_those_of_transformers():
 
 def test_padding_changes_nothing(model):
     ids, mask = reading.tokens(model, TEXTS)
-    together = attention.mixings(model, ids)
+    together = list(attention.mixings(model, ids))
     for i, (text, length) in enumerate(zip(TEXTS, mask.sum(1).tolist(), strict=True)):
-        alone = attention.mixings(model, ids_of(model, text))
+        alone = list(attention.mixings(model, ids_of(model, text)))
         for layer in (0, model.n_layers - 1):
             row, expected = together[layer].row(i, length), alone[layer]
             torch.testing.assert_close(row.weights(), expected.weights(), rtol=1e-3, atol=1e-4)

@@ -392,7 +392,8 @@ def test_a_random_direction_of_the_same_length_edits_nothing(model, wanted, foun
 def test_facts_that_every_model_answers_come_first(capsys):
     model, facts = load("mamba"), world_pairs.fact_pairs(12, seed=1)
     wrong = [facts[i]._replace(answer=facts[i].foil, foil=facts[i].answer) for i in (0, 4)]
-    mixed = [wrong[0], *facts[1:4], wrong[1], *facts[5:]]
+    mixed = [wrong[0], *facts[1:4], facts[1], wrong[1], *facts[5:], wrong[0]]
+    assert len({fact.clean.text for fact in facts}) == 12
     ordered = answers.known_first({"mamba": model}, mixed)
-    assert ordered == [*facts[1:4], *facts[5:], *wrong]
-    assert "10 of 12 prompts" in capsys.readouterr().out
+    assert ordered == [*facts[1:4], *facts[5:], facts[1], *wrong, wrong[0]]
+    assert "11 of 14 prompts" in capsys.readouterr().out

@@ -59,7 +59,7 @@ def test_frozen_it_is_linear_but_a_word_has_no_one_weight_for_another(model, ids
     one[:, 0, 64] = 1  # the candidate of one channel at the first word
     reached = mixing(one)[:, 2].abs() > 1e-9
     assert reached.sum(1).min() > 16, "the channel's value goes to many channels"
-    for asked in (lambda: model.mixing(0, model.embed(ids)), lambda: attention.mixings(model, ids)):
+    for asked in (lambda: model.mixing(0, model.embed(ids)), lambda: list(attention.mixings(model, ids))):
         with pytest.raises(Unsupported, match="lstm has no hidden attention: even frozen"):
             asked()
 

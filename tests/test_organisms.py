@@ -1,5 +1,6 @@
 """The organisms are matched, their stream is clean, training survives kill -9, scores are right."""
 
+import datetime
 import hashlib
 import json
 import math
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -349,14 +351,33 @@ def test_manifest_lists_every_file_with_its_hash():
             assert path.stat().st_size <= 12e6, path
 
 
+# The hash of the cards' stream, and its tokens, after each thousand of its 9,000 steps but the last: each
+# follows from the one before it.
+ON_THE_WAY = [
+    ("", 0),
+    ("8cf7b077f72070387e0f529a87c445402ab24eda5cc0396c8cef7526b003ef74", 921078),
+    ("f8e5653f4c0ebcd12f42716d0579f5998cdf1bb1498969956de6f6723f79ffb2", 1855327),
+    ("9bda01add0ca79f152dfb2f8268e5a3bdbbb58da87b23e8e8f4f507126ff9294", 2822598),
+    ("6f74d48e3042cc591f235c528ef25e0ee8dd633d2e299017a5135aee370d623e", 3790747),
+    ("3e299723d06e423d66492bb5d918ca5777a682985e22e795824e7736d963aacf", 4760045),
+    ("daf248ac3c89ef471a1fc611a02c91a4a2e9df9ca0a9d8699ec5888bb17db84f", 5728316),
+    ("da08de3476e8488b775e393e2d018d4263b2ada98424fc64c6b87f04673cfeaf", 6688218),
+    ("74b7c886124cf6a77fc162befd51875aaf1060f5e7201005eace7245683b8875", 7656479),
+]
+
+
 def test_the_cards_stream_is_what_this_code_makes(shipped):
-    """The whole training stream again: the world has not changed since the organisms saw it."""
-    card = shipped["mamba-0"]
-    stream, tokens = chain(card["corpus_seed"], card["steps"])
-    assert (card["token_stream_sha256"], card["tokens"]) == (stream, tokens), (
-        "expected the token stream of the cards, found another one: the world has changed since "
-        "the organisms were trained; undo that, or train and ship them again"
-    )
+    """The start, the end and one more thousand of the training stream's steps, another one each day: the
+    world has not changed since the organisms saw it."""
+    card, day = shipped["mamba-0"], datetime.date.today().toordinal()
+    known = [*ON_THE_WAY, (card["token_stream_sha256"], card["tokens"])]
+    assert card["steps"] == 1000 * (len(known) - 1)
+    for part in {0, 1 + day % (len(known) - 3), len(known) - 2}:
+        steps = range(1000 * part, 1000 * (part + 1))
+        assert chain(card["corpus_seed"], card["steps"], steps, *known[part]) == known[part + 1], (
+            "expected the token stream of the cards, found another one: the world has changed since "
+            "the organisms were trained; undo that, or train and ship them again"
+        )
 
 
 @pytest.mark.parametrize("folder", SHIPPED)
@@ -391,10 +412,12 @@ def test_held_out_loss_is_transformers_own():
 # --- the token stream ----------------------------------------------------------------------------
 
 
-def chain(seed: int, steps: int, until: int | None = None) -> tuple[str, int]:
-    """The stream's hash and its number of tokens after `until` of `steps` steps."""
-    stream, tokens = "", 0
-    for step in range(steps if until is None else until):
+def chain(
+    seed: int, steps: int, some: Iterable[int] | None = None, stream: str = "", tokens: int = 0
+) -> tuple[str, int]:
+    """The stream's hash and its number of tokens after some of `steps` steps (None: all of them), given
+    those before."""
+    for step in range(steps) if some is None else some:
         ids, weights = training.batch(seed, step, steps)
         stream = hashlib.sha256(stream.encode() + ids.tobytes()).hexdigest()
         tokens += int((weights > 0).sum())

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from transformers import MambaConfig
+from transformers import GPTNeoXConfig, MambaConfig
 
 from tests.benchmarks.true_shapes import lesson, write
 from tests.real.conftest import BUILD, unpacked
@@ -21,13 +21,19 @@ from tft_utils.course import notebooks
 
 LIMIT = 5400
 # There is no hub. What walks through a Transformer, whatever MODELS are, walks through SmolLM2, and what
-# walks through a Mamba through a random one with its tokenizer.
+# walks through a Mamba through a random one with its tokenizer. What edits modules by the names that they
+# have in a GPT-NeoX edits a random one, too.
 SCALE = """
 from pathlib import Path
 from tft_utils import models
-models.SCALES["small"] = {"transformer": Path("smollm2"), "mamba": Path("random")}
+models.SCALES["small"] = {{"transformer": Path("{transformer}"), "mamba": Path("mamba")}}
 """
-RANDOM = MambaConfig(vocab_size=49152, hidden_size=64, num_hidden_layers=4)
+SIZES = {"vocab_size": 49152, "hidden_size": 64, "num_hidden_layers": 4}
+RANDOM = {
+    "mamba": MambaConfig(**SIZES),
+    "gpt_neox": GPTNeoXConfig(**SIZES, num_attention_heads=4, intermediate_size=256),
+}
+BY_NAME = ("03",)
 LESSONS = ("00", "02", "03", "04", "05", "07")
 
 
@@ -38,7 +44,8 @@ def run(path: Path) -> None:
         for part in ("tft_utils", "notebooks", "data", "tests"):
             shutil.copytree(notebooks.NOTEBOOKS.parent / part, course / part)
         (course / "notebooks" / "smollm2").symlink_to(unpacked())
-        write(course / "notebooks" / "random", RANDOM, str(unpacked()))
+        for name, config in RANDOM.items():
+            write(course / "notebooks" / name, config, str(unpacked()))
         asked = [sys.executable, "-m", __spec__.name, "--one", f"notebooks/{path.name}", BUILD]
         subprocess.run(asked, cwd=course, env=os.environ | {"PYTHONPATH": temporary}, check=True)
         claims = course / "build" / "claims-small.json"
@@ -52,7 +59,8 @@ if __name__ == "__main__":
         parameters = {"SCALE": "small", "MODELS": ("smollm2",), "DEVICE": "cpu"}
         # A copy of the course runs this; its own BUILD is thrown away with it.
         path, build = (Path(argument).resolve() for argument in arguments[1:])
-        print(lesson(path, LIMIT, first=SCALE, kept=build / path.name, **parameters), flush=True)
+        first = SCALE.format(transformer="gpt_neox" if path.name.startswith(BY_NAME) else "smollm2")
+        print(lesson(path, LIMIT, first=first, kept=build / path.name, **parameters), flush=True)
     else:
         given = [Path(argument) for argument in arguments]
         for each in given or [p for p in notebooks.all_notebooks() if p.name.startswith(LESSONS)]:

@@ -448,10 +448,14 @@ def of_u(mixing, queries):
 
 
 def mixed_and_given(model, prompt):
-    """For each block of a prompt: what its mixer mixes with, and what it gives [pos d_model]."""
+    """For each block of a prompt: what its mixer mixes with, and what it gives [pos d_model].
+
+    Both of one run, the library's own: two runs drift apart by rounding, block by block.
+    """
     with model.trace(prompt):
-        given = [model.mixer_output(i)[0] for i in range(model.n_layers)].save()
-    return zip(attention.mixings(model, reading.tokens(model, prompt).ids), given, strict=True)
+        run = [(model.residual(i), model.mixer_output(i)[0]) for i in range(model.n_layers)].save()
+    for layer, (x, given) in enumerate(run):
+        yield model.mixing(layer, x), given
 
 
 def two_ways_to_read() -> Drawn:

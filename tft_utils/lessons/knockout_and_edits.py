@@ -373,14 +373,19 @@ def check_together(attempt) -> None:
 def known_first(
     pair: Mapping[str, models.Model], facts: Sequence[world_pairs.Pair]
 ) -> list[world_pairs.Pair]:
-    """The facts, those first whose answer every model finds likeliest of all words; prints how many."""
+    """The facts, those first whose answer every model finds likeliest of all words; prints how many.
+
+    Among these, and among the others, a prompt that stood before comes after all that are new.
+    """
     known = torch.ones(len(facts), dtype=torch.bool)
     for model in pair.values():
         asked = patching.asked_of(model, facts)
         x = reading.streams(model, asked.ids)[-1]
         known &= asked.right(reading.finish(model, x, model.n_layers, asked.last)).cpu()
     print(f"{int(known.sum())} of {len(facts)} prompts are answered by every model; those come first")
-    return [facts[i] for right in (True, False) for i in (known == right).nonzero()[:, 0]]
+    prompts = [fact.clean.prompt(fact.position) for fact in facts]
+    ranks = [(not right, prompts.index(prompts[i]) < i) for i, right in enumerate(known.tolist())]
+    return [facts[i] for i in sorted(range(len(facts)), key=ranks.__getitem__)]
 
 
 CONTROL = {"color": GREY, "linestyle": "-.", "marker": "v"}

@@ -15,7 +15,7 @@ Maps, [batch query source] or [batch unit query source], zero where source > que
 A cut, `block`, returns the next-word logits of the model so changed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -31,13 +31,13 @@ LEAST = 1e-300  # of a row: less than that is nothing
 
 
 @torch.no_grad()
-def mixings(model, ids: Tensor, layers: Iterable[int] | None = None) -> list:
-    """The `Mixing` of each layer (None: all, in order) on these ids [batch pos], in one run."""
-    layers = set(range(model.n_layers) if layers is None else layers)
-    x, frozen = model.embed(ids), []
+def mixings(model, ids: Tensor, layers: Iterable[int] | None = None) -> Iterator:
+    """The `Mixing` of each layer (None: all, in order) on these ids [batch pos], made when asked for."""
+    layers, x = set(range(model.n_layers) if layers is None else layers), model.embed(ids)
     for layer in range(max(layers) + 1):
+        frozen = []
         x = _through(model, layer, x, frozen.append) if layer in layers else model.block(layer, x)
-    return frozen
+        yield from frozen
 
 
 def _through(model, layer: int, x: Tensor, change: Callable[..., Tensor | None]) -> Tensor:

@@ -11,6 +11,7 @@ LEACE (Belrose et al. 2023, arXiv 2306.03819) by its authors' package.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from concept_erasure import LeaceEraser, LeaceFitter
@@ -29,24 +30,25 @@ def one_by_one(
     """What `make` makes at each of these depths, from the stream that the ones below it leave.
 
     make(depth, x) gets the marked words' vectors [n d] there, list by list, and returns what changes the
-    stream at that depth. One run makes all of them.
+    stream at that depth. One run makes all of them; nothing behind a text's last marked word is run.
     """
-    documents = [document for some in marked for document in some.documents]
-    tokens, ends = encode(model, documents)
-    _, ids = next(batches(tokens, model.hf.device, size=len(tokens), ordered=False))
-    at = [row for some in marked for row in some.at]
-    where = [(i, end[j]) for i, (end, row) in enumerate(zip(ends, at, strict=True)) for j in row]
-    rows, columns = torch.tensor(where).T
-    made: dict[int, Eraser] = {}
-
-    def note(site: str, depth: int, value: Tensor) -> Tensor | None:
-        if site != "residual" or depth not in depths:
-            return None
-        made[depth] = make(depth, value[rows, columns])
-        return made[depth](value)
-
-    with watch(model, note):
-        model.hf.base_model(input_ids=ids, use_cache=False)
+    texts, ends = encode(model, [document for some in marked for document in some.documents])
+    at = [
+        [end[j] for j in row] for end, row in zip(ends, chain(*(some.at for some in marked)), strict=True)
+    ]
+    texts = [text[: max(places) + 1] for text, places in zip(texts, at, strict=True)]
+    parts = list(batches(texts, model.hf.device))  # of like length, and so in another order
+    where = [torch.tensor([(r, t) for r, i in enumerate(some) for t in at[i]]).T for some, _ in parts]
+    numbers = torch.arange(sum(map(len, at))).split([len(places) for places in at])
+    order = torch.cat([numbers[i] for some, _ in parts for i in some]).argsort()
+    streams, made = [model.embed(ids) for _, ids in parts], {}
+    for depth in range(max(depths) + 1):
+        if depth:
+            streams = [model.block(depth - 1, x) for x in streams]
+        if depth in depths:
+            vectors = [x[tuple(places)] for x, places in zip(streams, where, strict=True)]
+            made[depth] = make(depth, torch.cat(vectors)[order])
+            streams = [made[depth](x) for x in streams]
     return made
 
 
@@ -92,9 +94,7 @@ def erased(model, erasers: Mapping[int, Eraser]) -> Iterator[None]:
     """Inside, plain forward passes erase at the erasers' depths, at every word."""
 
     def note(site: str, depth: int, value: Tensor) -> Tensor | None:
-        if site == "residual" and depth in erasers:
-            return erasers[depth](value)
-        return None
+        return erasers[depth](value) if site == "residual" and depth in erasers else None
 
     with watch(model, note):
         yield

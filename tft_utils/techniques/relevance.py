@@ -209,10 +209,11 @@ def leave_one_out(model, asked: Asked) -> Tensor:
 
 def _rollout(model, asked: Asked) -> Tensor:
     """The last row of the rollout of all layers' contributions, for each prompt by itself."""
-    rows, mixings = torch.zeros(asked.ids.shape), attention.mixings(model, asked.ids)
-    for i, last in enumerate(asked.last.tolist()):
-        maps = [attention.contributions(mixing.row(i, last + 1))[0] for mixing in mixings]
-        rows[i, : last + 1] = attention.rollout(maps)[-1]
+    rows, ends, by_layer = torch.zeros(asked.ids.shape), (asked.last + 1).tolist(), []
+    for mixing in attention.mixings(model, asked.ids):
+        by_layer.append([attention.contributions(mixing.row(i, end))[0] for i, end in enumerate(ends)])
+    for row, end, *maps in zip(rows, ends, *by_layer, strict=True):
+        row[:end] = attention.rollout(maps)[-1]
     return rows.to(asked.ids.device)
 
 
