@@ -29,14 +29,30 @@ EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 KINDS = {"transformer": "gpt_neox", "mamba": "mamba", "mamba2": "mamba2", "rwkv": "rwkv"}
 PIXEL = b"\x89PNG\r\n\x1a\n"
 SMALLER = {  # lesson -> what stands in its code -> what is run
+    "01b_selection": {"content, 200, SEED": "content, 20, SEED"},
     "04_lenses": {"RATE = 80,": "RATE = 20,"},
-    "05b_erasure": {", 20, 24": ", 5, 24"},
-    "06a_latent_knowledge": {'"validation": 288, "test": 576': '"validation": 64, "test": 96'},
+    "05a_linguistic_probing": {
+        '"known": 200, "new": 200': '"known": 60, "new": 60',
+        '200 if part == "train" else 80': '60 if part == "train" else 30',
+    },
+    "05b_erasure": {"(600, SEED + 1)": "(200, SEED + 1)", ", 20, 24": ", 5, 6"},
+    "06a_latent_knowledge": {
+        '"validation": 288, "test": 576': '"validation": 64, "test": 96',
+        "seed, 300)": "seed, 30)",
+        "DEALS = 20": "DEALS = 3",
+    },
     "06b_anomalies": {'"validation": 288, "test": 576': '"validation": 64, "test": 96'},
     "07b_knockout_and_edits": {
         "fact_edits(50,": "fact_edits(12,",
         "fact_edits(40,": "fact_edits(24,",
         "facts[:10]": "facts[:4]",
+    },
+    "08a_steering": {"corpus.cued(b, 24,": "corpus.cued(b, 12,"},
+    "08b_steering_the_state": {
+        "corpus.cued(b, 24,": "corpus.cued(b, 12,",
+        '("validation", 30, 15), ("test", 50, 40)': '("validation", 6, 15), ("test", 10, 40)',
+        "cut(900, split, 15)": "cut(200, split, 15)",
+        "bad[split], 24, push": "bad[split], 8, push",
     },
 }
 

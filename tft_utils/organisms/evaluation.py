@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
@@ -75,16 +76,19 @@ def _ids(document: world.Document) -> list[int]:
     return list(document.ids) or [TOKEN_ID[word.text] for word in document.words]
 
 
-def _logits(model: torch.nn.Module, documents: list[world.Document]) -> list[Tensor]:
-    """Next-word logits [pos vocab] of each document. Padding is on the right: models are causal."""
-    device, out = next(model.parameters()).device, []
-    for start in range(0, len(documents), 64):
-        part = [_ids(d) for d in documents[start : start + 64]]
-        ids = torch.full((len(part), max(map(len, part))), TOKEN_ID[PAD], device=device)
-        for row, words in enumerate(part):
-            ids[row, : len(words)] = torch.tensor(words)
+def _logits(
+    model: torch.nn.Module, documents: list[world.Document], asked: list[list[int]]
+) -> list[Tensor]:
+    """Next-word logits [pos vocab] of each document before the last word asked for, documents of like
+    length together. Padding is on the right: models are causal."""
+    device, out = next(model.parameters()).device, [torch.empty(0)] * len(documents)
+    rows = [_ids(document)[: at[-1]] for document, at in zip(documents, asked, strict=True)]
+    for part in torch.tensor([len(row) for row in rows]).argsort(stable=True).split(12):
+        some = [torch.tensor(rows[i]) for i in part]
+        ids = pad_sequence(some, batch_first=True, padding_value=TOKEN_ID[PAD]).to(device)
         logits = model(input_ids=ids, use_cache=False).logits
-        out += [logits[row, : len(words)] for row, words in enumerate(part)]
+        for i, row in zip(part, logits, strict=True):
+            out[i] = row[: len(rows[i])]
     return out
 
 
@@ -177,10 +181,9 @@ def _measure(
     if kind == "story":
         right = _continued_mood(model, documents)
     else:
-        right = []
-        for document, logits in zip(documents, _logits(model, documents), strict=True):
-            rng = Rng("question", seed, document.text)
-            right.append(_answer(kind, document, logits, rng))
+        asked = [_asked(kind, document, Rng("question", seed, document.text)) for document in documents]
+        said = _logits(model, documents, asked)
+        right = [_answer(kind, *each) for each in zip(documents, said, asked, strict=True)]
     if kind == "persona_uncued":
         # Few uncued questions are held out, so many of the documents ask the same one.
         asked = [document.prompt(document.positions("letter")[0]) for document in documents]
@@ -204,22 +207,27 @@ def _asks(kind: str, document: world.Document) -> bool:
     return True
 
 
-def _answer(kind: str, document: world.Document, logits: Tensor, rng: Rng) -> float:
+def _asked(kind: str, document: world.Document, rng: Rng) -> list[int]:
+    """The words of a document that are asked for, in order."""
     if kind == "grammar":
-        return _prefers(logits, document, rng.choice(document.positions("verb")))
+        return [rng.choice(document.positions("verb"))]
     if kind == "grammar_attractors":
-        return _prefers(logits, document, rng.choice(_verbs_against(document)))
+        return [rng.choice(_verbs_against(document))]
     if kind == "arithmetic":
-        return _top1(logits, document, _result_of_one_sum(document, rng))
-    if kind == "persona":
-        return _top1(logits, document, document.positions("letter")[:1])
+        return _result_of_one_sum(document, rng)
+    if kind.startswith("persona"):
+        return document.positions("letter")[:1]
+    return [rng.choice([i for i, w in enumerate(document.words) if w.determined])]
+
+
+def _answer(kind: str, document: world.Document, logits: Tensor, asked: list[int]) -> float:
+    if kind.startswith("grammar"):
+        return _prefers(logits, document, *asked)
     if kind == "persona_uncued":
-        at = document.positions("letter")[0]
+        (at,) = asked
         chances = logits[at - 1, [TOKEN_ID["A"], TOKEN_ID["B"]]].softmax(-1)
         return chances["AB".index(document.latents["matching_letters"][0])].item()
-    return _top1(
-        logits, document, [rng.choice([i for i, w in enumerate(document.words) if w.determined])]
-    )
+    return _top1(logits, document, asked)
 
 
 def passes(kind: str, estimate: stats.Estimate) -> bool:
