@@ -878,10 +878,10 @@ class Stub(torch.nn.Module):
         logits = torch.zeros(*input_ids.shape, len(VOCABULARY))
         for row, words in enumerate(input_ids.tolist()):
             words = [VOCABULARY[i] for i in words if i != TOKEN_ID[PAD]]
-            begun = [d for t, d in self.written.items() if t.startswith(" ".join(words) + " ")]
+            begun = [d for t, d in self.written.items() if f"{t} ".startswith(" ".join(words) + " ")]
             document = min(begun, key=self.asked.count)  # those that begin alike take turns
             self.asked.append(document)
-            for at in range(1, len(words) + 1):
+            for at in range(1, len(words)):
                 if (word := self.says(document, at)) is not None:
                     logits[row, at - 1, TOKEN_ID[word]] = 30
         return SimpleNamespace(logits=logits)

@@ -29,23 +29,25 @@ EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 KINDS = {"transformer": "gpt_neox", "mamba": "mamba", "mamba2": "mamba2", "rwkv": "rwkv"}
 PIXEL = b"\x89PNG\r\n\x1a\n"
 SMALLER = {  # lesson -> what stands in its code -> what is run
-    "01b_selection": {"content, 200, SEED": "content, 20, SEED"},
-    "04_lenses": {"RATE = 80,": "RATE = 20,"},
+    "01b_selection": {"(kind, 24, seed": "(kind, 8, seed", "content, 200, SEED": "content, 20, SEED"},
+    "02_attention": {'("validation", 100), ("test", 200)': '("validation", 40), ("test", 60)'},
+    "04_lenses": {"RATE = 80,": "RATE = 20,", "(model, 40,": "(model, 10,", "(model, 20,": "(model, 5,"},
     "05a_linguistic_probing": {
         '"known": 200, "new": 200': '"known": 60, "new": 60',
         '200 if part == "train" else 80': '60 if part == "train" else 30',
     },
     "05b_erasure": {"(600, SEED + 1)": "(200, SEED + 1)", ", 20, 24": ", 5, 6"},
     "06a_latent_knowledge": {
-        '"validation": 288, "test": 576': '"validation": 64, "test": 96',
+        '"validation": 288, "test": 576': '"validation": 32, "test": 48',
+        '("grammar", 160': '("grammar", 40',
         "seed, 300)": "seed, 30)",
         "DEALS = 20": "DEALS = 3",
     },
-    "06b_anomalies": {'"validation": 288, "test": 576': '"validation": 64, "test": 96'},
+    "06b_anomalies": {'"validation": 288, "test": 576': '"validation": 32, "test": 48'},
     "07b_knockout_and_edits": {
         "fact_edits(50,": "fact_edits(12,",
         "fact_edits(40,": "fact_edits(24,",
-        "facts[:10]": "facts[:4]",
+        "facts[:10]": "facts[:2]",
     },
     "08a_steering": {"corpus.cued(b, 24,": "corpus.cued(b, 12,"},
     "08b_steering_the_state": {

@@ -79,10 +79,10 @@ def _ids(document: world.Document) -> list[int]:
 def _logits(
     model: torch.nn.Module, documents: list[world.Document], asked: list[list[int]]
 ) -> list[Tensor]:
-    """Next-word logits [pos vocab] of each document before the last word asked for, documents of like
+    """Next-word logits [pos vocab] of each document up to the last word asked for, documents of like
     length together. Padding is on the right: models are causal."""
     device, out = next(model.parameters()).device, [torch.empty(0)] * len(documents)
-    rows = [_ids(document)[: at[-1]] for document, at in zip(documents, asked, strict=True)]
+    rows = [_ids(document)[: at[-1] + 1] for document, at in zip(documents, asked, strict=True)]
     for part in torch.tensor([len(row) for row in rows]).argsort(stable=True).split(12):
         some = [torch.tensor(rows[i]) for i in part]
         ids = pad_sequence(some, batch_first=True, padding_value=TOKEN_ID[PAD]).to(device)
