@@ -35,7 +35,7 @@ FLAGS = """--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disab
 PATIENCE = 600  # seconds, for a machine that is busy: not a budget
 # One lesson without an explorer, whole; and for each kind, what a reader moves, a lesson's explorer.
 SLIDER, MENU = ".jp-CodeCell [role=slider]", ".jp-CodeCell select"
-LESSONS = {"00_start_here": None, "01b_selection": SLIDER, "03_relevance_propagation": MENU}
+LESSONS = {"01a_two_machines": None, "01b_selection": SLIDER, "03_relevance_propagation": MENU}
 WIDTHS = {"desktop": 1280, "phone": 390}
 
 

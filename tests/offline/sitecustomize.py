@@ -36,3 +36,6 @@ if os.environ.get("TFT_BLOCK_NETWORK") == "1":
     # Importing torch and transformers makes millions of objects, of which none is garbage: looking for
     # some takes a second of five, in each of a hundred processes.
     gc.set_threshold(5000, 10, 10)
+    # With this package jsonschema checks international web addresses, of which no notebook has any. Its
+    # import builds a grammar for a second; without it all else is as it was.
+    sys.modules["rfc3987_syntax"] = None
