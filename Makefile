@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help lab test test-fast real bench notebooks scoreboard kit site axe organisms clean
 
 # A backend chosen outside would replace the inline figures of kernels; claims are asserted in all that is committed;
-# and a Python that keeps nothing of what it compiles would compile the course in every kernel.
+# and a Python that keeps nothing of what it compiles would compile in every kernel what the set-up left out.
 unexport MPLBACKEND TFT_CLAIMS PYTHONDONTWRITEBYTECODE
 
 help: ## show this list

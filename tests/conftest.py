@@ -11,7 +11,7 @@ from tft_utils import models
 
 TESTS = Path(__file__).parent
 SHARED = TESTS.parent.parent / "shared"
-# What `make test-fast` leaves out: it executes lessons, opens a browser, builds the site, or trains.
+# What `make test-fast` leaves out: lessons that run, browsers, the site, trainings, and what takes long.
 SLOW = {
     "files": (
         "test_small",

@@ -75,8 +75,8 @@ def test_each_learner_gets_what_the_notebook_deserves(tmp_path):
     """One test, for one run of the class."""
     start, n = time.monotonic(), len(NAMES)
     rows = graded_class(tmp_path / "class")
-    # Five learners, two at a time, take three turns; one turn is more than one of them needs to begin.
-    took = round((time.monotonic() - start) / 3)
+    # Five learners, two at a time, take three turns: half of that is more than one needs to begin.
+    took = round((time.monotonic() - start) / 2)
     assert states(rows["ada"]) == [RIGHT] * n
     assert states(rows["bea"]) == [WRONG, WRONG] + [OPEN] * (n - 2)
     assert states(rows["fay"]) == [OPEN] + ["the process broke off"] * (n - 1)
