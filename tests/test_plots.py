@@ -17,6 +17,7 @@ from tft_utils import stats
 from tft_utils.course import plots
 from tft_utils.course.verdicts import Verdict
 from tft_utils.files import ROOT
+from tft_utils.lessons import activation_patching as patching_figures
 from tft_utils.lessons import attention as attention_figures
 from tft_utils.lessons import lenses
 from tft_utils.lessons import start_here as figures
@@ -327,6 +328,24 @@ def test_a_map_of_many_names_writes_no_more_of_them_than_fit():
     names = [f"row {i}" for i in range(100)]
     figure, (axis,) = plots.maps({"": plots.Map(np.zeros((100, 3)), names)}, "value", "x")
     assert [label.get_text() for label in axis.get_yticklabels()] == names[::3]
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(("blocks", "every"), [(12, 1), (24, 2), (48, 4)])
+def test_numbers_of_blocks_and_cells_are_written_where_they_have_room(blocks, every):
+    effects = {"mixer": torch.linspace(-0.9, 0.9, blocks), "mlp": torch.linspace(0.9, -0.9, blocks)}
+    figure, _ = patching_figures.parts({"one": effects, "other": effects}, "")
+    texts = [text for axis in figure.axes for text in axis.texts]
+    assert bool(texts) == (every == 1)
+    for axis in figure.axes[:2]:
+        labels = axis.get_xticklabels()
+        assert [label.get_text() for label in labels] == [str(k) for k in range(0, blocks, every)]
+    figure.canvas.draw()
+    for row in [axis.get_xticklabels() for axis in figure.axes[:2]]:
+        boxes = [label.get_window_extent() for label in row]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    for one, other in itertools.combinations([text.get_window_extent() for text in texts], 2):
+        assert not one.overlaps(other)
     plt.close(figure)
 
 

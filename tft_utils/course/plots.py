@@ -52,6 +52,7 @@ SERIES = [  # conditions, tasks, parts: never in the colour of a model that ever
 ]
 THIN = {"color": GREY, "linewidth": 1, "markersize": 3}  # a model's control
 LABELS = 40  # along one side of a map; of more names every second is written, or every third
+CELL = 16  # points across that a number in a cell of a map needs, or a block's number below it
 DEPTH = "depth k/L (blocks applied / all blocks)"
 RC = {
     "figure.facecolor": "white",
@@ -328,7 +329,7 @@ class Map(NamedTuple):
     values: Tensor | np.ndarray  # [row column]; nan: no such cell
     rows: Sequence = ()  # names along y, and along x; numbers where there are none
     columns: Sequence = ()
-    cells: Sequence[Sequence[str]] = ()  # what is written in each
+    cells: Sequence[Sequence[str]] = ()  # what is written in each; nothing where cells are narrow
     extent: tuple[float, float, float, float] | None = None  # as imshow takes it
     turn: float = 0  # the angle of names along x
     origin: str = "upper"  # where row 0 stands; or "lower"
@@ -339,14 +340,16 @@ def heat(axis: Axes, shown: Map, low: float = 0, high: float = 1) -> AxesImage:
     look = {"cmap": "RdBu_r" if low < 0 else "viridis", "vmin": low, "vmax": high, "aspect": "auto"}
     image = axis.imshow(np.asarray(shown.values), extent=shown.extent, origin=shown.origin, **look)
     axis.grid(visible=False)
-    for y, texts in enumerate(shown.cells):
+    wide = 72 * axis.bbox.width / axis.get_figure().dpi / np.shape(shown.values)[1]  # of a cell, points
+    for y, texts in enumerate(shown.cells if wide > CELL else ()):
         for x, text in enumerate(texts):
             light = np.dot(image.to_rgba(shown.values[y][x])[:3], (0.2, 0.7, 0.1)) > 0.45  # luminance
             write(axis, x, y, text, fontsize=8.5, color="black" if light else "white")
     across = {"rotation": shown.turn, "ha": "right" if 0 < shown.turn < 90 else "center"}
     for side, names, turned in ((axis.yaxis, shown.rows, {}), (axis.xaxis, shown.columns, across)):
         if names:
-            every = slice(None, None, math.ceil(len(names) / LABELS))
+            numbers = isinstance(names, range) and side is axis.xaxis
+            every = slice(None, None, math.ceil(CELL / wide if numbers else len(names) / LABELS))
             side.set_ticks(range(len(names))[every], names[every], fontsize=9, **turned)
         elif not shown.extent:
             side.set_major_locator(MaxNLocator("auto", steps=(1, 2, 5, 10), integer=True))

@@ -443,7 +443,7 @@ def effect_by_block(effects: Mapping[str, tuple[Sequence[Estimate], Tensor]], yl
         axis.bar(blocks, (high - low).numpy(), bottom=low.numpy(), **grey)
         axis.axhline(0, color=GREY, linewidth=1)
         points(axis, blocks, estimates, upright=True, label="true labels, naive 95 %", **MAMBA)
-        axis.set_xticks(blocks)
+        axis.set_xticks(blocks[:: 1 + len(blocks) // 16])
         beyond = sum(not a <= e.value <= b for e, a, b in zip(estimates, low, high, strict=True))
         outside.append(f"{name}, {beyond} of {len(estimates)} blocks")
     plots.legend(figure)

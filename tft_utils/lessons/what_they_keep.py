@@ -445,7 +445,8 @@ def by_block(found: Mapping[str, Mapping[str, Sequence[Estimate]]], attends: Map
         for k, attending in enumerate(attends[name]):
             if attending:
                 axis.axvspan(k - 0.5, k + 0.5, color="#E4E4E4", zorder=0)
-        axis.set_xticks(range(len(attends[name])))
+        blocks = range(len(attends[name]))
+        axis.set_xticks(blocks[:: 1 + len(blocks) // 16])
     plots.legend(figure)
 
     def top(values: Sequence[Estimate]) -> str:
