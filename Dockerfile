@@ -15,4 +15,4 @@ COPY --chown=learner . .
 RUN chown learner:learner .
 USER learner
 EXPOSE 8888
-CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--LabApp.news_url=None", "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]
+CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]

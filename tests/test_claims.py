@@ -132,6 +132,12 @@ def test_another_scale_keeps_what_it_finds_in_a_file_of_its_own(shown, monkeypat
         ("a/b", other.value, None),
         ("a/c", FOUND.value, None),
     ]
+    published = "state-spaces/mamba-130m-hf@1e76775f628fbf1350fbe4dbb3d971ba64af25a1"
+    assert [(r["model"], r["seed"]) for r in kept] == [(published, 0)] * 2
+    kernel.user_ns["SEED"] = 1  # beside the other seed
+    claims.claim("a/b", FOUND, 0.1, 0.05, **COMMON | {"architecture": "a folder"})
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    assert [(r["name"], r["model"], r["seed"]) for r in kept[2:]] == [("a/b", "a folder", 1)]
     before = path.read_bytes()
     monkeypatch.setenv("TFT_CLAIMS", "show")  # the scoreboard keeps its own
     claims.claim("a/d", FOUND, 0.1, 0.05, **COMMON)

@@ -9,6 +9,7 @@ import collections
 import functools
 import json
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -393,9 +394,13 @@ def test_every_kind_keeps_a_hundred_items_under_pythia_s_tokenizer(shared_dir):
     assert english.kept["intransitive"][0] + english.kept["transitive"][0] >= 40
     assert "122 of 122 names" in repr(english)
     sheet = (Path(__file__).parent.parent / "data" / "README.md").read_text(encoding="utf-8")
-    for name in ("names", "nouns", "moods", "facts"):  # rows of the datasheet
-        left, n = english.kept[name]
-        assert f"| {n} | {left} |" in sheet, name
+    rows = {name: english.kept[f"{name}s"] for name in ("name", "noun", "fact")}  # of the datasheet
+    verbs = zip(english.kept["intransitive"], english.kept["transitive"], strict=True)
+    relations = [[r for _, r in part] for part in (english.lexicon.askable, english.lexicon.facts)]
+    rows |= {r: tuple(part.count(r) for part in relations) for r in relations[1]}
+    rows |= {"verbs": tuple(map(sum, verbs)), "mood words": english.kept["moods"]}
+    for name, (left, n) in rows.items():
+        assert re.search(rf"^\|.*{name}.* \| {n} \| {left} \|", sheet, re.MULTILINE), name
     for kind, pairs in {
         "fact": english.fact_pairs(300),
         "indirect object": english.indirect_object_pairs(100),
@@ -536,3 +541,32 @@ def test_passages_of_a_folder_go_to_one_split_each(tmp_path, of_world):
         corpora.passages(tmp_path, 999)
     with pytest.raises(LoadError, match="expected a text file in UTF-8, or a folder of them"):
         corpora.passages(tmp_path / "nowhere", 1)
+
+
+def test_passages_of_a_data_set_on_the_hub(monkeypatch):
+    """What is asked of the package `datasets`, which no lesson needs; here a stand-in gives the rows."""
+    asked, drawn = [], []
+
+    class Rows(list):
+        def take(self, n):
+            drawn.append(n)
+            return self[:n]
+
+    def load_dataset(*name, **options):
+        asked.append((*name, options))
+        if name[0] == "some/table":
+            return Rows([{"words": "one two"}])
+        return Rows({"text": f"Row {i} tells of a number.", "n": i} for i in range(10**4))
+
+    monkeypatch.setitem(sys.modules, "datasets", None)  # it is not there
+    with pytest.raises(LoadError, match="or run `pip install datasets`") as missing:
+        corpora.passages("some/stories", 5)
+    assert "expected a file or folder some/stories, or the package datasets" in str(missing.value)
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    found = {s: corpora.passages("some/stories:short", 5, split=s) for s in world.SPLITS}
+    assert asked[0] == ("some/stories", "short", {"split": "train", "streaming": True})
+    assert set(drawn) == {corpora.ROWS * 5}
+    assert not set(found["train"]) & set(found["test"])
+    assert all(re.fullmatch(r"Row \d+ tells of a number\.", piece) for piece in found["test"])
+    with pytest.raises(LoadError, match="data set some/table on the hub with a column 'text'"):
+        corpora.passages("some/table", 1)

@@ -27,7 +27,9 @@ from tft_utils.models import load
 from tft_utils.organisms import evaluation, training
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted((ROOT / "tft_utils").glob("[!_]*.py"))
+PACKAGE = ROOT / "tft_utils"
+MODULES = sorted(PACKAGE.rglob("[!_]*.py"))
+NAMELESS = [p for p in MODULES if p.parent in (PACKAGE, PACKAGE / "techniques", PACKAGE / "corpora")]
 PROMPT = "The capital of Zabar is"
 TEXTS = ["The keys near the old cabinet", "mila : red . tomo : blue . mila :", "2 7 + 1 5 ="]
 CACHE = {"gpt_neox": "past_key_values", "mamba": "cache_params"}  # how transformers calls it
@@ -354,6 +356,14 @@ def test_a_gpu_that_is_not_there_is_refused(folder):
     assert "use device='cpu'" in sentence
 
 
+def test_auto_never_takes_a_device_without_float64(folder, monkeypatch):
+    """Apple's GPU: there it says so of itself; elsewhere, that it is not there."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert load(folder, device="auto").hf.device.type == "cpu"
+    assert "with float64, found" in refused(folder, device="mps")
+
+
 def test_cuda_gives_the_same_numbers(folder):
     if not torch.cuda.is_available():
         pytest.skip("skipped: no CUDA")
@@ -655,7 +665,9 @@ def test_an_unsupported_architecture_is_refused(copy, kind):
     assert f"found {kind!r}" in sentence
 
 
-@pytest.mark.parametrize("head", ["BertForMaskedLM", "T5ForConditionalGeneration"])
+@pytest.mark.parametrize(
+    "head", ["BertForMaskedLM", "T5ForConditionalGeneration", "BertModel", "T5EncoderModel"]
+)
 def test_a_model_that_predicts_no_next_word_is_refused(copy, head):
     edit_json(copy / "config.json", model_type="bert", architectures=[head])
     sentence = refused(copy)
@@ -718,7 +730,9 @@ def fresh_process(tmp_path_factory) -> dict:
             "raise ImportError('poisoned')",
             encoding="utf-8",
         )
-    names = ["architectures", *(path.stem for path in MODULES)]
+    # An architecture's own file imports transformers' model, which looks for such packages itself.
+    names = [".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in MODULES]
+    names = ["architectures", *(name for name in names if not name.startswith("architectures."))]
     code = f"""
 import importlib, json, sys, time
 for name in {names}:
@@ -798,7 +812,6 @@ def test_a_model_too_large_for_one_gpu_is_split_over_all(copy, model, monkeypatc
 
     monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", from_pretrained)
     monkeypatch.setattr(models, "_check_device_and_dtype", lambda device, dtype: None)
-    monkeypatch.setattr(models, "_best_device", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     gpus(0.7)
     assert load(copy, device="auto").is_split
@@ -1026,11 +1039,8 @@ def test_the_rule_catches_what_it_should(source):
     assert named_in_conditions(source)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", NAMELESS, ids=lambda path: path.name)
 def test_no_technique_knows_an_architecture_by_name(path):
-    # scan.py is Mamba's own operator: it must find the mixers it replaces.
-    if path.name in ("organisms.py", "scan.py"):
-        return
     found = named_in_conditions(path.read_text(encoding="utf-8"))
     assert not found, (
         f"expected no architecture's name in a condition of {path.name}, found {found}: put what "

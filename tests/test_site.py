@@ -328,18 +328,15 @@ def opened(browser, where: str, width: str = "desktop", theme: str = "light") ->
     test_browser.wait(lambda: browser.execute_script(ready), f"{where} to load")
 
 
-HOSTS = """
-const own = location.origin;
-return performance.getEntriesByType('resource').map((e) => e.name).filter((n) => !n.startsWith(own))"""
-
-
 def test_pages_read_well_and_nothing_is_fetched(browser, address, pages):
     """On a desktop and on a phone: alt texts, folds, no page wider than its screen, no other host."""
     faults = []
     for name in pages:
         for width in test_browser.WIDTHS:
             opened(browser, address + name, width)
-            found = browser.execute_script(test_browser.FAULTS) + browser.execute_script(HOSTS)
+            found = browser.execute_script(test_browser.FAULTS) + browser.execute_script(
+                test_browser.HOSTS
+            )
             faults += [f"{name}, {width}: {fault}" for fault in found]
     assert not faults, "\n".join(faults)
 
@@ -350,7 +347,7 @@ def test_a_request_to_another_host_is_seen(browser, address, site):
     page.write_text("<!doctype html><img src='http://127.0.0.1:9/x.png' alt='none'>", encoding="utf-8")
     try:
         opened(browser, address + page.name)
-        assert browser.execute_script(HOSTS) == ["http://127.0.0.1:9/x.png"]
+        assert browser.execute_script(test_browser.HOSTS) == ["http://127.0.0.1:9/x.png"]
     finally:
         page.unlink()
 

@@ -268,14 +268,15 @@ def load(
 ) -> Model:
     """Loads a model by its name at a scale, or from a local folder in Hugging Face format.
 
-    device: "auto" is CUDA, then MPS, then the CPU; a model too large for one CUDA device is split over
-    all of them then, block by block.
+    device: "auto" is CUDA, else the CPU; a model too large for one CUDA device is split over all of them
+    then, block by block. Apple's MPS is refused, for it has no float64, which several techniques sum in.
     seed: of an organism. A published model and a folder are one draw each, whatever the seed.
     readable: run Mamba's scan as a Python loop whose every step nnsight can read and edit
     (`tft_utils.architectures.mamba_scan.TAPS`). Same numbers, slower.
     """
     places = _cuda_devices() if device == "auto" else []
-    device = _best_device() if device == "auto" else device
+    if device == "auto":
+        device = "cuda" if places else "cpu"
     _check_device_and_dtype(device, dtype)
     source = _resolve(name, scale, seed)
     folder = source if isinstance(source, Path) else download(source, ["*.json"])
@@ -358,13 +359,6 @@ def untrained(model: Model, seed: int = 0) -> Model:
     return Model(hf.to(model.hf.device, model.hf.dtype).eval(), model.tokenizer)
 
 
-def _best_device() -> str:
-    """CUDA, then Apple's MPS, then the CPU."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def _cuda_devices() -> list[str]:
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
 
@@ -375,8 +369,8 @@ def _check_device_and_dtype(device: str, dtype: torch.dtype) -> None:
             f"expected a floating-point dtype, found {dtype!r}; use dtype=torch.float32, "
             "torch.float64 or torch.bfloat16"
         )
-    with explain(f"{device!r} to be a device of this machine", "use device='cpu'"):
-        torch.zeros(1, device=device)
+    with explain(f"{device!r} to be a device of this machine, with float64", "use device='cpu'"):
+        torch.zeros(1, device=device, dtype=torch.float64)
 
 
 def _resolve(name: str | Path, scale: str, seed: int = 0) -> Path | Source:
@@ -435,7 +429,7 @@ def download(
             raise
 
 
-OTHER_HEADS = ("MaskedLM", "ConditionalGeneration", "Classification", "Answering")  # no next word
+NEXT_WORD = ("ForCausalLM", "LMHeadModel")  # how classes that predict it are called
 ORIGINAL_SIZES = {  # state-spaces/mamba-* on the hub: d_model x n_layer
     "768 x 24": "130m",
     "1024 x 48": "370m",
@@ -466,7 +460,7 @@ def _read_config(folder: Path):
             f"take {instead} instead"
         )
     (head,) = [*map(str, found.get("architectures") or ()), ""][:1]
-    if head.endswith(OTHER_HEADS):
+    if head and not head.endswith(NEXT_WORD):
         raise LoadError(
             f"expected a model that predicts the next word from those before it, found {head} in "
             f"{folder}; take one whose class ends in ForCausalLM"

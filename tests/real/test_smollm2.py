@@ -2,11 +2,14 @@
 known, not a finding about architectures. Numbers go to build/real/table.md.
 """
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from tft_utils import reading, stats
+from tft_utils.files import ROOT
 from tft_utils.techniques import attention, lenses, minimal_pairs, patching, relevance
 
 N = 48  # questions of a kind
@@ -29,6 +32,27 @@ def known(model, cases):
     right = asked.score(logits) > 0
     return [c for c, r in zip(cases, right, strict=True) if r], stats.proportion(
         int(right.sum()), len(right)
+    )
+
+
+def test_every_kind_keeps_a_hundred_items(corpus, report):
+    """Of English, under this tokenizer; how many words of each list are one token is in the datasheet."""
+    sheet = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for name in ("names", "nouns", "moods", "facts"):
+        left, n = corpus.kept[name]
+        report(f"{name} that are one token", f"{left} of {n}")
+        assert re.search(rf"^\|.* \| {n} \| .* \| {left} \|$", sheet, re.MULTILINE), name
+    pairs = {
+        "fact": corpus.fact_pairs(300),
+        "indirect object": corpus.indirect_object_pairs(100),
+        "agreement": corpus.minimal_pairs(100),
+        "mood": corpus.mood_pairs(100),
+    }
+    for kind, some in pairs.items():
+        assert len({(pair.clean.text, pair.corrupt.text) for pair in some}) >= 100, kind
+    assert all(len(corpus.cases(kind, 100)) == 100 for kind in corpus.cases_of)
+    assert all(
+        len({one.text for one in corpus.statements(task, 150)}) >= 100 for task in corpus.statement_tasks
     )
 
 

@@ -8,15 +8,18 @@ The world is for the organisms' tokenizer, and English for every other. Each met
 the same name in `pairs`, `questions`, `world` or `statements`, bound to the corpus' lexicon.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial, update_wrapper
 from pathlib import Path
 
 from tft_utils.corpora import english, pairs, questions, statements, tasks, world
 from tft_utils.corpora.lexicon import VOCABULARY, WORLD, Rng
-from tft_utils.files import explain
+from tft_utils.files import LoadError, explain
 
 PASSAGE = 1200  # characters of a passage of a text file, about
+HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")  # a data set there, and its configuration
+ROWS = 20  # of a data set that are read for each passage that is asked for
 UNTOLD = "elsewhere"
 BOUND = {
     world: ("documents",),
@@ -112,8 +115,7 @@ class Corpus:
     def texts(
         self, n: int, seed: int = 0, split: str = "test", source: str | Path | None = None
     ) -> list[str]:
-        """n plain texts of each kind of document; or as many passages of a text file, or of the text
-        files of a folder."""
+        """n plain texts of each kind of document; or as many passages of `source`: see `passages`."""
         if source is None:
             of_kinds = [self.documents(kind, n, seed, split) for kind in self.kinds]
             return [document.text for documents in of_kinds for document in documents]
@@ -151,18 +153,16 @@ def _corpus_of_tokenizer(tokenizer) -> Corpus:
 
 
 def passages(source: str | Path, n: int, seed: int = 0, split: str = "test") -> list[str]:
-    """n passages of a text file, or of the files *.txt and *.md below a folder, each at most PASSAGE
-    characters of whole lines. A passage belongs to one split, by its text.
+    """n passages of a text file, of the files *.txt and *.md below a folder, or of a data set on the hub
+    ('owner/name', or 'owner/name:configuration'), each at most PASSAGE characters of whole lines. A
+    passage belongs to one split, by its text.
 
     Errors: `LoadError` where there is no such text, `ValueError` where it is too short.
     """
     world.check_split(split)
-    source = Path(source)
-    with explain(f"a text file in UTF-8, or a folder of them, at {source}", "check the path"):
-        files = (
-            [source] if source.is_file() else sorted(source.rglob("*.txt")) + sorted(source.rglob("*.md"))
-        )
-        text = [file.read_text(encoding="utf-8") for file in files or [source]]
+    there = HUB.fullmatch(str(source))
+    of_hub = there and not Path(source).exists()
+    text = _rows(*there.groups(), ROWS * n) if of_hub else _files(Path(source))
     pieces = [
         piece for one in text for piece in _pieces(one) if world.split_of("passage", piece) == split
     ]
@@ -171,6 +171,29 @@ def passages(source: str | Path, n: int, seed: int = 0, split: str = "test") -> 
             f"expected at least {n} passages of {split} in {source}, found {len(pieces)}; give more text"
         )
     return Rng("passages", seed, split).sample(pieces, n)
+
+
+def _files(source: Path) -> list[str]:
+    with explain(f"a text file in UTF-8, or a folder of them, at {source}", "check the path"):
+        files = (
+            [source] if source.is_file() else sorted(source.rglob("*.txt")) + sorted(source.rglob("*.md"))
+        )
+        return [file.read_text(encoding="utf-8") for file in files or [source]]
+
+
+def _rows(name: str, configuration: str | None, n: int) -> list[str]:
+    """The first n texts of a data set, without the rest of it."""
+    try:
+        from datasets import load_dataset  # of no lesson; Colab has it
+    except ImportError as error:
+        raise LoadError(
+            f"expected a file or folder {name}, or the package datasets to read that from the hub, found "
+            "neither; check the path, or run `pip install datasets`"
+        ) from error
+    what = f"a data set {name} on the hub with a column 'text' in its split 'train'"
+    with explain(what, "check its name and the network, or give a file"):
+        rows = load_dataset(name, configuration, split="train", streaming=True)
+        return [str(row["text"]) for row in rows.take(n)]
 
 
 def _pieces(text: str) -> list[str]:

@@ -6,7 +6,7 @@
 A claim leaves one output in its notebook: a line to read, and beside it a record under `MIME`.
 `collect` gathers the records of all notebooks; data/claims.json is that registry, rebuilt by
 `make notebooks`. At another scale nothing is asserted, and what was found goes to
-build/claims-<scale>.json, which is never mixed with the registry.
+build/claims-<scale>.json with its model and seed, which is never mixed with the registry.
 
 Nobody writes a verdict: `verdicts` computes it, from the claims of one technique and metric on the
 Transformer and on another architecture. In a notebook it is about the two models that run there.
@@ -23,6 +23,7 @@ from IPython.display import display
 
 from tft_utils.course import verdicts
 from tft_utils.files import DATA, ROOT, explain, replace_file
+from tft_utils.models import SCALES, Source
 from tft_utils.stats import Estimate
 
 MIME = "application/vnd.tft.claim+json"
@@ -127,15 +128,19 @@ def _parameters() -> dict:
 
 
 def _keep(record: dict) -> None:
-    """Writes what another scale says beside what was found there before; the latest of a name stays. A
-    run of the scoreboard, which only shows claims, keeps its own."""
-    scale = _parameters()["SCALE"]
+    """Writes what another scale says beside what was found there before, with the seed and the published
+    model at its commit; of each the latest stays. A run of the scoreboard, which only shows claims, keeps
+    its own."""
+    scale, seed = _parameters().values()
     if scale == PARAMETERS["SCALE"] or os.environ.get("TFT_CLAIMS") == "show":
         return
+    source = SCALES.get(scale, {}).get(record["architecture"])
+    model = "@".join(map(str, source[:2])) if isinstance(source, Source) else record["architecture"]
     path = BUILD / f"claims-{scale}.json"
     with explain(f"claims in {path}", "delete it"):
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    found = {one["name"]: one for one in [*known, record | {"expect": None}]}
+    new = record | {"expect": None, "model": model, "seed": seed}
+    found = {(one["name"], one["model"], one["seed"]): one for one in [*known, new]}
     path.parent.mkdir(exist_ok=True)
     replace_file(path, lambda part: part.write_text(registry_text([*found.values()]), encoding="utf-8"))
 
