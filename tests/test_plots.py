@@ -19,6 +19,7 @@ from tft_utils.course.verdicts import Verdict
 from tft_utils.files import ROOT
 from tft_utils.lessons import activation_patching as patching_figures
 from tft_utils.lessons import attention as attention_figures
+from tft_utils.lessons import knockout_and_edits as cut_figures
 from tft_utils.lessons import lenses
 from tft_utils.lessons import start_here as figures
 from tft_utils.stats import Estimate
@@ -329,6 +330,20 @@ def test_a_map_of_many_names_writes_no_more_of_them_than_fit():
     figure, (axis,) = plots.maps({"": plots.Map(np.zeros((100, 3)), names)}, "value", "x")
     assert [label.get_text() for label in axis.get_yticklabels()] == names[::3]
     plt.close(figure)
+
+
+def test_parts_of_many_machines_look_apart():
+    """Four machines' caches have eight parts; there are four series."""
+    parts = {"one": ["keys", "values", "scan"], "other": ["shift", "average", "log weight", "keys"]}
+    lines = {name: dict.fromkeys(some, FLAT) for name, some in parts.items()}
+    figure, _ = cut_figures.curves(lines, dict.fromkeys(lines, [0, 1, 2]), "words", "effect")
+    looks = {}
+    for line in [line for axis in figure.axes for line in axis.lines]:
+        drawn = line.get_color(), line.get_linestyle(), line.get_marker(), line.get_markerfacecolor()
+        looks.setdefault(line.get_label(), set()).add(drawn)
+    assert set(looks) == {part for some in parts.values() for part in some}
+    assert all(len(look) == 1 for look in looks.values()), "a part looks the same in every panel"
+    assert len({look for some in looks.values() for look in some}) == len(looks)
 
 
 @pytest.mark.parametrize(("blocks", "every"), [(12, 1), (24, 2), (48, 4)])

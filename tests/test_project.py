@@ -42,6 +42,7 @@ RUNTIME = requirements(PROJECT["dependencies"])
 EXTRAS = {extra: requirements(lines) for extra, lines in PROJECT["optional-dependencies"].items()}
 assert EXTRAS["dev"].pop(PROJECT["name"]).extras == {"site"}  # whoever runs the tests builds the site
 EXTRAS["dev"] |= EXTRAS["site"]
+EXTRAS["real"] |= EXTRAS["hub"]
 
 
 # --- versions ----------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def _files(source: Path) -> list[str]:
 def _rows(name: str, configuration: str | None, n: int) -> list[str]:
     """The first n texts of a data set, without the rest of it."""
     try:
-        from datasets import load_dataset  # of no lesson; Colab has it
+        from datasets import load_dataset  # the extra `hub`; no lesson needs it
     except ImportError as error:
         raise LoadError(
             f"expected a file or folder {name}, or the package datasets to read that from the hub, found "

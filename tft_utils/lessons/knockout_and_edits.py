@@ -416,12 +416,14 @@ def two_cuts() -> Drawn:
 
 
 def curves(lines: Lines, x: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) -> Drawn:
-    """Lines with 95 % bands, a panel a model on the same axes; a label that begins 'control' is grey."""
+    """Lines with 95 % bands, a panel a model on the same axes; a label that begins 'control' is grey.
+    From the fifth label on, markers are hollow."""
     labels = list(dict.fromkeys(label for row in lines.values() for label in row))
 
     def look(name: str, label: str, at: int) -> dict:
-        own = CONTROL if label.startswith("control") else plots.SERIES[labels.index(label)]
-        return {"markersize": 5} | own
+        again, i = divmod(labels.index(label), len(plots.SERIES))
+        own = CONTROL if label.startswith("control") else plots.SERIES[i]
+        return {"markersize": 5} | own | ({"markerfacecolor": "white"} if again else {})
 
     def ends(line: Sequence[Estimate]) -> str:
         values = [e.value for e in line if e.n]
