@@ -145,6 +145,12 @@ def sections(path: Path, notebook: dict) -> Problems:
     for name in ("recap", "teach"):
         if "<details>" not in source(notebook, name):
             yield name, "expected a folded part; put answers or notes into <details>"
+    whole = "\n".join(cell["source"] for cell in cells(notebook, "markdown"))
+    real = re.search(r"^## On real models\n(.*?)(?=^## )", whole, flags=re.MULTILINE | re.DOTALL)
+    if not real:
+        yield "limits", "expected a section '## On real models' before it; add it"
+    elif not (re.search(r"\bGB\b", real[1]) and re.search(r"\b(seconds?|minutes?)\b", real[1])):
+        yield "limits", "expected the section before it to say what real models cost, in GB and minutes"
     level = 0
     for cell in cells(notebook, "markdown"):
         for depth, text in headings(cell["source"]):

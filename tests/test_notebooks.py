@@ -183,6 +183,8 @@ BREACHES = {  # what is broken -> how, and the problem it must give
     "claim untagged": (tagged("claim-transplant"), "cell claim-transplant: the tag 'claim'"),
     "claim unrun": (lambda n: cell(n, "claim-transplant")["outputs"].clear(), "it shows no claim"),
     "claim of another": (lambda n: record(n).update(name="other/x"), "claim other/x: begin its name"),
+    "real models": (replaced("real", "## On real models", "## On models"), "cell limits: .*'## On real"),
+    "no cost": (replaced("real", "GB", "much"), "cell limits: .*what real models cost, in GB"),
     "verdict": (replaced("glance", "**foundation**", "**no**"), "cell glance: its verdict is no"),
     "percent": (added("claim-after", "It moves 37.21 %."), "cell claim-after: no claim says 37.21 %"),
 }
