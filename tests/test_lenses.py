@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -587,6 +588,17 @@ def test_a_trajectory_ends_with_the_models_words():
     assert found.guesses[-1] == model.tokenizer.convert_ids_to_tokens(logits.argmax(-1).tolist())
     assert len(found.guesses) == len(found.chances) == model.n_layers + 1
     assert torch.allclose(found.chances[-1], logits.softmax(-1).amax(-1), atol=1e-5)
+
+
+def test_tokens_are_spelled_as_one_reads_them():
+    """A byte-level tokenizer writes a space as a letter of its own, before the word that follows it."""
+    model = byte_level(400)
+    words = lenses.spelled(
+        model, model.tokenizer("The keys  near\n\nthe door", return_tensors="pt").input_ids[0]
+    )
+    assert not any(mark in word for word in words for mark in "ĠĊ")
+    assert all(word and word == word.strip() for word in words), "space is in quotes"
+    assert re.sub(r"'( |\\n)+'", "", "".join(words)) == "Thekeysnearthedoor"
 
 
 # --------------------------------------------------------------------------------------------------

@@ -289,6 +289,12 @@ def scores(model, h: Tensor, following: Tensor) -> Tensor:
     return torch.cat(columns, -1)
 
 
+def spelled(model, ids: Tensor) -> list[str]:
+    """Tokens [pos] as one reads them, without the space before a word; nothing but space is in quotes."""
+    words = [model.tokenizer.decode([i]) for i in ids.tolist()]
+    return [word.strip() or repr(word) for word in words]
+
+
 class Trajectory(NamedTuple):
     """What a lens says about one text, depth by depth."""
 
@@ -303,9 +309,8 @@ def trajectory(model, lens: Lens, text: str) -> Trajectory:
     ids, mask = reading.tokens(model, text)
     h = lens.translate(residuals(model, ids, mask.bool()))
     chances, guesses = zip(*(log_q.max(-1) for log_q in log_probs(model, h)), strict=True)
-    spell = model.tokenizer.convert_ids_to_tokens
-    spelled = [spell(row) for row in torch.cat(guesses, 1).tolist()]
-    return Trajectory(spell(ids[0].tolist()), spelled, torch.cat(chances, 1).exp().cpu())
+    likeliest = [spelled(model, row) for row in torch.cat(guesses, 1)]
+    return Trajectory(spelled(model, ids[0]), likeliest, torch.cat(chances, 1).exp().cpu())
 
 
 @torch.no_grad()
