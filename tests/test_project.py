@@ -144,7 +144,8 @@ ROOMS = (  # from the ground up; what shares a floor does not know each other
     ("files", "stats", "linear"),
     ("architectures",),
     ("models",),
-    ("course",),  # draws, claims and runs; it finds a lesson by name when an exercise is checked
+    # course draws, claims and runs; it finds a lesson by name when an exercise is checked
+    ("course", "remote"),
     ("corpora",),
     ("reading",),
     ("techniques", "organisms"),
