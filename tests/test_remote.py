@@ -100,3 +100,5 @@ def test_a_model_of_several_kinds_of_block_is_refused():
 def test_a_repository_that_is_not_there_is_refused(published):
     with pytest.raises(LoadError, match="expected a config of gpt_neox, .*no--such"):
         remote.served("no/such")
+    with pytest.raises(LoadError, match="expected a scale, found 'smal'; use one of 'tiny', 'small'"):
+        remote.served("transformer", "smal")

@@ -20,7 +20,6 @@ from transformers import AutoTokenizer
 from tft_utils import models
 from tft_utils.architectures import ARCHITECTURES
 from tft_utils.files import LoadError, explain
-from tft_utils.models import Model
 
 # No server has this package: what a trace uses of these two modules travels with it, as source. So a
 # `Remote` holds plain data alone, and borrows the verbs of `Model` instead of being one.
@@ -57,7 +56,7 @@ class Remote(TransformersModel):
 
 
 for name in VERBS:
-    setattr(Remote, name, vars(Model)[name])
+    setattr(Remote, name, vars(models.Model)[name])
 
 
 def open_folder(folder: Path, source: models.Source) -> Remote:
@@ -91,7 +90,10 @@ def served(name: str, scale: str = "paper", revision: str = "main") -> Remote:
     revision: what is served is a branch, not the commit that `models.SCALES` pins.
     Errors: `LoadError` where they cannot be had, or the architecture is not among ours.
     """
-    known = models.SCALES.get(scale, {}).get(name)
+    if scale not in models.SCALES:
+        known = ", ".join(map(repr, models.SCALES))
+        raise LoadError(f"expected a scale, found {scale!r}; use one of {known}")
+    known = models.SCALES[scale].get(name)
     repository = known.repository if isinstance(known, models.Source) else name
     source = models.Source(repository, revision)
     folder = models.download(source, ["*.json", "*.txt", "tokenizer.model"])
