@@ -19,7 +19,7 @@ import pytest
 import shell
 import torch
 
-from tft_utils import models, reading
+from tft_utils import models, reading, storage
 from tft_utils.corpora.corpus import corpus_of
 from tft_utils.course import claims, notebooks, plots
 from tft_utils.organisms import quirky
@@ -61,11 +61,12 @@ SMALLER = {  # lesson -> what stands in its code -> what is run
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """The hub with the models of scale `small`, and a cache of its own."""
+    """The hub with the models of the scales `small` and `paper`, and a cache of its own."""
     root = tmp_path_factory.mktemp("hub")
     folders = {
-        source.repository: hub.write(root / name, KINDS[name], pickled=source.pickled)
-        for name, source in models.SCALES["small"].items()
+        source.repository: hub.write(root / scale / name, KINDS[name], pickled=source.pickled)
+        for scale in ("small", "paper")
+        for name, source in models.SCALES[scale].items()
     }
     with hub.serving(folders) as server, pytest.MonkeyPatch.context() as patch:
         hub.point_to(server.endpoint, root / "cache", patch)
@@ -122,6 +123,14 @@ def test_a_lesson_runs_on_models_of_the_hub(path, served, tmp_path):
 @pytest.mark.parametrize("path", [p for p in PATHS if p.stem[:3] in ("00_", "07b")], ids=lambda p: p.stem)
 def test_a_lesson_runs_on_every_model_of_the_scale(path, served, quick):
     problems = run(path, SCALE="small", DEVICE="cpu", MODELS=tuple(models.SCALES["small"]))
+    assert not problems, "\n".join(problems)
+
+
+# Their matrices lie in bfloat16 there: the lesson that goes back through all blocks and wants exact sums.
+@pytest.mark.parametrize("path", [p for p in PATHS if p.stem[:3] == "03_"], ids=lambda p: p.stem)
+def test_a_lesson_runs_on_the_models_of_paper(path, served, quick):
+    assert storage.stored_in(models.load("mamba", "paper").hf) == torch.bfloat16
+    problems = run(path, SCALE="paper", DEVICE="cpu")
     assert not problems, "\n".join(problems)
 
 

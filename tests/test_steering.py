@@ -701,6 +701,19 @@ def test_a_damaged_item_is_named(tmp_path, change, message):
         published.question_sets(tmp_path)
 
 
+def test_a_clone_of_the_authors_repository_is_read(tmp_path):
+    for behaviour in published.BEHAVIOURS:
+        for split, file in published.FILES.items():
+            folder = tmp_path / "datasets" / {"train": "generate"}.get(split, split) / behaviour
+            folder.mkdir(parents=True)
+            item = ITEM | {"question": ITEM["question"].replace("Stay", f"{behaviour}, {split}")}
+            (folder / file).write_text(json.dumps([item]), encoding="utf-8")
+    found = published.question_sets(tmp_path)
+    for behaviour, splits in found.items():
+        for split, (entry,) in splits.items():
+            assert entry.text.startswith(f"{behaviour}, {split}?")
+
+
 def test_missing_data_says_where_to_get_it(tmp_path):
     with pytest.raises(LoadError, match=r"github.com/nrimsky/CAA"):
         published.question_sets(tmp_path / "nowhere")

@@ -16,7 +16,7 @@ import difflib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from tft_utils import files
+from tft_utils import files, storage
 from tft_utils.architectures import ARCHITECTURES, Kind, Unsupported
 from tft_utils.architectures.recurrent import keep
 from tft_utils.files import LoadError, explain, read_json
@@ -46,6 +46,7 @@ class Source(NamedTuple):
     # Weights in pytorch_model.bin, which could hide code: at a pinned commit alone, and never unpickled
     # as anything but tensors.
     pickled: bool = False
+    stored: torch.dtype | None = None  # what its matrices are kept in, if narrower: see `storage`
 
 
 SCALES: dict[str, dict[str, Path | Source]] = {
@@ -59,8 +60,14 @@ SCALES: dict[str, dict[str, Path | Source]] = {
         "rwkv": Source("RWKV/rwkv-4-169m-pile", "dc37d17f17477b74e75f2dd076f555aa937c52c9", pickled=True),
     },
     "paper": {
-        "transformer": Source("EleutherAI/pythia-2.8b", "2a259cdd96a4beb1cdf467512e3904197345f6a9"),
-        "mamba": Source("state-spaces/mamba-2.8b-hf", "96c48e0292b63f5346b6d30061af2551f7101e26"),
+        "transformer": Source(
+            "EleutherAI/pythia-2.8b", "2a259cdd96a4beb1cdf467512e3904197345f6a9", stored=torch.bfloat16
+        ),
+        "mamba": Source(
+            "state-spaces/mamba-2.8b-hf",
+            "96c48e0292b63f5346b6d30061af2551f7101e26",
+            stored=torch.bfloat16,
+        ),
     },
 }
 
@@ -265,25 +272,33 @@ def load(
     dtype: torch.dtype = torch.float32,
     readable: bool = False,
     seed: int = 0,
+    storage_dtype: torch.dtype | None = None,
 ) -> Model:
     """Loads a model by its name at a scale, or from a local folder in Hugging Face format.
 
     device: "auto" is CUDA, else the CPU; a model too large for one CUDA device is split over all of them
     then, block by block. Apple's MPS is refused, for it has no float64, which several techniques sum in.
     seed: of an organism. A published model and a folder are one draw each, whatever the seed.
+    dtype: what is computed in, streams and sums included.
+    storage_dtype: what the matrices of the blocks are kept in, torch.bfloat16 or torch.float16, while all
+    is computed in float32 (`tft_utils.storage`). By default as dtype, but bfloat16 for the
+    published models of `paper`.
     readable: run Mamba's scan as a Python loop whose every step nnsight can read and edit
     (`tft_utils.architectures.mamba_scan.TAPS`). Same numbers, slower.
     """
     places = _cuda_devices() if device == "auto" else []
     if device == "auto":
         device = "cuda" if places else "cpu"
-    _check_device_and_dtype(device, dtype)
     source = _resolve(name, scale, seed)
+    _check_device_and_dtype(device, dtype)
+    stored = storage_dtype or (dtype == torch.float32 and getattr(source, "stored", None)) or dtype
+    _check_storage(stored, dtype)
     folder = source if isinstance(source, Path) else download(source, ["*.json"])
     if folder.parent == files.ORGANISMS:
         files.verify_checksums(folder)
     config = _read_config(folder)
-    split = _check_memory(config, str(name), device, dtype, places)
+    empty = _without_weights(config, str(name), dtype, stored)
+    split = _check_memory(empty, str(name), device, places)
     pickled = isinstance(source, Source) and source.pickled
     if isinstance(source, Source):
         folder = download(source, ["*.json", "*.bin" if pickled else "*.safetensors", "*.txt"])
@@ -296,12 +311,16 @@ def load(
         )
     local = {"local_files_only": True, "trust_remote_code": False}
     what = f"a model and its tokenizer in {folder}"
-    with explain(what, "download its files again"), _progress_bars(isinstance(source, Source)):
+    with (
+        explain(what, "download its files again"),
+        _progress_bars(isinstance(source, Source)),
+        nullcontext() if stored == dtype else storage.read_wide(empty),
+    ):
         # Eager attention is the one that hands out its weights.
         hf, found = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=dtype,
+            dtype=stored,
             use_safetensors=not pickled,
             weights_only=True,
             attn_implementation="eager",
@@ -321,6 +340,8 @@ def load(
             f"expected room on {len(places)} CUDA devices for all blocks of {name}, found some left on "
             f"{', '.join(sorted(elsewhere))}; use a smaller scale or a larger machine"
         )
+    if stored != dtype:
+        storage.store(hf, stored)
     prepare(hf, readable)
     return Model(hf, tokenizer)
 
@@ -356,7 +377,10 @@ def untrained(model: Model, seed: int = 0) -> Model:
     torch.manual_seed(seed)
     hf = AutoModelForCausalLM.from_config(model.config, attn_implementation="eager")
     prepare(hf)
-    return Model(hf.to(model.hf.device, model.hf.dtype).eval(), model.tokenizer)
+    hf = hf.to(model.hf.dtype)
+    if stored := storage.stored_in(model.hf):
+        storage.store(hf, stored)
+    return Model(hf.to(model.hf.device).eval(), model.tokenizer)
 
 
 def _cuda_devices() -> list[str]:
@@ -371,6 +395,15 @@ def _check_device_and_dtype(device: str, dtype: torch.dtype) -> None:
         )
     with explain(f"{device!r} to be a device of this machine, with float64", "use device='cpu'"):
         torch.zeros(1, device=device, dtype=torch.float64)
+
+
+def _check_storage(stored: torch.dtype, dtype: torch.dtype) -> None:
+    narrow = (torch.bfloat16, torch.float16)
+    if stored != dtype and not (stored in narrow and dtype == torch.float32):
+        raise LoadError(
+            "expected storage_dtype=torch.bfloat16 or torch.float16 beside dtype=torch.float32, found "
+            f"{stored} beside {dtype}; leave one of them out"
+        )
 
 
 def _resolve(name: str | Path, scale: str, seed: int = 0) -> Path | Source:
@@ -475,17 +508,24 @@ def _read_config(folder: Path):
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def _check_memory(config, name: str, device: str, dtype: torch.dtype, places: Sequence[str]) -> bool:
-    """Refuses a model that cannot fit, from its config alone: before any weight is downloaded.
-
-    Returns whether it fits only if it is split over `places`, the CUDA devices that may be used.
-    """
+def _without_weights(config, name: str, dtype: torch.dtype, stored: torch.dtype) -> PreTrainedModel:
+    """The model as it will lie in memory, from its config alone."""
     with (
         explain(f"settings that make a {config.model_type} for {name}", "correct its config.json"),
         torch.device("meta"),
     ):
-        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
-    needed = 1.2 * parameters * dtype.itemsize  # weights, and a fifth for activations
+        empty = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        if stored != dtype:
+            storage.store(empty, stored)
+    return empty
+
+
+def _check_memory(empty: PreTrainedModel, name: str, device: str, places: Sequence[str]) -> bool:
+    """Refuses a model that cannot fit: before any weight is downloaded.
+
+    Returns whether it fits only if it is split over `places`, the CUDA devices that may be used.
+    """
+    needed = 1.2 * storage.size(empty)  # a fifth for activations
     free = {"cpu": psutil.virtual_memory().available}  # weights pass through it to any device
     if torch.device(device).type == "cuda":
         free[str(device)] = torch.cuda.mem_get_info(device)[0]
@@ -495,10 +535,10 @@ def _check_memory(config, name: str, device: str, dtype: torch.dtype, places: Se
         free[" and ".join(places)] = sum(torch.cuda.mem_get_info(place)[0] for place in places)
     place = min(free, key=free.get)
     if needed > free[place]:
+        half = "" if storage.stored_in(empty) else " storage_dtype=torch.bfloat16,"
         raise LoadError(
             f"expected {needed / 2**30:.1f} GiB of free memory on {place} for {name}, found "
-            f"{free[place] / 2**30:.1f} GiB; use a smaller scale, dtype=torch.bfloat16, or a "
-            "larger machine"
+            f"{free[place] / 2**30:.1f} GiB; use a smaller scale,{half} or a larger machine"
         )
     return split
 

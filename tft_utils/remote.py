@@ -51,7 +51,7 @@ class Remote(TransformersModel):
         return TransformersModel  # a server does not know ours
 
     def _remoteable_model_key(self) -> str:
-        repository, revision, _ = self.served
+        repository, revision, *_ = self.served
         return json.dumps({"repo_id": repository, "revision": revision, "task": self.task})
 
 

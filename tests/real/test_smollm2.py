@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tft_utils import reading, stats
+from tests.real.conftest import unpacked
+from tft_utils import models, reading, stats
 from tft_utils.files import ROOT
 from tft_utils.techniques import attention, lenses, minimal_pairs, patching, relevance
 
@@ -62,6 +63,23 @@ def test_our_blocks_are_the_models_own(smollm2, corpus):
     for layer in range(smollm2.n_layers):
         x = smollm2.block(layer, x)
     torch.testing.assert_close(smollm2.to_logits(x), smollm2.hf(ids).logits, atol=2e-3, rtol=1e-3)
+
+
+def test_bfloat16_weights_hardly_change_a_prediction(smollm2, corpus, report):
+    """KL from the float32 model, in nats a token: kept narrow, and computed in it from end to end."""
+    texts, narrow = [reading.tokens(smollm2, [text]).ids for text in corpus.texts(8)], torch.bfloat16
+    exact = [smollm2.hf(ids).logits.double().log_softmax(-1) for ids in texts]
+
+    def costs(model) -> stats.Estimate:
+        logs = [model.hf(ids).logits.double().log_softmax(-1) for ids in texts]
+        kl = [(p.exp() * (p - q)).sum(-1).flatten() for p, q in zip(exact, logs, strict=True)]
+        return stats.ratio(torch.stack([k.sum() for k in kl]), torch.tensor([len(k) for k in kl]))
+
+    kept = costs(models.load(unpacked(), storage_dtype=narrow))
+    through = costs(models.load(unpacked(), dtype=narrow))
+    for what, cost in ("blocks' matrices in bfloat16", kept), ("all in bfloat16", through):
+        report(f"{what}: KL, nats a token", f"{cost.value:.1e} [{cost.low:.1e}, {cost.high:.1e}]")
+    assert kept.high < 1e-4 < through.low
 
 
 def test_repeated_random_tokens_are_copied_by_an_induction_head(smollm2, report):

@@ -43,7 +43,8 @@ class Entry(NamedTuple):
 
 
 def question_sets(folder: str | Path | Source) -> dict[str, dict[str, list[Entry]]]:
-    """behaviour -> split -> entries, from a local folder or a dataset repository on the hub.
+    """behaviour -> split -> entries, from a local folder or a dataset repository on the hub. Each split
+    may have a folder of its own, as in a clone of github.com/nrimsky/CAA.
 
     Errors: `LoadError` where a file or a field is missing, or a letter names no option.
     """
@@ -55,7 +56,14 @@ def question_sets(folder: str | Path | Source) -> dict[str, dict[str, list[Entry
             f"expected a folder with {', '.join(BEHAVIOURS[:2])}, ..., found none at {folder}; get "
             "the data sets of github.com/nrimsky/CAA, or name a hub repository as a models.Source"
         )
-    return {b: {split: _read(folder / b / file) for split, file in FILES.items()} for b in BEHAVIOURS}
+    return {
+        b: {split: _read(_below(folder, b, file)) for split, file in FILES.items()} for b in BEHAVIOURS
+    }
+
+
+def _below(folder: Path, behaviour: str, file: str) -> Path:
+    """Where a behaviour's file lies, or where it was expected."""
+    return min(folder.rglob(f"{behaviour}/{file}"), default=folder / behaviour / file)
 
 
 def _read(path: Path) -> list[Entry]:
