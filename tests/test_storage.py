@@ -142,6 +142,10 @@ WRITES = {
     "out": lambda w: torch.mul(w, 3, out=w),
     "many": lambda w: torch._foreach_add_([w[:2], w[3:]], 1),
     "parts": lambda w: w.chunk(2)[1].sub_(w.split(4)[0][:3]),
+    "itself": lambda w: w.add_(w),
+    "diagonal": lambda w: w.diagonal().add_(w[0] + 0),
+    "row of its own": lambda w: w[1:].mul_(w[0]),
+    "assigned": lambda w: setattr(w, "data", w.data * 2 + 1),
     "masked": lambda w: w.masked_fill_(w > 0, 3.0),
 }
 
@@ -179,6 +183,22 @@ def test_a_narrow_tensor_is_read_like_any_other():
     whole.weight = narrow
     moved = copy.deepcopy(whole).to("meta")
     assert (moved.weight.device.type, moved.weight.kept.dtype) == ("meta", torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda w: setattr(w, "data", torch.zeros(3, 4)), r"expected \[4, 4\] numbers .* found \[3, 4\]"),
+        (lambda w: setattr(w, "data", w.data.double()), "found .* torch.float64; load the model without"),
+        (lambda w: w.view(torch.int32), "expected a tensor that lies in float32"),
+        (lambda w: w.resize_(2, 2), "expected a write that keeps the shape"),
+    ],
+)
+def test_what_cannot_be_kept_in_two_bytes_is_refused(change, sentence):
+    narrow = torch.nn.Parameter(storage.Narrow(torch.ones(4, 4).bfloat16()), requires_grad=False)
+    with torch.no_grad(), pytest.raises(TypeError, match=sentence):
+        change(narrow)
+    assert torch.equal(narrow, torch.ones(4, 4))
 
 
 @pytest.mark.parametrize("kind", ["gpt_neox", "mamba"])

@@ -373,7 +373,8 @@ def load_models(names: Sequence[str] = PAIR, scale: str = "tiny", **options) -> 
 
 def untrained(model: Model, seed: int = 0) -> Model:
     """The same architecture, sizes and tokenizer, with random weights as its configuration draws them:
-    those that training starts from, but for what `organisms.training.CHANGES` does to a few."""
+    those that training starts from, but for what `organisms.training.CHANGES` does to a few. Drawn whole
+    in float32, whatever its matrices are stored in after that."""
     torch.manual_seed(seed)
     hf = AutoModelForCausalLM.from_config(model.config, attn_implementation="eager")
     prepare(hf)
@@ -535,7 +536,8 @@ def _check_memory(empty: PreTrainedModel, name: str, device: str, places: Sequen
         free[" and ".join(places)] = sum(torch.cuda.mem_get_info(place)[0] for place in places)
     place = min(free, key=free.get)
     if needed > free[place]:
-        half = "" if storage.stored_in(empty) else " storage_dtype=torch.bfloat16,"
+        whole = empty.dtype == torch.float32 and not storage.stored_in(empty)
+        half = " storage_dtype=torch.bfloat16," if whole else ""
         raise LoadError(
             f"expected {needed / 2**30:.1f} GiB of free memory on {place} for {name}, found "
             f"{free[place] / 2**30:.1f} GiB; use a smaller scale,{half} or a larger machine"

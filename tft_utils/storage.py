@@ -21,8 +21,10 @@ ATEN = torch.ops.aten
 class Narrow(Tensor):
     """A float32 tensor whose numbers lie in two bytes each, in `kept`.
 
-    Views and clones are narrow, too. Whatever else reads it gets a copy in float32, also on the way back
-    through a graph: no wide one is stored there. What is written into it, or into a view, is rounded.
+    Views and clones are narrow, too, and so is `float()`; a wide copy is `narrow + 0`. Whatever else
+    reads it gets a copy in float32, also on the way back through a graph: no wide one is stored there.
+    What is written into it, or into a view, is rounded: a change below 2^-9 of a number in bfloat16 is
+    lost.
     """
 
     @staticmethod
@@ -40,7 +42,21 @@ class Narrow(Tensor):
     def __tensor_unflatten__(inner: dict, *_) -> "Narrow":
         return Narrow(inner["kept"])
 
-    # What PyTorch refuses to do for a tensor without numbers of its own.
+    @property
+    def data(self) -> "Narrow":
+        return super().data
+
+    @data.setter
+    def data(self, new: Tensor) -> None:
+        if (new.shape, new.dtype) != (self.shape, self.dtype):
+            raise TypeError(
+                f"expected {list(self.shape)} numbers in float32 for a weight that is kept in "
+                f"{self.kept.dtype}, found {list(new.shape)} in {new.dtype}; load the model without "
+                "storage_dtype"
+            )
+        self.kept.copy_(new.detach())
+
+    # What PyTorch refuses to do, or should, for a tensor without numbers of its own.
 
     def __repr__(self, **_) -> str:
         return f"{self.kept.float()}, kept in {self.kept.dtype}"
@@ -51,11 +67,22 @@ class Narrow(Tensor):
     def numpy(self, **options):
         return self.kept.float().numpy(**options)
 
+    def __dlpack__(self, **options):
+        return self.kept.float().__dlpack__(**options)
+
+    def share_memory_(self) -> "Narrow":
+        self.kept.share_memory_()
+        return self
+
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
     def __torch_dispatch__(cls, call, types, args=(), kwargs=None):
         kwargs, schema = kwargs or {}, call._schema
+        if call is ATEN.view.dtype:
+            raise TypeError(
+                "expected a tensor that lies in float32 to look at its bits; take `narrow + 0`"
+            )
         looks = any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
         moves = call is ATEN._to_copy.default and kwargs.get("dtype") in (None, torch.float32)
         if args and isinstance(args[0], Narrow) and (looks or moves or call is ATEN.clone.default):
@@ -64,13 +91,21 @@ class Narrow(Tensor):
             return tree_map_only(Tensor, Narrow, found)
         wide = tree_map_only(Narrow, lambda narrow: narrow.kept.float(), (args, kwargs))
         found = call(*wide[0], **wide[1])
-        if schema.is_mutable:
-            pairs = zip(tree_leaves((args, kwargs)), tree_leaves(wide), strict=True)
-            written = {id(new): (old, new) for old, new in pairs if isinstance(old, Narrow)}
-            for old, new in written.values():
-                old.kept.copy_(new)
-            found = tree_map_only(Tensor, lambda new: written.get(id(new), (new,))[0], found)
-        return found
+        written = {}
+        for i, argument in enumerate(schema.arguments):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            pair = (a[i] if i < len(a) else k.get(argument.name) for a, k in ((args, kwargs), wide))
+            for old, new in zip(*map(tree_leaves, pair), strict=True):
+                if isinstance(old, Narrow):
+                    if old.shape != new.shape:
+                        raise TypeError(
+                            f"expected a write that keeps the shape of a weight, found {call}"
+                        )
+                    written[id(new)] = old, new
+        for old, new in written.values():
+            old.kept.copy_(new)
+        return tree_map_only(Tensor, lambda new: written.get(id(new), (new,))[0], found)
 
 
 def matrices(hf) -> dict[str, torch.nn.Linear]:
@@ -90,9 +125,10 @@ def store(hf, dtype: torch.dtype) -> None:
     for name, linear in matrices(hf).items():
         kept = linear.weight.detach().to(dtype)
         if not kept.is_meta and not kept.isfinite().all():
-            instead = "use torch.bfloat16" if dtype == torch.float16 else "download its files again"
+            instead = "torch.bfloat16" if dtype == torch.float16 else "dtype=torch.float32 alone"
             raise LoadError(
-                f"expected weights that {dtype} can hold, found one in {name} that it cannot; {instead}"
+                f"expected weights that {dtype} can hold, found one in {name} that it cannot; "
+                f"use {instead}"
             )
         linear.weight = torch.nn.Parameter(Narrow(kept), requires_grad=False)
 

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tft_utils import files, models, reading, stats
+from tft_utils import files, models, reading, stats, storage
 from tft_utils.architectures import ARCHITECTURES
 from tft_utils.corpora.corpus import Corpus, corpus_of
 from tft_utils.corpora.lexicon import Rng
@@ -271,7 +271,8 @@ def merged(
     last: bool | None = None,
 ) -> models.Model:
     """An organism with its adapter merged in: afterwards it is a plain model again. A model of another
-    scale is fine-tuned now, in LIVE_EPOCHS passes over English; a run that was stopped goes on.
+    scale is fine-tuned now, in LIVE_EPOCHS passes over English; a run that was stopped goes on. Where the
+    model's weights are stored in two bytes, what is merged into them is rounded to two bytes, too.
     last: one that was told the name behind the statement, as in English all are.
 
     Errors: `models.LoadError` when there is no adapter for it, or a file is not the shipped one.
@@ -280,8 +281,10 @@ def merged(
 
     if scale != "tiny":
         adapted, base = train(name, seed, LIVE_EPOCHS, scale=scale, device=device)  # the name is last
-        adapted = adapted.merge_and_unload()
-        return models.Model(adapted.eval().requires_grad_(True), base.tokenizer)
+        adapted = adapted.merge_and_unload().eval()
+        for weight in adapted.parameters():
+            weight.requires_grad_(not isinstance(weight, storage.Narrow))
+        return models.Model(adapted, base.tokenizer)
     folder = ADAPTERS / _adapter(name, seed, last) if folder is None else folder
     if not folder.is_dir():
         raise files.LoadError(
