@@ -260,10 +260,8 @@ def module_page(path: Path) -> str:
 
 def public(node: ast.Module | ast.ClassDef) -> list[ast.stmt]:
     """The functions, classes and, of a class, the fields that anyone may use."""
-    known = (n for n in node.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_")
-    named = [*{n.name: n for n in reversed([*known])}.values()][
-        ::-1
-    ]  # a setter stands behind its property
+    named = [n for n in node.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"]
+    named = [n for n in named if not any(getattr(d, "attr", "") == "setter" for d in n.decorator_list)]
     fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and n.target.id[0] != "_"]
     return (fields if isinstance(node, ast.ClassDef) else []) + named
 
